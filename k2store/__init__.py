@@ -1,0 +1,1 @@
+"""K2store: a strictly serializable, multi-version, multi-region metadata store."""

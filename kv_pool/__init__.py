@@ -1,0 +1,18 @@
+"""Which worker holds which prefix: the prompt tree and the directory of KV-cache blocks.
+
+A serving fleet cuts prompts into blocks of tokens and keeps the computed keys and values of each
+block on some worker, in some tier of memory. This package owns the metadata of that pool:
+
+*Block keys.* A block is named by the hash of its tokens chained onto the name of the block before
+it, so equal names mean equal prefixes. Identity uses a cryptographic hash, because a collision
+would serve one prompt the computed state of another.
+
+*The directory.* Who holds a block, in which tier, pinned by whom. Publishing, pinning, moving and
+evicting are transactions of the store, so a block that is handed out cannot be evicted underneath.
+
+*The prompt tree.* The shape that routers ask: how much of this prompt is held, and where. A
+learner follows the store's change feed and answers from memory.
+
+The core does no I/O and declares for itself the transaction protocol it needs; only ``kv_pool.edge``
+may reach the network, through the store's client. This package has no modules yet.
+"""

@@ -1,0 +1,73 @@
+"""The models that are single objects: register, cas-register, mutex and kv-append."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from jepsen_like.history import HistoryError, Operation
+from jepsen_like.linearizability.calls import (
+    Part,
+    is_keyed,
+    parts_of,
+    read_mutex,
+    read_register,
+    read_string,
+)
+from jepsen_like.linearizability.decide import decide
+from jepsen_like.linearizability.objects import UNSET, mutex_step, register_step, string_step
+from jepsen_like.options import Options
+from jepsen_like.values import freeze, show
+from jepsen_like.verdict import Finding, Verdict
+
+NOT_LINEARIZABLE = "not-linearizable"
+
+
+def check_register(operations: Sequence[Operation], options: Options) -> Verdict:
+    """Registers with read, write and compare-and-set, one or many (values `[key value]` or keys)."""
+    initial = None if options.initial is UNSET else freeze(options.initial)
+    read = read_register(nil_is_a_value=options.nil_is_a_value)
+    parts = parts_of(operations, read, initial, register_step, keyed=is_keyed(operations))
+    return judge(parts, operations, options)
+
+
+def check_mutex(operations: Sequence[Operation], options: Options) -> Verdict:
+    """A lock with acquire and release. The initial value is free unless it is given as true."""
+    held = options.initial not in (UNSET, None, False, "free")
+    parts = parts_of(operations, read_mutex, held, mutex_step, keyed=False)
+    return judge(parts, operations, options)
+
+
+def check_strings(operations: Sequence[Operation], options: Options) -> Verdict:
+    """String keys with get, put and append, the empty string at first."""
+    initial = "" if options.initial in (UNSET, None) else options.initial
+    if not isinstance(initial, str):
+        raise HistoryError(f"the initial value of kv-append is a string, not {show(initial)}")
+    parts = parts_of(operations, read_string, initial, string_step, keyed=False)
+    return judge(parts, operations, options)
+
+
+def judge(parts: Sequence[Part], operations: Sequence[Operation], options: Options) -> Verdict:
+    """The verdict over all parts."""
+    answer, decisions = decide(parts, options.expired)
+    if answer is False:
+        part, outcome = decisions[0]
+        stuck = outcome.stuck
+        assert stuck is not None
+        blocked = operations[stuck.blocked]
+        where = "" if part.key is None else f" of key {show(part.key)}"
+        why = (
+            f"After {len(stuck.placed)} operations{where} no order goes on: {blocked.f} "
+            f"{show(blocked.value)} by process {blocked.process} (event {blocked.index}) cannot happen in "
+            f"any state that is left, for instance {show(stuck.state)}."
+        )
+        finding = Finding(NOT_LINEARIZABLE, why, (stuck.blocked, *stuck.open_calls), key=part.key)
+        return Verdict(False, (NOT_LINEARIZABLE,), ("linearizable",), (), (finding,), why)
+    if answer is None:
+        return Verdict(
+            "unknown", reason=f"gave up after {options.timeout_s} s, {len(decisions)} keys decided"
+        )
+    if not any(part.constrained for part in parts):
+        return Verdict(
+            "unknown", reason="no completed read, condition or failed compare constrains anything"
+        )
+    return Verdict(True)

@@ -34,6 +34,7 @@ from truetime.timestamp import (
 )
 
 _ROUND_UP_NS: Final = EPOCH_NS - TICK_NS + 1  # subtracted before the shift: rounds up to a tick
+_TICK: Final = 1 << TICK_SHIFT  # one tick as a distance between stamps
 
 # The answer of the fast path when no stamp may be given now; no stamp of an oracle is 0.
 REFUSED: Final[Stamp] = 0
@@ -149,16 +150,20 @@ class Batch(Struct, frozen=True, gc=False):
 class Oracle:
     """One source of unique stamps. Life: ``restore`` (or a new one), ``reserve``, stamps.
 
-    ``stamp`` and ``stamp_at_least`` are the fast path: they take the two edges of the clock as
-    plain integers and answer ``REFUSED`` (0) when no stamp may be given; ``refusal`` then says
-    why and for how long. ``grant`` answers a batch or the refusal itself.
+    Three ways to take stamps, cheapest first; all answer ``REFUSED`` (0) instead of a stamp
+    when none may be given, and ``refusal`` then says why and for how long:
+
+    ``open_turn`` and ``next_stamp``   one clock reading for all requests of one turn of a node
+    ``stamp``, ``stamp_at_least``      one clock reading a stamp, the latter above a floor
+    ``grant``                          a batch for a client, or the refusal itself
     """
 
     __slots__ = (
         "_ahead_from_ns",
-        "_last_tick",
+        "_last",
         "_low_bits",
-        "_reserved_tick",
+        "_reserved",
+        "_turn_limit",
         "_uncertainty_max_ns",
         "oracle_id",
         "settings",
@@ -166,13 +171,15 @@ class Oracle:
 
     def __init__(self, oracle_id: int, settings: OracleSettings) -> None:
         assert 1 <= oracle_id <= ORACLE_MAX, oracle_id
+        assert check_settings(settings) is None, settings
         self.oracle_id = oracle_id
         self.settings = settings
         self._uncertainty_max_ns = settings.uncertainty_max_ns
         self._ahead_from_ns = EPOCH_NS - settings.ahead_max_ns
         self._low_bits = from_tick(0, oracle_id)
-        self._last_tick = 0  # the largest tick ever emitted, or that may have been
-        self._reserved_tick = 0  # nothing is emitted above it
+        self._last: Stamp = self._low_bits  # the largest that was, or may have been, emitted
+        self._reserved: Stamp = self._low_bits  # nothing is emitted above it
+        self._turn_limit: Stamp = 0  # nothing is emitted above it in the present turn
 
     @classmethod
     def restore(cls, oracle_id: int, settings: OracleSettings, reserved_until_ns: int) -> "Oracle":
@@ -183,82 +190,98 @@ class Oracle:
         """
         oracle = cls(oracle_id, settings)
         oracle.reserve(reserved_until_ns)
-        oracle._last_tick = oracle._reserved_tick
+        oracle._last = oracle._reserved
         return oracle
 
-    # ── the fast path ────────────────────────────────────────────────────────────────────
+    # ── one stamp ────────────────────────────────────────────────────────────────────────
 
     def stamp(self, lo_ns: int, hi_ns: int) -> Stamp:
-        """The next stamp for a transaction that begins now, or ``REFUSED``."""
-        tick = (hi_ns - _ROUND_UP_NS) >> TIME_SHIFT
-        if tick <= self._last_tick:
-            tick = self._last_tick + 1
-        if (
-            tick > self._reserved_tick
-            or hi_ns - lo_ns > self._uncertainty_max_ns
-            or (tick << TIME_SHIFT) > lo_ns - self._ahead_from_ns
-        ):
+        """The next stamp for a transaction that begins now, or ``REFUSED``.
+
+        Where the stamp follows from ``hi`` the test against ``lo + D`` is implied by the one
+        of the width, because D is larger than the widest interval (``check_settings``).
+        """
+        stamp = (hi_ns - _ROUND_UP_NS) >> TIME_SHIFT << TICK_SHIFT | self._low_bits
+        if stamp <= self._last:
+            stamp = self._last + _TICK
+            if stamp > self._limit(lo_ns):
+                return REFUSED
+        if stamp > self._reserved or hi_ns - lo_ns > self._uncertainty_max_ns:
             return REFUSED
-        self._last_tick = tick
-        return tick << TICK_SHIFT | self._low_bits
+        self._last = stamp
+        return stamp
 
     def stamp_at_least(self, floor: Stamp, lo_ns: int, hi_ns: int) -> Stamp:
         """Like ``stamp``, and strictly above ``floor``: what a session or a key has seen.
 
         Refused, and nothing used up, while a stamp above ``floor`` would break T2.
         """
-        tick = (hi_ns - _ROUND_UP_NS) >> TIME_SHIFT
-        if tick <= self._last_tick:
-            tick = self._last_tick + 1
-        floor_tick = floor >> TICK_SHIFT
-        if tick <= floor_tick:
-            tick = floor_tick + 1
+        stamp = self._next(hi_ns, floor)
         if (
-            tick > self._reserved_tick
+            stamp > self._reserved
             or hi_ns - lo_ns > self._uncertainty_max_ns
-            or (tick << TIME_SHIFT) > lo_ns - self._ahead_from_ns
+            or stamp > self._limit(lo_ns)
         ):
             return REFUSED
-        self._last_tick = tick
-        return tick << TICK_SHIFT | self._low_bits
+        self._last = stamp
+        return stamp
+
+    # ── many stamps from one reading ─────────────────────────────────────────────────────
+
+    def open_turn(self, lo_ns: int, hi_ns: int) -> bool:
+        """Begin to stamp the transactions that had reached the node before the clock was read.
+
+        ``hi`` is not below the time at which any of them began, which is all that the proof
+        of real-time order needs. A transaction that arrives later needs a later turn: never
+        call ``next_stamp`` after waiting for anything. False when the turn gives no stamps.
+        """
+        if hi_ns - lo_ns > self._uncertainty_max_ns:
+            self._turn_limit = 0
+            return False
+        first = (hi_ns - _ROUND_UP_NS) >> TIME_SHIFT << TICK_SHIFT | self._low_bits
+        self._last = max(self._last, first - _TICK)
+        self._turn_limit = min(self._reserved, self._limit(lo_ns))
+        return self._last < self._turn_limit
+
+    def next_stamp(self) -> Stamp:
+        """The next stamp of the present turn, or ``REFUSED`` when there are no more."""
+        stamp = self._last + _TICK
+        if stamp > self._turn_limit:
+            return REFUSED
+        self._last = stamp
+        return stamp
 
     # ── batches ──────────────────────────────────────────────────────────────────────────
 
     def grant(self, count: int, now: Interval) -> Batch | Refusal:
         """Up to ``count`` stamps for a client, as many as fit below ``lo + D``."""
         settings = self.settings
-        base_tick = self._next_tick(now.hi_ns + settings.ttl_ns, floor=0)
-        refusal = self._refuse(base_tick, now.lo_ns, now.hi_ns)
+        base = self._next(now.hi_ns + settings.ttl_ns, floor=0)
+        refusal = self._refuse(base, now.lo_ns, now.hi_ns)
         if refusal is not None:
             return refusal
-        limit_tick = min(self._reserved_tick, (now.lo_ns - self._ahead_from_ns) >> TIME_SHIFT)
-        fitting = (limit_tick - base_tick) // settings.step_ticks + 1
+        stride = settings.step_ticks * _TICK
+        fitting = (min(self._reserved, self._limit(now.lo_ns)) - base) // stride + 1
         granted = min(max(count, 1), settings.count_max, fitting)
         assert granted >= 1, granted
-        self._last_tick = base_tick + (granted - 1) * settings.step_ticks
-        return Batch(
-            base=base_tick << TICK_SHIFT | self._low_bits,
-            step_ticks=settings.step_ticks,
-            count=granted,
-            ttl_ns=settings.ttl_ns,
-            lo_ns=now.lo_ns,
-        )
+        self._last = base + (granted - 1) * stride
+        return Batch(base, settings.step_ticks, granted, settings.ttl_ns, now.lo_ns)
 
     def refusal(self, lo_ns: int, hi_ns: int, floor: Stamp = 0) -> Refusal | None:
         """Why ``stamp_at_least(floor, lo_ns, hi_ns)`` is refused; None when it is not."""
-        return self._refuse(self._next_tick(hi_ns, floor), lo_ns, hi_ns)
+        return self._refuse(self._next(hi_ns, floor), lo_ns, hi_ns)
 
     # ── the reservation ──────────────────────────────────────────────────────────────────
 
     @property
     def reserved_until_ns(self) -> int:
         """No stamp above this time is emitted."""
-        return EPOCH_NS + (self._reserved_tick << TIME_SHIFT)
+        return time_ns(self._reserved)
 
     @property
     def last(self) -> Stamp:
-        """The largest stamp that was, or may have been, emitted."""
-        return self._last_tick << TICK_SHIFT | self._low_bits
+        """No stamp up to this one is emitted any more."""
+        return self._last
 
     def needs_reservation(self, now: Interval) -> int | None:
         """The bound that the driver should make durable now and then pass to ``reserve``.
@@ -277,24 +300,26 @@ class Oracle:
     def reserve(self, until_ns: int) -> None:
         """``until_ns`` is durable. A bound below the present one changes nothing."""
         tick = (until_ns - EPOCH_NS) >> TIME_SHIFT
-        if tick > self._reserved_tick:
-            self._reserved_tick = tick
+        self._reserved = max(self._reserved, from_tick(tick, self.oracle_id))
 
     def close(self) -> int:
         """Give no more stamps; the bound to make durable so that a restart need not wait."""
-        self._reserved_tick = self._last_tick
+        self._reserved = self._last
+        self._turn_limit = 0
         return self.reserved_until_ns
 
     # ── the rules, spelled out ───────────────────────────────────────────────────────────
 
-    def _next_tick(self, not_before_ns: int, floor: Stamp) -> int:
-        return max(
-            (not_before_ns - _ROUND_UP_NS) >> TIME_SHIFT,
-            self._last_tick + 1,
-            (floor >> TICK_SHIFT) + 1,
-        )
+    def _next(self, not_before_ns: int, floor: Stamp) -> Stamp:
+        """The first stamp that T1, uniqueness and ``floor`` allow."""
+        tick = max((not_before_ns - _ROUND_UP_NS) >> TIME_SHIFT, (floor >> TICK_SHIFT) + 1)
+        return max(tick << TICK_SHIFT | self._low_bits, self._last + _TICK)
 
-    def _refuse(self, tick: int, lo_ns: int, hi_ns: int) -> Refusal | None:
+    def _limit(self, lo_ns: int) -> Stamp:
+        """The last stamp that T2 allows."""
+        return (lo_ns - self._ahead_from_ns) >> TIME_SHIFT << TICK_SHIFT | self._low_bits
+
+    def _refuse(self, stamp: Stamp, lo_ns: int, hi_ns: int) -> Refusal | None:
         width_ns = hi_ns - lo_ns
         if width_ns > self._uncertainty_max_ns:
             return Refusal(
@@ -303,16 +328,15 @@ class Oracle:
                 f"the clock is uncertain by {width_ns} ns; "
                 f"at most {self._uncertainty_max_ns} ns are allowed",
             )
-        stamp_ns = time_ns(tick << TICK_SHIFT)
-        over_ns = stamp_ns - self.settings.ahead_max_ns - lo_ns
-        if over_ns > 0:
+        ahead_ns = time_ns(stamp) - lo_ns
+        if ahead_ns > self.settings.ahead_max_ns:
             return Refusal(
                 Reason.AHEAD,
-                over_ns,
-                f"the next stamp lies {stamp_ns - lo_ns} ns ahead of the clock; "
+                ahead_ns - self.settings.ahead_max_ns,
+                f"the next stamp lies {ahead_ns} ns ahead of the clock's lower edge; "
                 f"at most {self.settings.ahead_max_ns} ns are allowed",
             )
-        if tick > self._reserved_tick:
+        if stamp > self._reserved:
             return Refusal(
                 Reason.UNRESERVED,
                 None,

@@ -27,7 +27,7 @@ PAGES: Mapping[str, str] = {
 }
 """Path of a generated page, and the function without arguments that returns its text."""
 
-PACKAGE_DOCSTRING = '''"""The wire as Python: generated from `proto/k2store/v1/` by `./k2 proto`; do not edit."""
+PACKAGE_DOCSTRING = '''"""The wire as Python, made from `proto/k2store/v1/` by `./k2 proto`; do not edit."""
 '''
 
 
@@ -90,7 +90,7 @@ KINDS: Mapping[str, Callable[[], dict[str, str]]] = {
 
 
 def stale(kind: str) -> list[str]:
-    """Paths whose checked-in text differs from what would be generated, or that should not exist."""
+    """Paths whose checked-in text is not what would be generated, or that should not exist."""
     wanted = KINDS[kind]()
     wrong = [path for path, text in wanted.items() if read(ROOT / path) != text]
     if kind == "proto":

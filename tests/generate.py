@@ -27,7 +27,7 @@ PAGES: Mapping[str, str] = {
 }
 """Path of a generated page, and the function without arguments that returns its text."""
 
-PACKAGE_DOCSTRING = '''"""The wire as Python, made from `proto/k2store/v1/` by `./k2 proto`; do not edit."""
+PACKAGE_DOCSTRING = '''"""The wire as Python, made from `proto/` by `./k2 proto`; do not edit."""
 '''
 
 

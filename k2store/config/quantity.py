@@ -7,7 +7,6 @@ nanoseconds and bytes while messages and files keep the units.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from fractions import Fraction
 from typing import ClassVar, Final, Self
 
@@ -17,7 +16,7 @@ _PART: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-zµ]+)\s*")
 class Quantity(int):
     """A whole number of the smallest unit, read and written with units."""
 
-    units: ClassVar[Mapping[str, int]]
+    units: ClassVar[dict[str, int]]
     """Unit to its worth in the smallest one, from small to large."""
     example: ClassVar[str]
 
@@ -57,7 +56,7 @@ class Quantity(int):
 class Duration(Quantity):
     """A span of time; the integer is nanoseconds."""
 
-    units: ClassVar[Mapping[str, int]] = {
+    units: ClassVar[dict[str, int]] = {
         "ns": 1,
         "us": 1_000,
         "ms": 1_000_000,
@@ -77,7 +76,7 @@ class Duration(Quantity):
 class Size(Quantity):
     """An amount of memory or disk; the integer is bytes."""
 
-    units: ClassVar[Mapping[str, int]] = {
+    units: ClassVar[dict[str, int]] = {
         "B": 1,
         "KiB": 1 << 10,
         "MiB": 1 << 20,

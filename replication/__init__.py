@@ -21,10 +21,10 @@ in whichever region it stands.
 
 ::
 
-    leader   e1 e2 e3 | closed 40          follower (voter)      replica (asynchronous)
-       |---- append e3, closed 40 -------------->|                      |
-       |<--- on disk --------------------------- |                      |
-       |---- append e1..e3, closed 40 --------------------------------->|  reads at <= 40 served here
+    leader   e1 e2 e3 | closed 40          follower (voter)   replica (asynchronous)
+       |---- append e3, closed 40 -------------->|                   |
+       |<--- on disk --------------------------- |                   |
+       |---- append e1..e3, closed 40 ------------------------------>|  reads at <= 40 served here
 
 A store of one node has one voter and its log is that node's own; this package has no modules yet,
 and nothing in the project imports it.

@@ -21,7 +21,7 @@ CHECKS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("wire lint (buf)", (str(BIN / "buf"), "lint")),
     ("lint (ruff)", (str(BIN / "ruff"), "check", "--quiet", ".")),
     ("format (ruff)", (str(BIN / "ruff"), "format", "--check", "--quiet", ".")),
-    ("import contracts (import-linter)", (str(BIN / "lint-imports"), "--no-timings")),
+    ("import contracts (import-linter)", (str(BIN / "lint-imports"),)),
     ("spelling (codespell)", (str(BIN / "codespell"),)),
     ("types (mypy --strict)", (str(BIN / "mypy"), "--no-error-summary")),
 )

@@ -62,7 +62,8 @@ class Passed:
         elapsed_ns = monotonic_ns - self._seen_at_ns
         if self._lo_ns == 0 or elapsed_ns <= 0:
             return self._lo_ns
-        return self._lo_ns + elapsed_at_least_ns(elapsed_ns, self._drift_ppm)
+        # Two readings in whole nanoseconds can be up to one further apart than the moments.
+        return self._lo_ns + elapsed_at_least_ns(elapsed_ns, self._drift_ppm) - 1
 
     def covers(self, stamp: Stamp, monotonic_ns: int) -> bool:
         """Whether a transaction with this stamp may be acknowledged now."""
@@ -73,4 +74,5 @@ class Passed:
         missing_ns = wait_ns(stamp, self.lower_ns(monotonic_ns))
         if missing_ns == 0:
             return 0
-        return missing_ns * _MILLION // (_MILLION - self._drift_ppm) + 2
+        # Two more for the roundings of lower_ns; the negations round up.
+        return -(-(missing_ns + 2) * _MILLION // (_MILLION - self._drift_ppm))

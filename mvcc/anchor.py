@@ -1,0 +1,217 @@
+"""Transaction records, pushes and verdicts across partitions (docs/protocol.md §5.5).
+
+A transaction with several participants is decided at its *anchor*, the partition of the first key it wrote::
+
+    coordinator        anchor            participant
+        │  End(commit)   │                    │
+        ├───────────────►│ log Decided        │
+        │                │ durable: first decision stands for good
+        │◄───Committed───┤                    │
+        │                ├──Resolve──────────►│ intents become versions
+        │                │                    │ log Resolved
+        │                │◄─────────Confirm───┤ durable
+
+Whoever meets an undecided intent may *push*: ask the anchor.  The anchor holds a push until it knows, or aborts what has
+been silent too long.  A verdict is durable before anyone hears it, with one exception that needs no log write: a
+transaction nobody has heard of is aborted in memory, because the low-water mark of a restart refuses its late writes.
+"""
+
+from __future__ import annotations
+
+from mvcc.messages import (
+    Confirm,
+    End,
+    Forget,
+    Heartbeat,
+    Outcome,
+    Push,
+    Pushed,
+    Resolve,
+    Status,
+)
+from mvcc.records import Decided, Resolved
+from mvcc.state import State, answer_for
+from mvcc.transactions import (
+    ABORTED,
+    ABORTING,
+    ACTIVE,
+    COMMITTED,
+    COMMITTING,
+    PLACEHOLDER,
+    Local,
+    Verdict,
+)
+from truetime.timestamp import time_ns
+
+
+def end(state: State, message: End) -> None:
+    """Decide, once; a repeated End gets the stored outcome."""
+    local = state.transactions.get(message.txn)
+    if local is None or local.state == PLACEHOLDER:
+        if message.stamp <= state.record_edge:
+            state.answers.append(Outcome(message.request, Verdict.UNKNOWN, 0))
+            return
+        local = _abort_unknown(state, message.txn, message.stamp, local)
+        state.answers.append(answer_for(local, message.request))
+        return
+    if local.decided:
+        state.answers.append(answer_for(local, message.request))
+        return
+    local.requests = [*(local.requests or ()), message.request]
+    if local.state == ACTIVE:
+        decide(state, local, message.commit, message.participants)
+
+
+def decide(state: State, local: Local, commit: bool, participants: list[bytes]) -> None:
+    """Log the verdict on an active transaction; it counts from when it is durable."""
+    assert local.state == ACTIVE, local.state
+    local.state = COMMITTING if commit else ABORTING
+    local.participants = participants
+    local.lsn = state.lsn
+    state.records.append(Decided(local.txn, local.stamp, commit, participants))
+    state.when_durable(local.lsn, local)
+
+
+def heartbeat(state: State, message: Heartbeat) -> None:
+    """Note a sign of life."""
+    local = state.transactions.get(message.txn)
+    if local is not None:
+        local.seen_ns = state.now.lo_ns
+
+
+def push(state: State, message: Push) -> None:
+    """Answer with the verdict now, or when there is one."""
+    state.pushes += 1
+    txn, stamp = message.txn, message.stamp
+    local = state.transactions.get(txn)
+    if local is None:
+        if stamp <= state.record_edge:
+            state.sends.append((message.origin, Pushed(txn, stamp, Verdict.GONE)))
+            return
+        # Its first write may still be on the way: hold the pusher on a note that is kept in memory only.
+        local = Local(txn, stamp, PLACEHOLDER, message.anchor, [], seen_ns=time_ns(stamp))
+        state.transactions[txn] = local
+    if local.decided:
+        state.sends.append((message.origin, Pushed(txn, stamp, local.verdict)))
+        return
+    if local.pushes is None:
+        local.pushes = [message.origin]
+    elif message.origin not in local.pushes:
+        local.pushes.append(message.origin)
+    expire(state, local)
+
+
+def expire(state: State, local: Local) -> None:
+    """Abort a transaction at its anchor when it has been silent, or has lived, too long."""
+    settings = state.settings
+    lo_ns = state.now.lo_ns
+    silent = lo_ns - local.seen_ns > settings.heartbeat_expiry_ns
+    if local.state == PLACEHOLDER and silent:
+        _abort_unknown(state, local.txn, local.stamp, local)
+    elif local.state == ACTIVE and state.owns(local.anchor):
+        if silent or lo_ns - time_ns(local.stamp) > settings.lifetime_ns_max:
+            decide(state, local, False, local.participants or [])
+
+
+def pushed(state: State, message: Pushed) -> None:
+    """The anchor's answer at a participant."""
+    if message.verdict == Verdict.GONE:
+        # A committed record is never dropped before its verdict is durable here, so it must have been aborted.
+        if state.serving:
+            _take_verdict(state, message.txn, committed=False)
+        return
+    _take_verdict(state, message.txn, committed=message.verdict == Verdict.COMMITTED)
+
+
+def resolve(state: State, message: Resolve) -> None:
+    """Take the verdict; confirm when it is durable here."""
+    local = state.transactions.get(message.txn)
+    if local is None and not message.committed:
+        local = Local(message.txn, message.stamp, ABORTED, message.anchor, [])
+        state.transactions[message.txn] = local
+    else:
+        _take_verdict(state, message.txn, committed=message.committed)
+    confirm = Confirm(message.txn, message.participant, message.anchor)
+    lsn = 0 if local is None else local.lsn
+    if lsn > state.durable_lsn:
+        state.when_durable(lsn, (message.anchor, confirm))
+    else:
+        state.sends.append((message.anchor, confirm))
+
+
+def _take_verdict(state: State, txn: bytes, *, committed: bool) -> None:
+    local = state.transactions.get(txn)
+    if local is None or local.state != ACTIVE:
+        return
+    local.state = COMMITTED if committed else ABORTED
+    local.lsn = state.lsn
+    state.records.append(Resolved(txn, local.stamp, committed))
+    state.apply(local, committed)
+    state.tell(local)
+
+
+def confirm(state: State, message: Confirm) -> None:
+    """A participant has the verdict on disk."""
+    local = state.transactions.get(message.txn)
+    if local is None or local.unconfirmed is None:
+        return
+    local.unconfirmed = [key for key in local.unconfirmed if key != message.participant]
+    if not local.unconfirmed:
+        state.unconfirmed.pop(message.txn, None)
+        local.unconfirmed = None
+        local.participants = None
+        if local.acknowledged:
+            del state.transactions[message.txn]
+
+
+def status(state: State, message: Status) -> None:
+    """Answer with the outcome, now or when it is decided."""
+    local = state.transactions.get(message.txn)
+    if local is not None and local.state != PLACEHOLDER:
+        if local.state == ACTIVE and message.decide and state.owns(local.anchor):
+            decide(state, local, False, local.participants or [])
+        if local.decided:
+            stamp = local.stamp if local.state == COMMITTED else 0
+            state.answers.append(Outcome(message.request, local.verdict, stamp))
+        elif local.state == ACTIVE:
+            state.answers.append(Outcome(message.request, Verdict.UNKNOWN, 0))
+        else:
+            local.questions = [*(local.questions or ()), message.request]
+        return
+    if not message.decide or 0 < message.stamp <= state.record_edge:
+        state.answers.append(Outcome(message.request, Verdict.UNKNOWN, 0))
+        return
+    _abort_unknown(state, message.txn, message.stamp or state.future, local)
+    state.answers.append(Outcome(message.request, Verdict.ABORTED, 0))
+
+
+def forget(state: State, message: Forget) -> None:
+    """The client has its answer: an outcome need not be kept for it any longer.
+
+    An abort is kept until nobody could write at its stamp; a commit until every participant has confirmed.
+    """
+    local = state.transactions.get(message.txn)
+    if local is None:
+        return
+    local.acknowledged = True
+    if droppable(state, local):
+        del state.transactions[message.txn]
+
+
+def droppable(state: State, local: Local) -> bool:
+    """Whether an acknowledged or long past transaction can be forgotten without anybody being told wrong."""
+    if not local.decided or local.unconfirmed is not None or local.lsn > state.durable_lsn:
+        return False
+    return local.state != ABORTED or local.stamp <= state.closed
+
+
+def _abort_unknown(state: State, txn: bytes, stamp: int, local: Local | None) -> Local:
+    """Abort what nobody here has heard of, in memory: it is remembered until nobody could write at its stamp."""
+    if local is None:
+        local = Local(txn, stamp, ABORTED, b"", [])
+        state.transactions[txn] = local
+    else:
+        local.state = ABORTED
+        state.tell(local)
+    return local
+

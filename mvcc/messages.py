@@ -1,0 +1,232 @@
+"""What a partition is told and what it answers: plain values, encodable as msgpack.
+
+A request carries a ``request`` number that its sender chose; every answer repeats it.  Stamps are the packed integers of
+:mod:`truetime.timestamp`.  A transaction id names one *attempt* (docs/protocol.md §5.1) and is 16 bytes: 8 of the
+client, 6 of its running number, 2 of the attempt.  Values are ``bytes``; ``None`` is a tombstone or an absent key.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from mvcc.conditions import Condition
+from mvcc.refusals import Refusal
+
+NOBODY = b""
+"""The transaction id of a reader that belongs to no transaction (a snapshot read)."""
+
+
+class Request(Struct, frozen=True, gc=False, array_like=True):
+    """Base of all requests."""
+
+
+class Read(Request, frozen=True, gc=False, array_like=True):
+    """Read one key as of ``stamp`` (docs/protocol.md §5.4)."""
+
+    request: int
+    key: bytes
+    stamp: int
+    txn: bytes
+    deadline_ns: int
+
+
+class Scan(Request, frozen=True, gc=False, array_like=True):
+    """Read the keys of [start, end) as of ``stamp``, at most ``limit`` rows; ``end`` b"" means no upper bound."""
+
+    request: int
+    start: bytes
+    end: bytes
+    stamp: int
+    txn: bytes
+    limit: int
+    reverse: bool
+    deadline_ns: int
+
+
+class Write(Request, frozen=True, gc=False, array_like=True):
+    """Plant intents: ``writes`` are (key, value, sequence) of one transaction; ``anchor`` is the key of its record."""
+
+    request: int
+    txn: bytes
+    stamp: int
+    anchor: bytes
+    writes: list[tuple[bytes, bytes | None, int]]
+    conditions: list[Condition]
+    deadline_ns: int
+
+
+class CommitAlone(Request, frozen=True, gc=False, array_like=True):
+    """Commit a transaction whose only participant is this partition; its last writes ride along.
+
+    ``sequences`` are the sequence numbers of writes sent before; each must stand here as an intent.
+    """
+
+    request: int
+    txn: bytes
+    stamp: int
+    writes: list[tuple[bytes, bytes | None]]
+    sequences: list[int]
+
+
+class OneShot(Request, frozen=True, gc=False, array_like=True):
+    """Conditions, reads and writes in one message, stamped here when it runs.
+
+    ``floor`` is a stamp the session has already seen; the own stamp will be above it.  Refused after ``deadline_ns``.
+    """
+
+    request: int
+    txn: bytes
+    floor: int
+    deadline_ns: int
+    conditions: list[Condition]
+    reads: list[bytes]
+    writes: list[tuple[bytes, bytes | None]]
+
+
+class End(Request, frozen=True, gc=False, array_like=True):
+    """Decide a transaction at its anchor; ``participants`` are keys, one for each partition written."""
+
+    request: int
+    txn: bytes
+    stamp: int
+    anchor: bytes
+    commit: bool
+    participants: list[bytes]
+
+
+class Heartbeat(Request, frozen=True, gc=False, array_like=True):
+    """The coordinator of ``txn`` is alive."""
+
+    txn: bytes
+
+
+class Push(Request, frozen=True, gc=False, array_like=True):
+    """A participant asks the anchor for the verdict on ``txn``; answered with :class:`Pushed` once there is one."""
+
+    txn: bytes
+    stamp: int
+    anchor: bytes
+    origin: bytes
+
+
+class Pushed(Request, frozen=True, gc=False, array_like=True):
+    """The anchor's answer to a push: ``verdict`` is a :class:`mvcc.transactions.Verdict`."""
+
+    txn: bytes
+    stamp: int
+    verdict: int
+
+
+class Resolve(Request, frozen=True, gc=False, array_like=True):
+    """The anchor tells a participant the verdict; confirmed with :class:`Resolved` when that is durable."""
+
+    txn: bytes
+    stamp: int
+    committed: bool
+    participant: bytes
+    anchor: bytes
+
+
+class Confirm(Request, frozen=True, gc=False, array_like=True):
+    """A participant has the verdict on disk."""
+
+    txn: bytes
+    participant: bytes
+    anchor: bytes
+
+
+class Status(Request, frozen=True, gc=False, array_like=True):
+    """Ask for the outcome of ``txn``.  ``decide``: the asker knows the outcome was never acknowledged to its client,
+    so that a transaction nobody has heard of is aborted, for good, before the answer."""
+
+    request: int
+    txn: bytes
+    stamp: int
+    decide: bool
+
+
+class Forget(Request, frozen=True, gc=False, array_like=True):
+    """The client has its answer; the outcome need not be kept for it any longer."""
+
+    txn: bytes
+
+
+
+class Value(Struct, frozen=True, gc=False, array_like=True):
+    """Answer to :class:`Read`: the newest version at or below ``stamp``; 0 and None where there is none."""
+
+    request: int
+    stamp: int
+    version: int
+    value: bytes | None
+
+
+class Rows(Struct, frozen=True, gc=False, array_like=True):
+    """Answer to :class:`Scan`: (key, version, value) in scan order.
+
+    ``resume`` is set when there may be more: the next page's ``start`` (in reverse, its ``end``).
+    """
+
+    request: int
+    stamp: int
+    rows: list[tuple[bytes, int, bytes]]
+    resume: bytes | None
+
+
+class Written(Struct, frozen=True, gc=False, array_like=True):
+    """The intents of a :class:`Write` are durable."""
+
+    request: int
+
+
+class Committed(Struct, frozen=True, gc=False, array_like=True):
+    """The transaction is durably committed at ``stamp``.  ``values`` are (version, value) of a one-shot's reads.
+
+    The driver holds this answer until true time has certainly passed ``stamp`` (rule T3).
+    """
+
+    request: int
+    stamp: int
+    values: list[tuple[int, bytes | None]] | None
+
+
+class Failed(Struct, frozen=True, gc=False, array_like=True):
+    """A condition did not hold at ``stamp``: its index and key.  Reveals data, so T3 holds for it as well."""
+
+    request: int
+    stamp: int
+    condition: int
+    key: bytes
+
+
+class Refused(Struct, frozen=True, gc=False, array_like=True):
+    """Nothing was done, and why."""
+
+    request: int
+    refusal: Refusal
+
+
+class Outcome(Struct, frozen=True, gc=False, array_like=True):
+    """Answer to :class:`Status` and to an aborting :class:`End`: a :class:`mvcc.transactions.Verdict` and its stamp."""
+
+    request: int
+    verdict: int
+    stamp: int
+
+
+Answer = Value | Rows | Written | Committed | Failed | Refused | Outcome
+Message = (
+    Read
+    | Scan
+    | Write
+    | CommitAlone
+    | OneShot
+    | End
+    | Heartbeat
+    | Push
+    | Pushed
+    | Resolve
+    | Confirm
+    | Status
+    | Forget
+)

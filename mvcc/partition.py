@@ -1,0 +1,221 @@
+"""A partition as a machine: ``receive`` messages, ``tick`` time, take what is ``ready``, report what is ``durable``.
+
+The driver's duties, in this order:
+
+1. any number of :meth:`Partition.receive` and :meth:`Partition.tick`;
+2. :meth:`Partition.ready`: its entry, if there is one, must be appended to the partition's log; its answers and messages
+   may leave at once, because nothing in them rests on an entry that is not durable;
+3. when the entry is durable where it must be: :meth:`Partition.durable`, and :meth:`Partition.ready` again for the answers
+   that waited.
+
+An answer of kind ``Committed`` or ``Failed``, an ``Outcome`` that says committed, and every read outside a transaction must
+be held until true time has passed its stamp (rule T3): the partition says what is true, the driver when it may be told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from msgspec import Struct
+
+from mvcc import anchor, one_shot, reads, recovery, upkeep, writes
+from mvcc.messages import (
+    Answer,
+    CommitAlone,
+    Confirm,
+    End,
+    Forget,
+    Heartbeat,
+    Message,
+    OneShot,
+    Push,
+    Pushed,
+    Read,
+    Refused,
+    Resolve,
+    Scan,
+    Status,
+    Write,
+)
+from mvcc.records import Checkpoint, Entry
+from mvcc.refusals import Rule
+from mvcc.settled import Settled
+from mvcc.state import Change, PartitionSettings, Send, State
+from mvcc.transactions import Local
+from truetime import Interval, Oracle
+
+_HANDLERS: dict[type, Callable[[State, Any], None]] = {
+    Read: reads.read,
+    Scan: reads.scan,
+    Write: writes.write,
+    CommitAlone: writes.commit_alone,
+    OneShot: one_shot.one_shot,
+    End: anchor.end,
+    Heartbeat: anchor.heartbeat,
+    Push: anchor.push,
+    Pushed: anchor.pushed,
+    Resolve: anchor.resolve,
+    Confirm: anchor.confirm,
+    Status: anchor.status,
+    Forget: anchor.forget,
+}
+
+
+class Ready(Struct, gc=False):
+    """What a partition has for its driver."""
+
+    entry: Entry | None
+    answers: list[Answer]
+    sends: list[Send]
+
+
+class Partition:
+    """One partition of the key space: [start, end), where end b"" is unbounded."""
+
+    def __init__(
+        self,
+        partition: int,
+        start: bytes,
+        end: bytes,
+        *,
+        space: int,
+        settled: Settled,
+        oracle: Oracle,
+        settings: PartitionSettings,
+    ) -> None:
+        self.state = State(
+            partition,
+            start,
+            end,
+            space=space,
+            settled=settled,
+            oracle=oracle,
+            settings=settings,
+        )
+        self._sweep = upkeep.Sweep()
+        self._collection = upkeep.Collection()
+
+    # -- recovery ------------------------------------------------------------------------------------------------
+
+    def restore(self, saved: Checkpoint) -> None:
+        """Take over a checkpoint; before any entry."""
+        recovery.restore(self.state, saved)
+
+    def replay(self, entry: Entry) -> None:
+        """Apply a durable entry; those the checkpoint covers are passed over."""
+        recovery.replay(self.state, entry)
+
+    def start(self, now: Interval) -> None:
+        """Begin to serve."""
+        recovery.start(self.state, now)
+
+    def checkpoint(self) -> Checkpoint:
+        """What a new log segment begins with."""
+        return recovery.checkpoint(self.state)
+
+    # -- the machine ---------------------------------------------------------------------------------------------
+
+    def receive(self, message: Message, now: Interval) -> None:
+        """Take one message."""
+        state = self.state
+        if now is not state.now:
+            state.see(now)
+        _HANDLERS[type(message)](state, message)
+
+    def tick(self, now: Interval, oldest_open: int, protected: int = 0) -> None:
+        """Let time pass.
+
+        ``oldest_open``: the smallest stamp of an open transaction that may still write here (0: none).
+        ``protected``: the oldest snapshot that must stay readable (0: none).
+        """
+        state = self.state
+        state.see(now)
+        if not state.serving:
+            return
+        upkeep.close(state, oldest_open)
+        upkeep.tick(state)
+        self._sweep.step(state)
+        self._collection.step(state)
+        upkeep.evict(state)
+
+    def collect(self, protected: int = 0) -> None:
+        """Start a pass that deletes versions nobody may read any more; ticks carry it on."""
+        self._collection.begin(self.state, protected)
+
+    def wake(self, now: Interval) -> None:
+        """Run again what was woken by a verdict or waited for the clock."""
+        state = self.state
+        state.see(now)
+        while state.parked:
+            parked, state.parked = state.parked, []
+            due = False
+            for wake_ns, message in parked:
+                if wake_ns <= now.lo_ns:
+                    due = True
+                    _HANDLERS[type(message)](state, message)
+                else:
+                    state.parked.append((wake_ns, message))
+            if not due:
+                return
+
+    @property
+    def parked(self) -> bool:
+        """Whether :meth:`wake` has something to do, now or soon."""
+        return bool(self.state.parked)
+
+    def ready(self) -> Ready:
+        """Take what has gathered."""
+        state = self.state
+        entry = None
+        if state.records:
+            entry = Entry(state.partition, state.lsn, state.closed, state.records)
+            state.records = []
+            state.lsn += 1
+        result = Ready(entry, state.answers, state.sends)
+        state.answers = []
+        state.sends = []
+        return result
+
+    def durable(self, lsn: int, now: Interval) -> None:
+        """Entries up to ``lsn`` are where they must be: finish what waited for them."""
+        state = self.state
+        if now is not state.now:
+            state.see(now)
+        assert state.durable_lsn <= lsn < state.lsn, (state.durable_lsn, lsn, state.lsn)
+        state.durable_lsn = lsn
+        awaiting = state.awaiting
+        while awaiting and awaiting[0][0] <= lsn:
+            what = awaiting.popleft()[1]
+            if isinstance(what, Local):
+                state.finish(what)
+            elif isinstance(what, tuple):
+                state.sends.append(what)
+            else:
+                state.answers.append(what)
+
+    def stop(self, rule: Rule = Rule.NOT_LEADER) -> None:
+        """Serve nobody any more; requests that wait are refused."""
+        state = self.state
+        state.serving = False
+        for local in list(state.undecided.values()):
+            for waiter in local.waiters or ():
+                state.answers.append(Refused(waiter.request, state.refuse(rule)))
+            local.waiters = None
+
+    # -- what others may know ------------------------------------------------------------------------------------
+
+    def safe(self) -> tuple[int, bytes]:
+        """The stamp up to which everything is final, and the transaction that holds it back (b"" if none)."""
+        return self.state.safe()
+
+    def watch(self, on: bool) -> None:
+        """Gather changes for the feed, or stop."""
+        self.state.watched = on
+        if not on:
+            self.state.feed = []
+
+    def take_changes(self) -> list[Change]:
+        """Changes committed since the last call, in no particular order."""
+        changes, self.state.feed = self.state.feed, []
+        return changes

@@ -1,0 +1,149 @@
+"""Reads and scans (docs/protocol.md §5.4 read; §5.8 cases 1, 2, 10, 29).
+
+A read notes itself before it looks, so that no older write can slip in under it.  It never returns another transaction's
+intent and never passes over one that could still commit below its stamp: it waits for the verdict and starts again from
+the top, so that everything tested before the wait is tested again after it.
+"""
+
+from __future__ import annotations
+
+from mvcc.messages import Read, Refused, Rows, Scan, Value
+from mvcc.refusals import Refusal, Rule
+from mvcc.state import State
+from mvcc.transactions import ABORTED, Local, Waiter
+from mvcc.versions import Chain
+
+
+def read(state: State, message: Read) -> None:
+    """Answer with the newest version at or below the stamp, or wait for an older transaction."""
+    stamp = message.stamp
+    txn = message.txn
+    refusal = admit(state, stamp, txn)
+    if refusal is not None:
+        state.answers.append(Refused(message.request, refusal))
+        return
+    key = message.key
+    chain = state.chains.get(key)
+    if chain is None:
+        chain = state.load(key)
+    if stamp > state.closed and stamp > chain.read:
+        chain.read = stamp
+        chain.reader = txn
+    if chain.intents is None and chain.stamp <= stamp:
+        value = chain.value
+        version = 0 if value is None else chain.stamp
+        state.answers.append(Value(message.request, stamp, version, value))
+        return
+    _read_history(state, message, chain)
+
+
+def _read_history(state: State, message: Read, chain: Chain) -> None:
+    own = chain.intent_of(message.txn)
+    if own is not None:
+        version = 0 if own.value is None else own.stamp
+        state.answers.append(Value(message.request, message.stamp, version, own.value))
+        return
+    version, value = state.version_at(message.key, chain, message.stamp)
+    blocker = chain.blocker(message.stamp, version, message.txn)
+    if blocker is not None:
+        wait(state, state.undecided[blocker.txn], message)
+        return
+    version = 0 if value is None else version
+    state.answers.append(Value(message.request, message.stamp, version, value))
+
+
+def scan(state: State, message: Scan) -> None:
+    """Answer with one page of rows as of the stamp, own intents included, or wait."""
+    refusal = admit(state, message.stamp, message.txn)
+    if refusal is not None:
+        state.answers.append(Refused(message.request, refusal))
+        return
+    start = max(message.start, state.start)
+    end = earlier_end(message.end, state.end)
+    # Everything committed goes to the settled store first: only intents are left to be merged.
+    state.settle()
+    page = state.settled.scan(
+        state.space,
+        start,
+        end or None,
+        stamp=message.stamp,
+        rows_max=min(message.limit, state.settings.scan_rows_max),
+        reverse=message.reverse,
+    )
+    resume = page.resume
+    low, high = (resume or start, end) if message.reverse else (start, resume or end)
+    overlay: dict[bytes, tuple[int, bytes | None]] = {}
+    for local in state.undecided.values():
+        if local.stamp > message.stamp:
+            continue
+        for key in local.keys:
+            if key < low or (high and key >= high):
+                continue
+            chain = state.chains[key]
+            if local.txn == message.txn:
+                intent = chain.intent_of(message.txn)
+                assert intent is not None
+                overlay[key] = (intent.stamp, intent.value)
+            elif _blocks(state, key, chain, message):
+                wait(state, local, message)
+                return
+    if message.stamp > state.closed:
+        note_range(state, low, high, message.stamp, message.txn)
+    rows = [
+        (key, version, value)
+        for key, version, value in page.rows
+        if value is not None and key not in overlay
+    ]
+    if overlay:
+        rows += [
+            (key, version, value) for key, (version, value) in overlay.items() if value is not None
+        ]
+        rows.sort(reverse=message.reverse)
+    state.answers.append(Rows(message.request, message.stamp, rows, resume))
+
+
+def _blocks(state: State, key: bytes, chain: Chain, message: Scan) -> bool:
+    if chain.intent_of(message.txn) is not None:
+        return False
+    version, _ = state.version_at(key, chain, message.stamp)
+    return chain.blocker(message.stamp, version, message.txn) is not None
+
+
+def admit(state: State, stamp: int, txn: bytes) -> Refusal | None:
+    """What holds for every read: a serving leader, a stamp that is neither forgotten nor impossible, a live reader."""
+    if not state.serving:
+        return state.refuse(Rule.NOT_LEADER)
+    if stamp < state.horizon:
+        return state.refuse(Rule.HORIZON, stamp=state.horizon)
+    if stamp > state.future:
+        return state.refuse(Rule.FUTURE, stamp=state.future)
+    if txn:
+        local = state.transactions.get(txn)
+        if local is not None and local.state == ABORTED:
+            return state.refuse(Rule.ABORTED, other=txn)
+    return None
+
+
+def wait(state: State, blocker: Local, message: Waiter) -> None:
+    """Queue a request behind an undecided older transaction."""
+    state.waits += 1
+    if blocker.waiters is None:
+        blocker.waiters = [message]
+    else:
+        blocker.waiters.append(message)
+
+
+def note_range(state: State, start: bytes, end: bytes, stamp: int, txn: bytes) -> None:
+    """Mark a scanned range as read; a full cache is evicted into the low-water mark (§5.8 case 32)."""
+    if len(state.ranges) >= state.settings.range_marks_max:
+        state.raise_low_water(state.ranges.evict(), Rule.CACHE)
+    state.ranges.note(start, end, stamp, txn)
+
+
+def earlier_end(one: bytes, other: bytes) -> bytes:
+    """The lesser of two exclusive upper ends, where b"" means none."""
+    if not one:
+        return other
+    if not other:
+        return one
+    return min(one, other)

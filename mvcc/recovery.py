@@ -1,0 +1,213 @@
+"""Checkpoint, replay and start of a partition: state is a function of the checkpoint, the later entries and the settled
+store (docs/protocol.md §5.6, §5.8 case 5).
+
+What is not in the log is made good by marks: the read cache by a low-water mark above every read that any earlier life
+can have served, heartbeats by counting every transaction as just heard of.
+"""
+
+from __future__ import annotations
+
+from mvcc.records import (
+    Checkpoint,
+    CommittedAlone,
+    Decided,
+    Edge,
+    Ended,
+    Entry,
+    Horizon,
+    Pending,
+    Planted,
+    Record,
+    Resolved,
+)
+from mvcc.refusals import Rule
+from mvcc.state import State
+from mvcc.transactions import ABORTED, ACTIVE, COMMITTED, COMMITTING, FAILED, Local
+from mvcc.versions import Chain, Intent
+from truetime import Interval
+from truetime.timestamp import ceiling
+
+
+def checkpoint(state: State) -> Checkpoint:
+    """Everything that neither the settled store nor later entries hold.
+
+    Decisions whose entry is not durable yet appear as pending: their entry comes after the checkpoint's position.
+    """
+    pending: list[Pending] = []
+    ended: list[Ended] = []
+    for local in state.transactions.values():
+        if local.decided:
+            if local.state == FAILED or (local.state == ABORTED and local.lsn == 0):
+                continue  # remembered in memory only; the low-water mark of a restart stands in for them
+            ended.append(
+                Ended(
+                    local.txn,
+                    local.stamp,
+                    local.state == COMMITTED,
+                    local.anchor,
+                    local.values,
+                    local.unconfirmed,
+                )
+            )
+        elif local.keys or local.state == ACTIVE:
+            assert local.state != COMMITTING, "a checkpoint is taken when everything gathered is durable"
+            pending.append(Pending(local.txn, local.stamp, local.anchor, _writes(state, local)))
+    return Checkpoint(
+        state.partition,
+        state.lsn,
+        state.start,
+        state.end,
+        state.closed,
+        state.low_water,
+        state.horizon,
+        state.record_edge,
+        pending,
+        ended,
+    )
+
+
+def _writes(state: State, local: Local) -> list[tuple[bytes, bytes | None, int]]:
+    writes = []
+    for key in local.keys:
+        intent = state.chains[key].intent_of(local.txn)
+        assert intent is not None
+        writes.append((key, intent.value, intent.sequence))
+    return writes
+
+
+def restore(state: State, saved: Checkpoint) -> None:
+    """Take over a checkpoint."""
+    state.lsn = saved.lsn
+    state.durable_lsn = saved.lsn - 1
+    state.start = saved.start
+    state.end = saved.end
+    state.closed = saved.closed
+    state.low_water = saved.low_water
+    state.horizon = saved.horizon
+    state.record_edge = saved.record_edge
+    for pending in saved.pending:
+        _planted(state, Planted(pending.txn, pending.stamp, pending.anchor, pending.writes))
+    for ended in saved.ended:
+        local = Local(
+            ended.txn,
+            ended.stamp,
+            COMMITTED if ended.committed else ABORTED,
+            ended.anchor,
+            [],
+            values=ended.values,
+            participants=ended.unconfirmed,
+            unconfirmed=ended.unconfirmed,
+        )
+        state.transactions[ended.txn] = local
+        if ended.unconfirmed is not None:
+            state.unconfirmed[ended.txn] = local
+
+
+def replay(state: State, entry: Entry) -> None:
+    """Apply one durable entry."""
+    if entry.lsn < state.lsn:
+        return
+    assert entry.lsn == state.lsn, (entry.lsn, state.lsn)
+    for record in entry.records:
+        _replay_record(state, record)
+    state.closed = max(state.closed, entry.closed)
+    state.lsn = entry.lsn + 1
+    state.durable_lsn = entry.lsn
+
+
+def _replay_record(state: State, record: Record) -> None:
+    if isinstance(record, CommittedAlone):
+        _committed_alone(state, record)
+    elif isinstance(record, Planted):
+        _planted(state, record)
+    elif isinstance(record, Decided):
+        _ended(state, record.txn, record.stamp, record.committed, record.participants)
+    elif isinstance(record, Resolved):
+        _ended(state, record.txn, record.stamp, record.committed, None)
+    elif isinstance(record, Horizon):
+        state.horizon = max(state.horizon, record.stamp)
+    else:
+        assert isinstance(record, Edge), record
+        state.record_edge = max(state.record_edge, record.stamp)
+
+
+def _local(state: State, txn: bytes, stamp: int, anchor: bytes) -> Local:
+    local = state.transactions.get(txn)
+    if local is None:
+        local = Local(txn, stamp, ACTIVE, anchor, [])
+        state.transactions[txn] = local
+    return local
+
+
+def _chain(state: State, key: bytes) -> Chain:
+    """A key's chain; versions that replay has passed by are settled first, so that it is complete."""
+    chain = state.chains.get(key)
+    if chain is None:
+        state.settle()
+        chain = state.load(key)
+    return chain
+
+
+def _planted(state: State, record: Planted) -> None:
+    local = _local(state, record.txn, record.stamp, record.anchor)
+    if local.sequences is None:
+        local.sequences = set()
+    for key, value, sequence in record.writes:
+        chain = _chain(state, key)
+        own = chain.intent_of(record.txn)
+        if own is None:
+            chain.plant(Intent(record.stamp, value, record.txn, sequence, state.lsn))
+            local.keys.append(key)
+        elif own.sequence < sequence:
+            own.value, own.sequence = value, sequence
+        local.sequences.add(sequence)
+    local.lsn = state.lsn
+    state.undecided[record.txn] = local
+
+
+def _committed_alone(state: State, record: CommittedAlone) -> None:
+    local = _local(state, record.txn, record.stamp, b"")
+    local.values = record.values
+    for key, value in record.writes:
+        chain = state.chains.get(key)
+        if chain is None:
+            # Nothing in memory knows the key: the version can go straight to the settled store.
+            state.unsettled.append((key, record.stamp, value))
+            continue
+        own = chain.intent_of(record.txn)
+        if own is not None:
+            own.value = value
+        else:
+            chain.plant(Intent(record.stamp, value, record.txn, 0, state.lsn))
+            local.keys.append(key)
+    local.state = COMMITTED
+    local.lsn = state.lsn
+    state.apply(local, committed=True)
+    local.keys = []
+
+
+def _ended(
+    state: State, txn: bytes, stamp: int, committed: bool, participants: list[bytes] | None
+) -> None:
+    local = _local(state, txn, stamp, b"")
+    local.state = COMMITTED if committed else ABORTED
+    local.lsn = state.lsn
+    state.apply(local, committed)
+    local.keys = []
+    others = [key for key in participants or () if not state.owns(key)]
+    if others:
+        local.participants = local.unconfirmed = others
+        state.unconfirmed[txn] = local
+
+
+def start(state: State, now: Interval) -> None:
+    """Begin to serve after recovery, or for the first time.
+
+    Reads of an earlier life may carry stamps up to H ahead of its clock, so the low-water mark is ``hi + H``.
+    """
+    state.see(now)
+    state.raise_low_water(ceiling(now.hi_ns + state.settings.ahead_ns_max), Rule.LOW_WATER)
+    for local in state.transactions.values():
+        local.seen_ns = now.lo_ns
+    state.settle()
+    state.serving = True

@@ -1,0 +1,194 @@
+"""What a partition does by itself as time passes: close time, ask about silent transactions, forget, collect.
+
+Each step does a bounded amount of work, so that no tick is long (docs/performance.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+
+from mvcc.anchor import droppable, expire
+from mvcc.messages import OneShot, Push, Refused
+from mvcc.records import Edge, Horizon
+from mvcc.refusals import Rule
+from mvcc.settled import Row
+from mvcc.state import State
+from mvcc.transactions import ACTIVE, FAILED, Local, Waiter
+from truetime.timestamp import floor
+
+SWEEP_MAX = 500
+"""Transactions looked at in one tick."""
+COLLECT_BATCHES_MAX = 1
+"""Batches of stored versions looked at in one tick."""
+EVICT_MAX = 2_000
+"""Keys looked at in one tick when memory is over its limit."""
+
+
+def close(state: State, oldest_open: int) -> None:
+    """Raise the closed timestamp: close behind the clock, but below everything that is still open.
+
+    ``oldest_open`` is the smallest stamp of an open transaction that may still write here, 0 if there is none.  It is
+    advice: what makes closing safe is that a write at or below the closed timestamp is refused (docs/protocol.md §5.6).
+    """
+    settings = state.settings
+    lo_ns = state.now.lo_ns
+    target = floor(lo_ns - settings.slack_ns_min)
+    if oldest_open:
+        target = max(
+            min(target, oldest_open - 1), floor(lo_ns - settings.lifetime_ns_max)
+        )
+    state.closed = max(state.closed, target)
+
+
+def tick(state: State) -> None:
+    """One round of upkeep."""
+    _look_after_undecided(state)
+    _send_again(state)
+    if len(state.ranges):
+        state.ranges.forget(state.closed)
+
+
+def _look_after_undecided(state: State) -> None:
+    settings = state.settings
+    lo_ns = state.now.lo_ns
+    for local in list(state.undecided.values()):
+        if local.waiters is not None:
+            local.waiters = _still_in_time(state, local, local.waiters) or None
+        if local.state != ACTIVE:
+            continue
+        if state.owns(local.anchor):
+            expire(state, local)
+            continue
+        patience_ns = settings.push_after_ns if local.waiters else settings.janitor_idle_ns
+        if (
+            lo_ns - local.seen_ns > patience_ns
+            and lo_ns - local.pushed_ns > settings.push_again_ns
+        ):
+            local.pushed_ns = lo_ns
+            push = Push(local.txn, local.stamp, local.anchor, local.keys[0])
+            state.sends.append((local.anchor, push))
+
+
+def _still_in_time(state: State, local: Local, waiters: list[Waiter]) -> list[Waiter]:
+    """Refuse the waiters whose deadline has passed; return the others."""
+    left: list[Waiter] = []
+    for waiter in waiters:
+        if waiter.deadline_ns > state.now.lo_ns:
+            left.append(waiter)
+            continue
+        rule = Rule.DEADLINE if isinstance(waiter, OneShot) else Rule.BUSY
+        refusal = state.refuse(rule, local.keys[0], local.txn, local.stamp)
+        state.answers.append(Refused(waiter.request, refusal))
+    return left
+
+
+def _send_again(state: State) -> None:
+    for local in list(islice(state.unconfirmed.values(), SWEEP_MAX)):
+        if state.now.lo_ns - local.pushed_ns > state.settings.push_again_ns:
+            local.pushed_ns = state.now.lo_ns
+            state.resend_verdict(local)
+
+
+class Sweep:
+    """Forgets ended transactions, a slice at a time."""
+
+    def __init__(self) -> None:
+        self._left: Iterator[bytes] = iter(())
+
+    def step(self, state: State) -> None:
+        """Look at the next slice; begin again when all have been looked at."""
+        slice_ = list(islice(self._left, SWEEP_MAX))
+        if not slice_:
+            self._left = iter(list(state.transactions))
+            return
+        horizon = floor(state.now.lo_ns - state.settings.retention_ns)
+        edge = 0
+        for txn in slice_:
+            local = state.transactions.get(txn)
+            if local is None:
+                continue
+            if local.state not in (ACTIVE,) and not local.decided:
+                expire(state, local)  # a placeholder; expire tests what it is
+            if not droppable(state, local):
+                continue
+            past = local.stamp < horizon
+            if local.state == FAILED:
+                past = local.seen_ns < state.now.lo_ns  # seen_ns holds the request's deadline
+            if local.acknowledged or past:
+                if past and local.state != FAILED:
+                    edge = max(edge, local.stamp)
+                del state.transactions[txn]
+        if edge > state.record_edge:
+            state.record_edge = edge
+            state.records.append(Edge(edge))
+
+
+class Collection:
+    """Deletes versions that nobody may read any more, a batch at a time."""
+
+    def __init__(self) -> None:
+        self._batches: Iterator[Sequence[Row]] | None = None
+        self._horizon = 0
+        self._key: bytes | None = None
+        self._kept = False
+
+    def begin(self, state: State, protected: int) -> None:
+        """Raise and log the horizon, then start a pass; ``protected`` is the oldest snapshot in use (0: none)."""
+        if self._batches is not None:
+            return
+        horizon = floor(state.now.lo_ns - state.settings.retention_ns)
+        horizon = min(horizon, state.safe()[0])
+        if protected:
+            horizon = min(horizon, protected)
+        if horizon <= state.horizon:
+            return
+        # Logged before anything is deleted, and tested by every read.
+        state.horizon = horizon
+        state.records.append(Horizon(horizon))
+        state.settle()
+        self._horizon = horizon
+        self._key = None
+        self._batches = state.settled.all_rows(state.space, state.start, state.end or None)
+
+    def step(self, state: State) -> int:
+        """Go through one batch; returns how many versions were deleted."""
+        if self._batches is None:
+            return 0
+        batch = next(self._batches, None)
+        if batch is None:
+            self._batches = None
+            return 0
+        doomed: list[tuple[bytes, int]] = []
+        for key, stamp, value in batch:
+            if key != self._key:
+                self._key = key
+                self._kept = False
+            if stamp > self._horizon:
+                continue
+            # Newest first: the first one at or below the horizon is what a read at the horizon sees. It stays, unless
+            # it is a deletion, which reads the same as nothing at all.
+            if self._kept or value is None:
+                doomed.append((key, stamp))
+            self._kept = True
+        if doomed:
+            state.settled.forget(state.space, doomed)
+        return len(doomed)
+
+
+def evict(state: State) -> int:
+    """Drop clean keys from memory while there are too many; returns how many were dropped."""
+    excess = len(state.chains) - state.settings.chains_max
+    if excess <= 0:
+        return 0
+    state.settle()
+    dropped = 0
+    closed = max(state.closed, 0)
+    for key in list(islice(state.chains, min(EVICT_MAX, 2 * excess))):
+        chain = state.chains.pop(key)
+        # Its read mark may be forgotten once nobody could write below it.
+        if chain.intents is not None or chain.read > closed or dropped >= excess:
+            state.chains[key] = chain
+        else:
+            dropped += 1
+    return dropped

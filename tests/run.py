@@ -16,12 +16,15 @@ ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 WORKERS_MAX = 4
 
+WIRE_LINT = "wire lint (buf)"
+CONTRACTS = "import contracts (import-linter)"
+
 CHECKS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("generated code and pages are fresh", (sys.executable, "tests/generate.py", "all", "--check")),
-    ("wire lint (buf)", (str(BIN / "buf"), "lint")),
+    (WIRE_LINT, (str(BIN / "buf"), "lint")),
     ("lint (ruff)", (str(BIN / "ruff"), "check", "--quiet", ".")),
     ("format (ruff)", (str(BIN / "ruff"), "format", "--check", "--quiet", ".")),
-    ("import contracts (import-linter)", (str(BIN / "lint-imports"),)),
+    (CONTRACTS, (str(BIN / "lint-imports"),)),
     ("spelling (codespell)", (str(BIN / "codespell"),)),
     ("types (mypy --strict)", (str(BIN / "mypy"), "--no-error-summary")),
 )

@@ -30,7 +30,7 @@ bound = "300us"
 
 ```sh
 export K2_CLOCK__BOUND=300us              # K2_SECTION__FIELD
-k2 --set clock.bound=300us node run       # any setting as a flag
+k2 --set clock.bound=300us config show    # any setting as a flag, before the verb
 k2 config show --origin                   # what is in force, and who said so
 k2 config check k2.toml                   # exit code 0: a node would start with it
 ```

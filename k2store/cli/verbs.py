@@ -22,6 +22,7 @@ class Place(NamedTuple):
 
 
 VERBS: Final[Mapping[str, Place]] = {
+    "clock": Place("k2store.cli.clock:clock", "Show the clock: source, bound, commit wait."),
     "config": Place("k2store.cli.config:config", "Show and check the settings in force."),
     "doctor": Place("k2store.cli.doctor:doctor", "Examine this machine: versions, clock, disk."),
 }

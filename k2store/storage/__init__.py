@@ -13,3 +13,55 @@ Recovery has three outcomes, never a fourth: everything acknowledged is there (a
 was told about may be cut off in silence); or :class:`~k2store.errors.Corruption`, after which the
 store stays in quarantine; or :class:`~k2store.storage.failures.FormatUnknown`.
 """
+
+from __future__ import annotations
+
+from k2store.storage.failures import (
+    Damaged,
+    FormatUnknown,
+    Quarantined,
+    StorageFailed,
+    StoreLocked,
+)
+from k2store.storage.options import StorageOptions
+from k2store.storage.ports import (
+    LATEST,
+    Identity,
+    Log,
+    Page,
+    PendingSync,
+    Row,
+    Settled,
+    Store,
+    Turn,
+)
+from k2store.storage.store import (
+    MemoryMachine,
+    OpenStore,
+    lift_quarantine,
+    open_memory_store,
+    open_store,
+)
+
+__all__ = [
+    "LATEST",
+    "Damaged",
+    "FormatUnknown",
+    "Identity",
+    "Log",
+    "MemoryMachine",
+    "OpenStore",
+    "Page",
+    "PendingSync",
+    "Quarantined",
+    "Row",
+    "Settled",
+    "StorageFailed",
+    "StorageOptions",
+    "Store",
+    "StoreLocked",
+    "Turn",
+    "lift_quarantine",
+    "open_memory_store",
+    "open_store",
+]

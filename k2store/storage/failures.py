@@ -26,8 +26,6 @@ class StorageFailed(K2Error):
 class Damaged(Corruption):
     """A place in the stored data that is not what was written there."""
 
-    fields = ("what", "file", "offset", "lsn", "acknowledged_lsn")
-
     def __init__(
         self,
         message: str,
@@ -46,8 +44,6 @@ class Damaged(Corruption):
 
 class Quarantined(Corruption):
     """An earlier start or run found damage; the store stays closed until an operator acts."""
-
-    fields = ("what", "reason")
 
     def __init__(self, message: str, *, what: str | None = None, reason: str) -> None:
         super().__init__(message, what=what)

@@ -13,7 +13,7 @@ The life of a write::
                                                                   │ later, in bulk
                                       settled.settle(space, rows) ... settled.mark_applied(lsn)
                                                                   │ when log.segment_full
-        log.begin_segment(checkpoint of all that is not settled) · settled.flush() · drop_before(lsn)
+    log.begin_segment(checkpoint of all that is not settled) · settled.flush() · drop_before(lsn)
 
 and of a restart::
 
@@ -186,7 +186,7 @@ class Settled(Protocol):
     """Settled multi-version rows, ordered by (space, key, newest stamp first), and a few named
     values.
 
-    A *space* is a number 1 .. 2**32 - 1 that separates partitions or kinds of rows from one
+    A *space* is a number 1 .. 2**32 - 2 that separates partitions or kinds of rows from one
     another.  Keys are any bytes (also empty, also with zeros), ordered as bytes are; stamps are 0
     .. 2**64 - 1.  Settling a (space, key, stamp) again replaces it, so replaying the log over rows
     that are already there is harmless.

@@ -55,17 +55,24 @@ def page_up(
 
 
 def page_down(
-    cursor: RdictIter, inverted: bytes, limits: tuple[int, int], *, tombstones: bool
+    cursor: RdictIter,
+    lower: bytes,
+    inverted: bytes,
+    limits: tuple[int, int],
+    *,
+    tombstones: bool,
 ) -> Page:
-    """Keys descending; each begins at its oldest version."""
+    """Keys descending, down to row ``lower``; each begins at its oldest version."""
     rows_max, examined_max = limits
     rows: list[Row] = []
     examined = 0
     done: bytes | None = None
     while cursor.valid():
+        row: bytes = cursor.key()
+        if row < lower:
+            break
         if done is not None and (examined >= examined_max or len(rows) >= rows_max):
             return Page(rows, done)
-        row: bytes = cursor.key()
         head = row[:-STAMP_BYTES]
         best, value, steps = b"", TOMBSTONE, 0
         while row.startswith(head) and row[-STAMP_BYTES:] >= inverted:

@@ -179,7 +179,7 @@ class RocksSettled:
     def meta(self, prefix: bytes = b"") -> list[tuple[bytes, bytes]]:
         """Named values by prefix."""
         found: list[tuple[bytes, bytes]] = []
-        cursor = self._cursor(META, _NAMED_END)
+        cursor = self._cursor(_NAMED_END)
         cursor.seek(_NAMED + prefix)
         while cursor.valid():
             name: bytes = cursor.key()[len(_NAMED) :]
@@ -212,7 +212,7 @@ class RocksSettled:
     ) -> list[tuple[int, bytes | None]]:
         """Versions of one key."""
         head = key_head(space_prefix(space), key)
-        cursor = self._cursor(head, head[: -len(END)] + AFTER_END)
+        cursor = self._cursor(head[: -len(END)] + AFTER_END)
         cursor.seek(head + (LATEST - at_most).to_bytes(STAMP_BYTES, "big"))
         found: list[tuple[int, bytes | None]] = []
         while len(found) < count_max and cursor.valid():
@@ -239,14 +239,14 @@ class RocksSettled:
         lower, upper = range_rows(space, start, end)
         if lower >= upper:
             return Page([], None)
-        cursor = self._cursor(lower, upper)
+        cursor = self._cursor(upper)
         limits = (rows_max, examined_max)
         inverted = (LATEST - stamp).to_bytes(STAMP_BYTES, "big")
         if reverse:
             cursor.seek_to_last()
-            page = page_down(cursor, inverted, limits, tombstones=tombstones)
+            page = page_down(cursor, lower, inverted, limits, tombstones=tombstones)
         else:
-            cursor.seek_to_first()
+            cursor.seek(lower)
             page = page_up(cursor, inverted, limits, tombstones=tombstones)
         self._ended(cursor)
         return page
@@ -288,7 +288,7 @@ class RocksSettled:
     def _items(self, lower: bytes, upper: bytes) -> Iterator[tuple[bytes, bytes]]:
         if lower >= upper:
             return
-        options = self._bounds(lower, upper)
+        options = self._bound(upper)
         options.set_readahead_size(2 << 20)
         last = lower
         pairs = cast(
@@ -297,20 +297,20 @@ class RocksSettled:
         for pair in pairs:  # raw mode: bytes only
             yield pair
             last = pair[0]
-        cursor = self._cursor(lower, upper)  # was that the end, or a damaged block?
+        cursor = self._cursor(upper)  # was that the end, or a damaged block?
         cursor.seek(last)
         if cursor.valid():
             cursor.next()
         self._ended(cursor)
 
-    def _bounds(self, lower: bytes, upper: bytes) -> ReadOptions:
+    def _bound(self, upper: bytes) -> ReadOptions:
+        # Upper only: rocksdict 0.3.29 takes what is given as the lower bound for the upper one.
         options = ReadOptions()
-        options.set_iterate_lower_bound(lower)
         options.set_iterate_upper_bound(upper)
         return options
 
-    def _cursor(self, lower: bytes, upper: bytes) -> RdictIter:
-        return self._db.iter(self._bounds(lower, upper))
+    def _cursor(self, upper: bytes) -> RdictIter:
+        return self._db.iter(self._bound(upper))
 
     def _ended(self, cursor: RdictIter) -> None:
         try:
@@ -322,7 +322,7 @@ class RocksSettled:
     def size_bytes(self) -> int:
         """Tables plus memtables."""
         names = ("rocksdb.live-sst-files-size", "rocksdb.cur-size-all-mem-tables")
-        return sum(self._db.property_intstored_value(name) or 0 for name in names)
+        return sum(self._db.property_int_value(name) or 0 for name in names)
 
     # ---- ending
     def close(self) -> None:

@@ -46,9 +46,9 @@ A run, in short::
 
 from k2store.testing.simulation.clock import HostClock, SimClock
 from k2store.testing.simulation.disk import SimDisk
+from k2store.testing.simulation.domain import SECOND_NS
 from k2store.testing.simulation.faults import ACTIONS, Applied, Engine, Fault, decode, encode
 from k2store.testing.simulation.loop import (
-    SECOND_NS,
     Deadlock,
     Livelock,
     Loop,
@@ -62,9 +62,9 @@ from k2store.testing.simulation.process import Environment, Machine, Process, Pr
 from k2store.testing.simulation.randomness import derive, stream
 from k2store.testing.simulation.shrink import shrink
 from k2store.testing.simulation.simulation import START_NS, Simulation
-from k2store.testing.simulation.streams import SimTransport
 from k2store.testing.simulation.swarm import Knobs, draw_knobs, draw_schedule
 from k2store.testing.simulation.trace import Trace
+from k2store.testing.simulation.transport import SimTransport
 
 __all__ = [
     "ACTIONS",

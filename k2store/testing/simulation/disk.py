@@ -68,8 +68,6 @@ class SimDisk:
         capacity_bytes: int = 1 << 40,
     ) -> None:
         self.capacity_bytes = capacity_bytes
-        self.sync_latency_ns = 200_000
-        """How long a sync takes, for those who wait for it (`Environment.offload`)."""
         self.syncs = 0
         self.faults = 0
         """How many operations were spoilt by an order given below."""
@@ -101,7 +99,6 @@ class SimDisk:
     def behave(self) -> None:
         """Take back every order that has not been met yet."""
         self._syncs_to_fail = self._reads_to_fail = self._writes_to_misdirect = 0
-        self.sync_latency_ns = 200_000
         self.capacity_bytes = 1 << 40
 
     def flip_bit(self) -> str | None:

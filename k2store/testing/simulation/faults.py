@@ -259,7 +259,7 @@ def _ordered(order: Callable[[Process, int], None]) -> Action:
         order(process, max(1, int(fault.amount)))
         yield
         met = disk.faults - before
-        disk.behave()
+        process.machine.behave()
         return f"{met} operations" if met else None
 
     return action
@@ -272,14 +272,26 @@ def _flip_bit(simulation: Simulation, fault: Fault) -> Running:
 
 
 def _slow_disk(simulation: Simulation, fault: Fault) -> Running:
-    """Syncs take `amount` ns."""
-    disk = _process(simulation, fault).machine.disk
-    before = disk.syncs
-    disk.sync_latency_ns = int(fault.amount)
+    """Syncs that are waited for take `amount` ns."""
+    machine = _process(simulation, fault).machine
+    before = machine.disk.syncs
+    machine.disk_latency_ns = int(fault.amount)
     yield
-    syncs = disk.syncs - before
-    disk.behave()
+    syncs = machine.disk.syncs - before
+    machine.behave()
     return f"{syncs} syncs" if syncs else None
+
+
+def _fail_flush(simulation: Simulation, fault: Fault) -> Running:
+    """Let the next flush of settled rows fail."""
+    machine = _process(simulation, fault).machine
+    table = machine.memory.table
+    table.flushes_to_fail += 1
+    life = table.life
+    yield
+    met = table.life == life and not table.flushes_to_fail
+    machine.behave()
+    return "a flush failed" if met else None
 
 
 def _fill(process: Process, _: int) -> None:
@@ -351,6 +363,7 @@ ACTIONS: Final[Mapping[str, Action]] = MappingProxyType(
         "fail-read": _ordered(lambda process, count: process.machine.disk.fail_reads(count)),
         "misdirect": _ordered(lambda process, count: process.machine.disk.misdirect_writes(count)),
         "disk-full": _ordered(_fill),
+        "fail-flush": _fail_flush,
         "flip-bit": _flip_bit,
         "slow-disk": _slow_disk,
         "clock-step": _step_clock,

@@ -9,19 +9,11 @@ things make a run a function of its seed alone:
   order is one of many that real systems show, and code that leans on it is found out;
 - tasks and futures hash by creation number instead of by address, because `asyncio.wait` and
   `asyncio.TaskGroup` iterate over sets of them.
-
-A *domain* is what dies together: one incarnation of one simulated process. Which domain a
-callback belongs to is read from its `contextvars` context, which asyncio already carries from a
-task to all it starts and from a waiter to its wake-up, whoever wakes it. Callbacks of a dead
-domain never run again, not even their `finally` blocks; those of a paused one are held back and
-released together.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import enum
 import heapq
 import itertools
 import random
@@ -29,17 +21,24 @@ import sys
 import threading
 from asyncio import events
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
-from contextvars import Context, ContextVar, copy_context
+from contextvars import Context, copy_context
 from typing import Any, Final, NoReturn, TypeVar, TypeVarTuple
 
-import msgspec
+from k2store.testing.simulation.domain import (
+    SECOND_NS,
+    Domain,
+    DomainKilled,
+    Future,
+    Handle,
+    State,
+    Task,
+    current,
+)
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-SECOND_NS: Final = 1_000_000_000
 STEPS_PER_INSTANT_MAX: Final = 1_000_000
-_SWEEP_TASKS_MIN: Final = 256
 _COMPACT_TIMERS_MIN: Final = 1024
 
 
@@ -61,155 +60,6 @@ class OutOfTime(SimulationError):
 
 class UnhandledError(SimulationError):
     """A task or callback failed and nobody looked at its exception."""
-
-
-class DomainKilled(BaseException):
-    """Unwinds a callback whose own domain was killed while it ran. Nobody should catch it."""
-
-
-class State(enum.Enum):
-    """Whether a domain's callbacks run."""
-
-    RUNNING = "running"
-    PAUSED = "paused"
-    DEAD = "dead"
-
-
-class Domain:
-    """Everything that one simulated process has on the loop, to be paused or killed as one."""
-
-    __slots__ = ("_graves", "_held", "_sweep_at", "_tasks", "context", "name", "running", "state")
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.state = State.RUNNING
-        self.running = True
-        self.context = Context()
-        self.context.run(_domain.set, self)
-        self._tasks: dict[Task[Any], None] = {}
-        self._held: list[Handle] = []
-        self._graves: list[object] = []
-        self._sweep_at = _SWEEP_TASKS_MIN
-
-    def __repr__(self) -> str:
-        return f"<domain {self.name} {self.state.value}>"
-
-    def adopt(self, task: Task[Any]) -> None:
-        """Keep the task alive until it is done, and its failure until somebody has seen it."""
-        self._tasks[task] = None
-        if len(self._tasks) >= self._sweep_at:
-            self._sweep()
-            self._sweep_at = max(_SWEEP_TASKS_MIN, 2 * len(self._tasks))
-
-    def bury(self, thing: object) -> None:
-        """Keep a reference until the end of the run, so that nothing is finalised before."""
-        self._graves.append(thing)
-
-    def pending(self) -> list[Task[Any]]:
-        """Tasks that are not done, oldest first."""
-        return [task for task in self._tasks if not task.done()]
-
-    def failed(self) -> list[Task[Any]]:
-        """Tasks whose exception nobody has retrieved, oldest first; none of a dead domain."""
-        if self.state is State.DEAD:
-            return []
-        return [task for task in self._tasks if task.done() and task._log_traceback]
-
-    def hold(self, handle: Handle) -> None:
-        """Keep a paused domain's callback for later; forget a dead one's."""
-        if self.state is State.PAUSED:
-            self._held.append(handle)
-
-    def _sweep(self) -> None:
-        self._tasks = {t: None for t in self._tasks if not t.done() or t._log_traceback}
-
-    def _kill(self) -> None:
-        self.state, self.running = State.DEAD, False
-        self._held.clear()
-        for task in self._tasks:
-            task._log_destroy_pending = False
-            task._log_traceback = False
-
-    def _release(self) -> list[Handle]:
-        held, self._held = self._held, []
-        return held
-
-
-_domain: ContextVar[Domain] = ContextVar("simulation_domain")
-
-
-class Handle(msgspec.Struct, gc=False, eq=False):
-    """A scheduled callback: what asyncio's handles are to those who cancel them, only cheaper."""
-
-    callback: Callable[..., object]
-    arguments: tuple[Any, ...]
-    context: Context
-    domain: Domain
-    when_ns: int = 0
-    loop: Loop | None = None
-    dead: bool = False
-
-    def cancel(self) -> None:
-        """Never run the callback; drop what it refers to."""
-        if self.dead:
-            return
-        self.dead = True
-        if self.loop is not None:
-            self.loop._timer_cancelled()
-        self.callback, self.arguments = _nothing, ()
-
-    def cancelled(self) -> bool:
-        """True once `cancel` was called."""
-        return self.dead
-
-    def when(self) -> float:
-        """Due time of a timer, in the loop's seconds."""
-        return self.when_ns / SECOND_NS
-
-
-def _nothing() -> None:
-    """What a cancelled handle would call."""
-
-
-class Future(asyncio.Future[T]):
-    """A future that hashes by a number instead of by its address."""
-
-    __slots__ = ("_number",)
-
-    def __hash__(self) -> int:
-        # Numbered when first asked, not when created: few futures are ever hashed, and creating
-        # them is the hot path.
-        try:
-            return self._number
-        except AttributeError:
-            loop = self.get_loop()
-            assert isinstance(loop, Loop)
-            self._number: int = loop.number()
-            return self._number
-
-
-class Task(asyncio.Task[T]):
-    """A task that hashes by creation number."""
-
-    __slots__ = ("_number",)
-
-    _log_traceback: bool
-    _log_destroy_pending: bool
-
-    def __init__(
-        self,
-        coroutine: Generator[Any, None, T] | Coroutine[Any, Any, T],
-        *,
-        loop: Loop,
-        number: int,
-        name: str,
-        context: Context,
-    ) -> None:
-        self._number = number
-        super().__init__(coroutine, loop=loop, name=name, context=context)
-
-    def __hash__(self) -> int:
-        return self._number
 
 
 class Loop(asyncio.AbstractEventLoop):
@@ -250,7 +100,7 @@ class Loop(asyncio.AbstractEventLoop):
 
     def current_domain(self) -> Domain:
         """The domain of the callback that runs now; `world` outside of any."""
-        return _domain.get(self.world)
+        return current.get(self.world)
 
     def kill(self, domain: Domain) -> None:
         """Nothing of this domain runs ever again. Its tasks are kept, frozen, until `close`.
@@ -262,7 +112,7 @@ class Loop(asyncio.AbstractEventLoop):
             error = task.exception()
             if isinstance(error, AssertionError | SimulationError):
                 self.fail(error)
-        domain._kill()
+        domain.kill()
 
     def pause(self, domain: Domain) -> None:
         """Hold everything of a running domain back from now on."""
@@ -274,7 +124,7 @@ class Loop(asyncio.AbstractEventLoop):
         if domain.state is not State.PAUSED:
             return 0
         domain.state, domain.running = State.RUNNING, True
-        late = domain._release()
+        late = domain.release()
         self._ready.extend(late)
         return len(late)
 
@@ -293,7 +143,7 @@ class Loop(asyncio.AbstractEventLoop):
         """Run the callback in some order among all that is ready."""
         if context is None:
             context = copy_context()
-        handle = Handle(callback, args, context, context.get(_domain, self.world))
+        handle = Handle(callback, args, context, context.get(current, self.world))
         if not self._closed:
             self._ready.append(handle)
         return handle
@@ -340,7 +190,7 @@ class Loop(asyncio.AbstractEventLoop):
         *args: *Ts,
     ) -> Handle:
         """Run the callback at `when_ns`, in the domain and the variables of `context`."""
-        handle = Handle(callback, args, context, context.get(_domain, self.world))
+        handle = Handle(callback, args, context, context.get(current, self.world))
         if not self._closed:
             handle.when_ns = when_ns
             handle.loop = self
@@ -360,7 +210,7 @@ class Loop(asyncio.AbstractEventLoop):
     ) -> Task[T]:
         """Start a task in the caller's domain, or in that of `context`."""
         context = context or copy_context()
-        domain = context.get(_domain, self.world)
+        domain = context.get(current, self.world)
         number = next(self._numbers)
         label = f"{domain.name}/{number}" if name is None else str(name)
         task = Task(coro, loop=self, number=number, name=label, context=context)
@@ -457,13 +307,9 @@ class Loop(asyncio.AbstractEventLoop):
         hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
         try:
             for domain in self.domains:
-                domain._kill()
+                domain.kill()
             for domain in self.domains:
-                for task in domain._tasks:
-                    with contextlib.suppress(BaseException):
-                        task.get_coro().close()
-                domain._tasks.clear()
-                domain._graves.clear()
+                domain.dissolve()
             self._ready.clear()
             self._timers.clear()
         finally:

@@ -20,12 +20,14 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from k2store.testing.simulation.loop import Domain, Loop
+from k2store.testing.simulation.domain import Domain
+from k2store.testing.simulation.loop import Loop
 from k2store.testing.simulation.probes import Probes
 from k2store.testing.simulation.trace import Trace
 
 if TYPE_CHECKING:
-    from k2store.testing.simulation.streams import Acceptor, Endpoint, Pipe
+    from k2store.testing.simulation.streams import Endpoint, Pipe
+    from k2store.testing.simulation.transport import Acceptor
 
 MICROSECOND_NS: Final = 1_000
 MILLISECOND_NS: Final = 1_000_000

@@ -9,28 +9,28 @@ in the environment; when the incarnation dies, all of it goes dead.
 from __future__ import annotations
 
 import asyncio
+import copy
 import random
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Literal, NoReturn, TypeVar
+from typing import Any, Final, Literal, NoReturn, TypeVar, cast
 
 from k2store.rpc.transport import Connection, Handler, Listening
+from k2store.storage.memory_disk import MemoryDisk
+from k2store.storage.options import StorageOptions
+from k2store.storage.store import MemoryMachine, OpenStore, open_memory_store
 from k2store.testing.simulation.clock import HostClock, SimClock
 from k2store.testing.simulation.disk import Mount, Names, SimDisk
-from k2store.testing.simulation.loop import (
-    SECOND_NS,
-    Domain,
-    DomainKilled,
-    Loop,
-    State,
-    UnhandledError,
-)
+from k2store.testing.simulation.domain import SECOND_NS, Domain, DomainKilled, State
+from k2store.testing.simulation.loop import Loop, UnhandledError
 from k2store.testing.simulation.network import Host, Network
 from k2store.testing.simulation.probes import Buggify
 from k2store.testing.simulation.randomness import stream
-from k2store.testing.simulation.streams import SimTransport
 from k2store.testing.simulation.trace import Trace
+from k2store.testing.simulation.transport import SimTransport
 
 T = TypeVar("T")
+
+DISK_LATENCY_NS: Final = 200_000
 
 DiskAfter = Literal["same", "lost", "stale"]
 """What a process finds on its machine's disk when it starts again."""
@@ -72,9 +72,18 @@ class Environment:
         """Bytes for identities, from a stream of their own."""
         return self._entropy.randbytes(count)
 
+    def open_store(self, options: StorageOptions | None = None) -> OpenStore:
+        """Open the store on this machine's disk: the real log, and settled rows in memory."""
+        return open_memory_store(
+            self.machine.memory,
+            options,
+            now_ns=lambda: self.clock.read()[1],
+            entropy=self.entropy,
+        )
+
     async def offload(self, call: Callable[[], T]) -> T:
         """Run a blocking call of the disk as a thread would: its latency passes, others run."""
-        await asyncio.sleep(self.machine.disk.sync_latency_ns / SECOND_NS)
+        await asyncio.sleep(self.machine.disk_latency_ns / SECOND_NS)
         return call()
 
     async def connect(
@@ -103,20 +112,67 @@ Main = Callable[[Environment], Awaitable[Any]]
 
 
 class Machine:
-    """A host of the network with its disk and its clock."""
+    """A host of the network with its clock and what it stores: a disk, and settled rows."""
 
-    def __init__(self, loop: Loop, network: Network, host: Host, clock: HostClock, disk: SimDisk):
-        self.loop = loop
+    def __init__(
+        self, network: Network, host: Host, clock: HostClock, disk: SimDisk, rng: random.Random
+    ) -> None:
         self.network = network
         self.host = host
         self.clock = clock
         self.disk = disk
-        self.kept: Names | None = None
-        """An old copy of the disk, as made by `keep_copy`."""
+        self.memory = MemoryMachine()
+        """Settled rows and the store's identity; its disk is the mount of whoever runs."""
+        self.disk_latency_ns = DISK_LATENCY_NS
+        """How long a blocking call of the disk takes, for those who wait for it."""
+        self._rng = rng
+        self._kept: tuple[Names, MemoryMachine] | None = None
+
+    @property
+    def loop(self) -> Loop:
+        """The loop all is on."""
+        return self.network.loop
 
     def keep_copy(self) -> None:
-        """Copy what the platter has now, for a later restart with a stale disk."""
-        self.kept = self.disk.snapshot()
+        """Copy what would survive a power cut now, for a later start with a stale disk."""
+        memory = MemoryMachine(
+            table=copy.deepcopy(self.memory.table), identity=self.memory.identity
+        )
+        memory.table.kill(None)
+        self._kept = (self.disk.snapshot(), memory)
+
+    def begin(self, disk: DiskAfter, mount: Mount) -> None:
+        """A process starts: choose what it finds stored, and give it access."""
+        if not self.host.powered:
+            self.clock.reboot()
+            self.host.powered = True
+        if disk == "lost":
+            self.disk.wipe()
+            self.memory = MemoryMachine()
+        elif disk == "stale":
+            names, memory = self._kept or ({}, MemoryMachine())
+            self.disk.restore(names)
+            self.memory = memory
+            self._kept = None
+        # The store uses no more of it than the port, which a mount implements as well.
+        self.memory.disk = cast(MemoryDisk, mount)
+
+    def end(self, *, silently: bool) -> None:
+        """A process is gone: killed, or `silently`, together with the machine's power."""
+        host = self.host
+        host.domain = None
+        host.datagrams = None
+        host.acceptors.clear()
+        for endpoint in list(host.endpoints):
+            endpoint.die(silently=silently)
+        self.memory.table.kill(self._rng)
+        self.disk.process_died()
+
+    def behave(self) -> None:
+        """Take back every fault ordered from the disk."""
+        self.disk.behave()
+        self.disk_latency_ns = DISK_LATENCY_NS
+        self.memory.table.flushes_to_fail = 0
 
 
 class Process:
@@ -167,13 +223,6 @@ class Process:
         """Begin a new incarnation."""
         assert self._domain is None, f"{self.name} runs already"
         machine, loop = self.machine, self.machine.loop
-        if not machine.host.powered:
-            machine.clock.reboot()
-            machine.host.powered = True
-        if disk == "lost":
-            machine.disk.wipe()
-        elif disk == "stale":
-            machine.disk.restore(machine.kept or {})
         self.incarnation += 1
         machine.network.trace.event("start", self.name, self.incarnation, disk)
         domain = self._domain = loop.domain(f"{self.name}#{self.incarnation}")
@@ -183,6 +232,7 @@ class Process:
         self._ended.add_done_callback(_look, context=loop.world.context)
         environment = domain.context.run(Environment, self, domain, self.incarnation)
         self.environment = environment
+        machine.begin(disk, environment.disk)
         task = loop.create_task(
             _main(self.main, environment),
             name=f"{domain.name}/main",
@@ -255,13 +305,7 @@ class Process:
         machine.loop.kill(domain)
         domain.bury(self.environment)
         self.environment.disk.detach()
-        host = machine.host
-        host.domain = None
-        host.datagrams = None
-        host.acceptors.clear()
-        for endpoint in list(host.endpoints):
-            endpoint.die(silently=silently)
-        machine.disk.process_died()
+        machine.end(silently=silently)
 
     def _end(self, error: BaseException | None, result: Any = None) -> None:
         """Tell those who wait for this incarnation."""

@@ -98,7 +98,7 @@ class Simulation:
         )
         disk = SimDisk(self.random("disk", name), self.trace, self.probes, label=name)
         host = self.network.host(name, region)
-        self.machines[name] = machine = Machine(self.loop, self.network, host, clock, disk)
+        self.machines[name] = machine = Machine(self.network, host, clock, disk, chance)
         return machine
 
     def process(
@@ -153,7 +153,7 @@ class Simulation:
         self.buggify.enabled = False
         self.network.heal_everything()
         for machine in self.machines.values():
-            machine.disk.behave()
+            machine.behave()
             machine.clock.correct()
         for process in self.processes.values():
             process.resume()

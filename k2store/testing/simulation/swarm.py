@@ -19,7 +19,7 @@ from k2store.testing.simulation.partitions import SHAPES
 
 NETWORK_FAULTS: Final = (*SHAPES, "flap", "slow-link", "lossy-link", "clog", "reset")
 PROCESS_FAULTS: Final = ("kill", "power-cut", "pause")
-DISK_FAULTS: Final = ("fail-sync", "disk-full", "slow-disk")
+DISK_FAULTS: Final = ("fail-sync", "fail-flush", "disk-full", "slow-disk")
 """Faults after which nothing that was acknowledged may be missing."""
 CLOCK_FAULTS: Final = ("clock-step", "clock-drift", "clock-freeze", "clock-doubt")
 DAMAGE_FAULTS: Final = ("flip-bit", "misdirect", "fail-read", "lose-disk", "stale-disk")

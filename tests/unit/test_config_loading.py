@@ -74,7 +74,7 @@ def test_unknown_names_get_the_nearest_hint(name: str, near: str, tmp_path: Path
     ("toml", "words"),
     [
         ("[clock]\nbound = 5", "write it with its unit"),
-        ('[clock]\nbound = "5 lightyears"', "expected a number with a unit"),
+        ('[clock]\nbound = "5 parsecs"', "expected a number with a unit"),
         ("[clock]\nstamp_batch = true", "expected a whole number"),
         ('[clock]\nstamp_batch = "7"', "expected a whole number"),
         ("[storage]\nsync = 1", "expected true or false"),

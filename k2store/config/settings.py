@@ -206,6 +206,9 @@ class Tls(Section, frozen=True, kw_only=True):
         str,
         About("PEM file of the authority of client certificates; given, each client needs one."),
     ] = ""
+    insecure: Annotated[
+        bool, About("Listen beyond loopback in plain text, where the network itself is trusted.")
+    ] = False
 
 
 class Auth(Section, frozen=True, kw_only=True):

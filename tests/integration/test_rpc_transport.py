@@ -145,7 +145,7 @@ def test_what_was_queued_before_close_still_arrives() -> None:
 
 
 def test_the_listening_side_can_say_goodbye() -> None:
-    """A frame and a close from inside `on_frame`: the dialling side gets the frame, then the end."""
+    """A frame and a close from inside `on_frame`: the dialler gets the frame, then the end."""
 
     def act(connection: Connection, frame: bytes) -> None:
         connection.send(b"goodbye")

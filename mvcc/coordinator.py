@@ -167,11 +167,14 @@ class Coordinator:
             self.answers.append(Committed(transaction.request, transaction.stamp, None))
             return
         (index,) = touched
-        sent = (transaction.participants or {}).get(index)
-        sequences = sent[1] if sent is not None else []
-        number = self._number(transaction)
+        if transaction.participants is None:
+            # Nothing stands anywhere yet: the partition answers the client, there is nothing to clean up.
+            del self.open[transaction.txn]
+            number, sequences = transaction.request, []
+        else:
+            number, sequences = self._number(transaction), transaction.participants[index][1]
+            transaction.phase = ENDING
         message = CommitAlone(number, transaction.txn, transaction.stamp, writes, sequences)
-        transaction.phase = ENDING
         self.sends.append((index, message))
 
     def _send_writes(

@@ -20,7 +20,12 @@ class RangeMarks:
         self._marks: SortedDict[bytes, tuple[int, bytes]] = SortedDict({b"": (0, b"")})
 
     def __len__(self) -> int:
+        """How many boundaries there are."""
         return len(self._marks) - 1
+
+    def __bool__(self) -> bool:
+        """Whether any range is marked; one scan over everything has no boundary but is a mark."""
+        return len(self._marks) > 1 or self._marks[b""][0] > 0
 
     def note(self, start: bytes, end: bytes, stamp: int, reader: bytes) -> None:
         """Raise the marks of [start, end) to at least ``stamp``."""

@@ -173,7 +173,7 @@ class State:
 
     def read_mark(self, key: bytes, chain: Chain) -> tuple[int, bytes]:
         """The largest stamp that has read the key, alone or in a range, and who."""
-        if len(self.ranges):
+        if self.ranges:
             mark, reader = self.ranges.mark(key)
             if mark > chain.read:
                 return mark, reader

@@ -45,7 +45,7 @@ def tick(state: State) -> None:
     """One round of upkeep."""
     _look_after_undecided(state)
     _send_again(state)
-    if len(state.ranges):
+    if state.ranges:
         state.ranges.forget(state.closed)
 
 

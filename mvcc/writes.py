@@ -195,7 +195,7 @@ def _check_last_writes(
     stamp = message.stamp
     if stamp > state.closed and stamp >= state.low_water and local is None:
         chains = state.chains
-        ranges = len(state.ranges)
+        ranges = bool(state.ranges)
         for key, _ in message.writes:
             chain = chains.get(key)
             if chain is None:

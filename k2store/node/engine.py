@@ -1,0 +1,611 @@
+"""The engine of a node: turns, durability, and who may be told what when.
+
+A turn, always in this order:
+
+1. read the clock once; give every frame that has arrived to its session, which runs it through the machines;
+2. take what the partitions have ready; append their entries to the log as one payload and sync it, once;
+3. tell the partitions what is durable, take the answers that waited for it;
+4. hold back what rule T3 forbids to tell yet (:mod:`k2store.node.held`);
+5. send each session one frame.
+
+A failure of the disk or a broken invariant stops the engine: it answers nothing that it cannot stand by.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from msgspec import Struct
+
+from k2store.clock import Clock
+from k2store.errors import ClockUncertain, Corruption, K2Error, Unavailable
+from k2store.node import recovery
+from k2store.node.alarm import Alarm, make_alarm
+from k2store.node.columns import Columns
+from k2store.node.explain import explain, explain_failed
+from k2store.node.feed import Feed
+from k2store.node.held import Held
+from k2store.node.limits import SessionLimits
+from k2store.node.session import REQUEST_BITS, REQUEST_MASK, Malformed, Session
+from k2store.node.turns import NodeCheckpoint, Turn, encode
+from k2store.rpc.failures import to_failure
+from k2store.rpc.transport import Connection, ConnectionClosed, SendQueueFull
+from k2store.storage import Store
+from k2store.v1 import session_pb2 as wire
+from mvcc.coordinator import Coordinator, Route
+from mvcc.messages import (
+    Answer,
+    Committed,
+    Failed,
+    Outcome,
+    Refused,
+    Rows,
+    Value,
+    Written,
+)
+from mvcc.partition import Partition
+from mvcc.records import Entry
+from mvcc.state import PartitionSettings
+from mvcc.transactions import Verdict
+from truetime import Interval, Oracle, OracleSettings
+from truetime.timestamp import ceiling, floor
+
+ROUNDS_MAX = 1_000
+"""Rounds of messages between partitions in one turn; more can only be a loop."""
+SPACE = 1
+"""The space of the default keyspace in the settled store."""
+
+
+class EngineSettings(Struct, frozen=True, kw_only=True):
+    """What an engine must know; times in nanoseconds."""
+
+    name: str = "node-1"
+    region: str = "local"
+    oracle_id: int = 1
+    oracle: OracleSettings = OracleSettings()
+    partition: PartitionSettings = PartitionSettings()
+    limits: SessionLimits = SessionLimits()
+    heartbeat_ns: int = 500_000_000
+    tick_ns: int = 20_000_000
+    collect_every_ns: int = 60_000_000_000
+    split_keys: tuple[bytes, ...] = ()
+    """Keys at which a new store is split into partitions."""
+    sync: bool = True
+
+
+class Engine:
+    """One node's partitions, log and sessions.  Implements the transport's ``Handler``."""
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        settings: EngineSettings,
+        *,
+        incarnation: bytes,
+        alarm: Callable[[asyncio.AbstractEventLoop, Callable[[], None]], Alarm] = make_alarm,
+        on_failure: Callable[[BaseException], None] | None = None,
+    ) -> None:
+        self.store = store
+        self.clock = clock
+        self.settings = settings
+        self.limits = settings.limits
+        self.incarnation = incarnation
+        self.draining = False
+        self.failed: BaseException | None = None
+        self._on_failure = on_failure
+        self._make_alarm = alarm
+        self.log = store.log
+        self.settled = store.settled
+        self.now = clock.now()
+
+        recovered = recovery.recover(
+            store, settings.split_keys, settings.oracle_id, settings.oracle, settings.partition, SPACE
+        )
+        self.oracle: Oracle = recovered.oracle
+        self.partitions: list[Partition] = recovered.partitions
+        self.replayed = recovered.replayed
+        self.route = Route([partition.state.start for partition in self.partitions])
+        self.coordinator = Coordinator(
+            self.route,
+            lifetime_ns_max=settings.partition.lifetime_ns_max,
+            heartbeat_ns=settings.heartbeat_ns,
+        )
+        self.feed = Feed(self)
+        self.held = Held()
+        self.sessions: dict[int, Session] = {}
+        self.by_client: dict[bytes, Session] = {}
+        self.safe = 0
+        self.counts = {"turns": 0, "syncs": 0, "frames": 0, "operations": 0, "commits": 0}
+        self._by_connection: dict[int, Session] = {}
+        self._session_number = 0
+        self._inbox: list[tuple[Session, bytes]] = []
+        self._touched: dict[int, Session] = {}
+        self._scans: dict[int, bytes] = {}
+        self._scheduled = False
+        self._lsn_by_partition: list[int] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._alarm: Alarm | None = None
+        self._ticker: asyncio.TimerHandle | None = None
+        self._flushing = False
+        self._collected_ns = 0
+        self._drained: asyncio.Event | None = None
+        self.stopped = False
+
+    # -- life ----------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Reserve stamps, start the partitions, and serve once the low-water mark of the start has passed."""
+        self._loop = asyncio.get_running_loop()
+        self._alarm = self._make_alarm(self._loop, self._wake)
+        while True:
+            self.now = self.clock.now()
+            until_ns = self.oracle.needs_reservation(self.now)
+            if until_ns is None:
+                break
+            self._persist([], until_ns)
+        while self.oracle.refusal(self.now.lo_ns, self.now.hi_ns) is not None:
+            refusal = self.oracle.refusal(self.now.lo_ns, self.now.hi_ns)
+            assert refusal is not None
+            await asyncio.sleep((refusal.retry_after_ns or 1_000_000) / 1e9)
+            self.now = self.clock.now()
+        for partition in self.partitions:
+            partition.start(self.now)
+        marks = max(partition.state.low_water for partition in self.partitions)
+        while floor(self.now.lo_ns) <= marks and self.replayed:
+            # Transactions that begin now would be refused until the mark has passed: wait for it here, once.
+            await asyncio.sleep(0.005)
+            self.now = self.clock.now()
+        self._tick()
+
+    def handler_ready(self) -> bool:
+        """Whether requests can be answered."""
+        return self.failed is None and not self.stopped and self._ticker is not None
+
+    async def drain(self, grace_s: float) -> None:
+        """Take no new transactions and wait until the open ones have ended, at most ``grace_s``."""
+        self.draining = True
+        for session in self.sessions.values():
+            session.out.rest().draining = True
+            self.touch(session)
+        self._schedule()
+        assert self._loop is not None
+        deadline = self._loop.time() + grace_s
+        while self.coordinator.open or len(self.held):
+            if self._loop.time() >= deadline or self.failed is not None:
+                break
+            await asyncio.sleep(0.01)
+
+    def close(self) -> None:
+        """Stop serving and give the store back.  Answers that are still held are not given."""
+        if self.stopped:
+            return
+        self.stopped = True
+        if self._ticker is not None:
+            self._ticker.cancel()
+        if self._alarm is not None:
+            self._alarm.close()
+        for session in list(self.sessions.values()):
+            self._drop(session, "the node has stopped")
+        if self.failed is None:
+            for partition in self.partitions:
+                partition.stop()
+            until_ns = self.oracle.close()
+            self._persist([], until_ns)
+            self._checkpoint()
+            self.settled.flush()
+        self.store.close()
+
+    # -- transport -----------------------------------------------------------------------------------------------
+
+    def on_connect(self, connection: Connection) -> None:
+        """A stream stands; its first frame will say who it is."""
+        self._session_number += 1
+        session = Session(self, connection, self._session_number)
+        self.sessions[session.number] = session
+        self._by_connection[id(connection)] = session
+        if self.stopped or self.failed is not None:
+            self._drop(session, "the node does not serve")
+
+    def on_frame(self, connection: Connection, frame: bytes) -> None:
+        """A frame arrived: it waits for the next turn, with everything else that has arrived by then."""
+        session = self._by_connection.get(id(connection))
+        if session is None or session.closed:
+            return
+        self._inbox.append((session, frame))
+        self._schedule()
+
+    def on_close(self, connection: Connection, reason: str) -> None:
+        """The stream has ended: what its client left open is rolled back."""
+        session = self._by_connection.pop(id(connection), None)
+        if session is not None:
+            self._forget(session)
+            self._schedule()
+
+    def welcome(self, session: Session) -> None:
+        """Answer the first frame; an older session of the same client is over."""
+        older = self.by_client.get(session.client)
+        if older is not None and older is not session:
+            self._drop(older, "replaced by a newer session of the same client")
+        self.by_client[session.client] = session
+        source = self.clock.source
+        welcome = session.out.rest().welcome
+        welcome.incarnation = self.incarnation
+        welcome.node = self.settings.name
+        welcome.region = self.settings.region
+        welcome.key_bytes_max = self.limits.key_bytes_max
+        welcome.value_bytes_max = self.limits.value_bytes_max
+        welcome.operations_max = self.limits.operations_max
+        welcome.lifetime_ms_max = self.settings.partition.lifetime_ns_max // 1_000_000
+        welcome.ahead_ns_max = self.settings.oracle.ahead_max_ns
+        welcome.clock_source = source.name
+        welcome.clock_assumed = source.assumed
+        self.touch(session)
+
+    def touch(self, session: Session) -> None:
+        """The session has something to send."""
+        self._touched[session.number] = session
+
+    def _drop(self, session: Session, reason: str) -> None:
+        session.connection.close(reason)
+        self._by_connection.pop(id(session.connection), None)
+        self._forget(session)
+
+    def _forget(self, session: Session) -> None:
+        if session.closed:
+            return
+        session.closed = True
+        self.sessions.pop(session.number, None)
+        self._touched.pop(session.number, None)
+        if self.by_client.get(session.client) is session:
+            del self.by_client[session.client]
+        self.feed.leave(session)
+        self.coordinator.leave(session.number)
+
+    # -- what sessions ask of the engine -------------------------------------------------------------------------
+
+    def stamp(self, seen: int, now: Interval) -> int:
+        """A fresh stamp above ``seen``; 0 when the clock allows none."""
+        stamp = self.oracle.next_stamp()
+        if stamp > seen:
+            return stamp
+        if stamp == 0:
+            return 0
+        return self.oracle.stamp_at_least(seen, now.lo_ns, now.hi_ns)
+
+    def uncertain(self) -> K2Error:
+        """Why there was no stamp."""
+        refusal = self.oracle.refusal(self.now.lo_ns, self.now.hi_ns)
+        message = "no stamp can be given now" if refusal is None else refusal.message
+        return ClockUncertain(message, retry_after_s=0.002)
+
+    def furthest(self, now: Interval) -> int:
+        """No correct clock gives a stamp above this one."""
+        return ceiling(now.hi_ns + self.settings.partition.ahead_ns_max)
+
+    def oldest_allowed(self, now: Interval) -> int:
+        """A transaction with a stamp below this one has outlived its time."""
+        return floor(now.lo_ns - self.settings.partition.lifetime_ns_max)
+
+    def continue_scan(self, token: int, resume: bytes) -> None:
+        """When the scan ``token`` exhausts its partition, it goes on at ``resume``."""
+        self._scans[token] = resume
+
+    def history(self, key: bytes, at: int, count: int) -> tuple[Sequence[tuple[int, bytes | None]], bool]:
+        """Committed versions of a key at or below ``at`` (0: all), newest first, and whether there are more."""
+        state = self.partitions[self.route.of(key)].state
+        state.settle()
+        found = state.settled.versions(
+            SPACE, key, at_most=at or (1 << 64) - 1, count_max=count + 1
+        )
+        return found[:count], len(found) > count
+
+    # -- turns ---------------------------------------------------------------------------------------------------
+
+    def _schedule(self) -> None:
+        if not self._scheduled and self._loop is not None:
+            self._scheduled = True
+            self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._scheduled = False
+        if self.stopped or self.failed is not None:
+            return
+        try:
+            self._see()
+            inbox, self._inbox = self._inbox, []
+            now = self.now
+            for session, frame in inbox:
+                if session.closed:
+                    continue
+                try:
+                    session.take(frame, now)
+                except Malformed as error:
+                    self._expel(session, str(error))
+            self.counts["turns"] += 1
+            self.counts["frames"] += len(inbox)
+            self._run()
+        except BaseException as error:
+            self._fail(error)
+            raise
+
+    def _see(self) -> None:
+        lo_ns, hi_ns = self.clock.read()
+        self.now = Interval(lo_ns, hi_ns)
+        self.oracle.open_turn(lo_ns, hi_ns)
+
+    def _expel(self, session: Session, reason: str) -> None:
+        error = Unavailable(f"the session is over: {reason}")
+        failure = to_failure(error)
+        failure.reason = "Rejected"
+        session.out.add_failure(failure)
+        self._send(session)
+        self._drop(session, reason)
+
+    def _run(self) -> None:
+        """Carry messages, make entries durable, give answers, until there is nothing left to do now."""
+        for _ in range(ROUNDS_MAX):
+            entries = self._gather()
+            if entries:
+                self._persist(entries, 0)
+                self._see()
+                for entry in entries:
+                    self.partitions[entry.partition].durable(entry.lsn, self.now)
+            for partition in self.partitions:
+                if partition.parked:
+                    partition.wake(self.now)
+            if not entries and not self._pending():
+                break
+        else:
+            raise AssertionError("partitions have been talking to each other without end")
+        self._release()
+        if self.log.segment_full and not self._flushing:
+            self._rotate()
+        for session in list(self._touched.values()):
+            self._send(session)
+        self._touched.clear()
+        self._set_alarm()
+
+    def _pending(self) -> bool:
+        return bool(self.coordinator.sends or self.coordinator.answers) or any(
+            partition.state.answers or partition.state.sends or partition.state.records
+            for partition in self.partitions
+        )
+
+    def _gather(self) -> list[Entry]:
+        """Deliver messages and answers between the machines; collect the entries to make durable."""
+        coordinator = self.coordinator
+        entries: list[Entry] = []
+        for _ in range(ROUNDS_MAX):
+            if coordinator.sends:
+                sends, coordinator.sends = coordinator.sends, []
+                for index, message in sends:
+                    self.partitions[index].receive(message, self.now)
+            if coordinator.answers:
+                answers, coordinator.answers = coordinator.answers, []
+                self._dispatch(answers)
+            moved = False
+            for partition in self.partitions:
+                ready = partition.ready()
+                if ready.entry is not None:
+                    entries.append(ready.entry)
+                if ready.answers:
+                    self._dispatch(ready.answers)
+                for key, message in ready.sends:
+                    moved = True
+                    self.partitions[self.route.of(key)].receive(message, self.now)
+            if not moved and not coordinator.sends and not coordinator.answers:
+                return entries
+        raise AssertionError("messages have been going round without end")
+
+    def _persist(self, entries: list[Entry], reserved_until_ns: int) -> None:
+        until_ns = reserved_until_ns
+        self.log.append(encode(Turn(until_ns, entries)))
+        if self.settings.sync or until_ns:
+            self.log.sync()
+            self.counts["syncs"] += 1
+        if until_ns:
+            self.oracle.reserve(until_ns)
+
+    # -- answers -------------------------------------------------------------------------------------------------
+
+    def _dispatch(self, answers: Sequence[Answer]) -> None:
+        """Give each answer to whom it belongs; hold those that rule T3 keeps back."""
+        sessions = self.sessions
+        touched = self._touched
+        lo = floor(self.now.lo_ns)
+        for answer in answers:
+            token = answer.request
+            if token < 0:
+                self.coordinator.receive(answer)
+                continue
+            if isinstance(answer, Value):
+                session = sessions.get(token >> REQUEST_BITS)
+                if session is not None:
+                    session.out.add_value(token & REQUEST_MASK, answer)
+                    touched[session.number] = session
+            elif isinstance(answer, Committed):
+                if answer.stamp >= lo:
+                    self.held.hold(answer.stamp, answer, self.now.lo_ns)
+                    continue
+                session = sessions.get(token >> REQUEST_BITS)
+                if session is not None:
+                    session.out.add_committed(token & REQUEST_MASK, answer, 0)
+                    touched[session.number] = session
+            elif isinstance(answer, Failed) or (
+                isinstance(answer, Outcome) and answer.verdict == Verdict.COMMITTED
+            ):
+                if answer.stamp >= lo:
+                    self.held.hold(answer.stamp, answer, self.now.lo_ns)
+                else:
+                    self._tell(answer, 0)
+            else:
+                self._tell(answer, 0)
+
+    def _release(self) -> None:
+        held = self.held
+        if not len(held):
+            return
+        lo_ns, _ = self.clock.read()
+        for answer, waited_ns in held.release(floor(lo_ns), lo_ns):
+            self._tell(answer, waited_ns)
+
+    def _tell(self, answer: Answer, waited_ns: int) -> None:
+        session = self.sessions.get(answer.request >> REQUEST_BITS)
+        if session is None:
+            self._scans.pop(answer.request, None)
+            return
+        request = answer.request & REQUEST_MASK
+        out = session.out
+        if isinstance(answer, Committed):
+            out.add_committed(request, answer, waited_ns)
+        elif isinstance(answer, Refused):
+            self._scans.pop(answer.request, None)
+            out.add_failure(to_failure(explain(answer.refusal), request))
+        elif isinstance(answer, Failed):
+            out.add_failure(to_failure(explain_failed(answer), request))
+        elif isinstance(answer, Rows):
+            resume = self._scans.pop(answer.request, None)
+            if resume is not None and answer.resume is None:
+                answer = Rows(answer.request, answer.stamp, answer.rows, resume)
+            out.add_rows(request, answer)
+        elif isinstance(answer, Written):
+            out.count += 1
+            out.written.append(request)
+        elif isinstance(answer, Outcome):
+            out.count += 1
+            outcome = out.rest().outcomes.add(request=request, at=answer.stamp)
+            outcome.state = _OUTCOMES[answer.verdict]
+        else:
+            out.add_value(request, answer)
+        self._touched[session.number] = session
+
+    def _send(self, session: Session) -> None:
+        out = session.out
+        session.out = Columns()
+        session.outstanding -= out.count
+        self.counts["operations"] += out.count
+        if session.closed:
+            return
+        try:
+            session.connection.send(out.encode(self.now.lo_ns, self.safe))
+        except (SendQueueFull, ConnectionClosed, ValueError) as error:
+            self._drop(session, f"the client does not take its answers: {error}")
+
+    # -- time ----------------------------------------------------------------------------------------------------
+
+    def _set_alarm(self) -> None:
+        next_ns = self.held.next_ns()
+        if any(partition.parked for partition in self.partitions):
+            soon_ns = self.now.lo_ns + 50_000
+            next_ns = soon_ns if next_ns is None else min(next_ns, soon_ns)
+        if next_ns is not None and self._alarm is not None:
+            self._alarm.set(next_ns - self.now.lo_ns)
+
+    def _wake(self) -> None:
+        """The alarm: something can be released or run again."""
+        if self.stopped or self.failed is not None:
+            return
+        try:
+            self._see()
+            self._run()
+        except BaseException as error:
+            self._fail(error)
+            raise
+
+    def _tick(self) -> None:
+        """Upkeep, on a coarse timer."""
+        assert self._loop is not None
+        if self.stopped or self.failed is not None:
+            return
+        self._ticker = self._loop.call_later(self.settings.tick_ns / 1e9, self._tick)
+        try:
+            self._upkeep()
+        except ClockUncertain:
+            return  # no stamps are given and no time is closed until the clock is certain again
+        except BaseException as error:
+            self._fail(error)
+            raise
+
+    def _upkeep(self) -> None:
+        self._see()
+        now = self.now
+        until_ns = self.oracle.needs_reservation(now)
+        if until_ns is not None:
+            self._persist([], until_ns)
+        self.coordinator.tick(now)
+        oldest = self.coordinator.oldest()
+        protected = self.feed.oldest()
+        for partition in self.partitions:
+            partition.tick(now, oldest, protected)
+        if now.lo_ns - self._collected_ns > self.settings.collect_every_ns:
+            self._collected_ns = now.lo_ns
+            for partition in self.partitions:
+                partition.collect(protected)
+        self.safe = min(partition.safe()[0] for partition in self.partitions)
+        self.feed.tick()
+        self._settle_some()
+        self._run()
+
+    def _settle_some(self) -> None:
+        for partition in self.partitions:
+            partition.state.settle()
+
+    # -- log segments --------------------------------------------------------------------------------------------
+
+    def _checkpoint(self) -> int:
+        """Begin a log segment with everything that is not settled; returns the checkpoint's turn."""
+        self._settle_some()
+        saved = NodeCheckpoint(
+            self.oracle.reserved_until_ns,
+            [partition.checkpoint() for partition in self.partitions],
+        )
+        turn = self.log.begin_segment(encode(saved))
+        self.settled.mark_applied(turn - 1)
+        return turn
+
+    def _rotate(self) -> None:
+        """A segment is full: begin another, and drop the old one once the settled store is on disk."""
+        assert self._loop is not None
+        self._checkpoint()
+        self._flushing = True
+        task = self._loop.run_in_executor(None, self._flush)
+        task.add_done_callback(self._flushed)
+
+    def _flush(self) -> int:
+        applied = self.settled.flush()
+        self.log.prepare_segment()
+        return applied
+
+    def _flushed(self, task: asyncio.Future[int]) -> None:
+        self._flushing = False
+        if self.stopped:
+            return
+        error = task.exception()
+        if error is not None:
+            self._fail(error)
+        else:
+            self.log.drop_before(task.result() + 1)
+
+    # -- failure -------------------------------------------------------------------------------------------------
+
+    def _fail(self, error: BaseException) -> None:
+        """Stop at once: nothing that is not certain is answered, now or later."""
+        if self.failed is not None:
+            return
+        self.failed = error
+        for session in list(self.sessions.values()):
+            self._drop(session, "the node has failed")
+        if isinstance(error, Corruption):
+            self.store.quarantine(str(error))
+        if self._on_failure is not None:
+            self._on_failure(error)
+
+
+_OUTCOMES: dict[int, wire.OutcomeState] = {
+    Verdict.UNKNOWN: wire.OUTCOME_STATE_UNKNOWN,
+    Verdict.COMMITTED: wire.OUTCOME_STATE_COMMITTED,
+    Verdict.ABORTED: wire.OUTCOME_STATE_ABORTED,
+    Verdict.GONE: wire.OUTCOME_STATE_UNKNOWN,
+}

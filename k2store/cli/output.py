@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
@@ -56,7 +55,7 @@ class Output:
         from rich.console import Console
         from rich.table import Table
 
-        width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDE
+        width = None if sys.stdout.isatty() else WIDE
         table = Table(box=box.SIMPLE_HEAD if width is None else None, pad_edge=False)
         for column in columns:
             table.add_column(column.replace("_", " "), overflow="fold")

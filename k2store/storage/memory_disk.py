@@ -204,6 +204,20 @@ class MemoryDisk:
         self.flip(name, offset, bit)
         return name, offset, bit
 
+    def snapshot(self) -> dict[str, bytes]:
+        """The cached content of every file, for :meth:`restore`."""
+        return {name: bytes(inode.cached) for name, inode in self._names.items()}
+
+    def restore(self, contents: dict[str, bytes]) -> None:
+        """Replace everything by an older (stale) copy of the disk; handles die."""
+        self.kill()
+        self._names = {}
+        for name, content in contents.items():
+            inode = self._names[name] = _Inode(len(content))
+            inode.cached[:] = inode.durable[:] = content
+        self._durable_names = dict(self._names)
+        self._pending_names.clear()
+
     def truncate(self, name: str, size: int) -> None:
         """Lose the end of a file."""
         inode = self._names[name]

@@ -19,9 +19,14 @@ def stored_value(stored: bytes) -> bytes | None:
 
 
 def page_up(
-    cursor: RdictIter, inverted: bytes, limits: tuple[int, int], *, tombstones: bool
+    cursor: RdictIter,
+    upper: bytes,
+    inverted: bytes,
+    limits: tuple[int, int],
+    *,
+    tombstones: bool,
 ) -> Page:
-    """Keys ascending; each begins at its newest version."""
+    """Keys ascending, up to before row ``upper``; each begins at its newest version."""
     rows_max, examined_max = limits
     rows: list[Row] = []
     current = b""  # the key at hand
@@ -29,6 +34,8 @@ def page_up(
     steps = examined = 0
     while cursor.valid():
         row: bytes = cursor.key()
+        if row >= upper:
+            break
         head = row[:-STAMP_BYTES]
         if head != current:
             if current and (examined >= examined_max or len(rows) >= rows_max):

@@ -240,19 +240,17 @@ def _inspect_tail(segment: Segment, data: bytes, mark: Mark) -> int:
     """Look at what follows the last readable turn.  Bytes that begin like a turn of this segment
     but do not verify are a torn tail, unless one of them proves that what we lost was durable."""
     furthest = segment.end
+    proven = 0
     at = data.find(TURN_MAGIC, segment.end)
     while at >= 0:
-        if at % 8 == 0:
-            turn = decode_turn_header(data, at, segment.header.salt)
-            if turn is not None and turn.durable_lsn > segment.last_lsn:
-                raise _damaged(
-                    segment,
-                    mark,
-                    f"a later turn shows that turns up to {turn.durable_lsn} were durable",
-                )
-            if turn is not None:
-                furthest = min(at + frame_bytes(turn.length), len(data))
+        turn = decode_turn_header(data, at, segment.header.salt) if at % 8 == 0 else None
+        if turn is not None:
+            proven = max(proven, turn.durable_lsn)
+            furthest = min(at + frame_bytes(turn.length), len(data))
         at = data.find(TURN_MAGIC, at + 1)
+    if proven > segment.last_lsn:
+        mark = msgspec.structs.replace(mark, lsn=proven)
+        raise _damaged(segment, mark, "later turns prove that what is damaged here was durable")
     return furthest - segment.end
 
 

@@ -4,8 +4,10 @@ One column family holds rows and named values together: its memtables reach the 
 they were filled, so without a log of its own RocksDB still keeps a *prefix* of what was written,
 which is all the contract asks.  (Two families would be flushed apart.)
 
-Iterators that give pairs end silently at a damaged block; the hand-driven ones carry a status.
-Every loop here therefore ends by asking a status.
+Two traps of rocksdict 0.3.29 shape the reading here.  Iterators that give pairs end silently at a
+damaged block; only hand-driven cursors have a status, so every loop ends by asking one.  And the
+bounds of ReadOptions point into memory of the caller that may be gone, the lower one even acting as
+the upper one; so no bounds are set and each row is compared instead.
 """
 
 from __future__ import annotations
@@ -32,7 +34,6 @@ from k2store.storage.options import StorageOptions
 from k2store.storage.paging import TOMBSTONE, VALUE, page_down, page_up, stored_value
 from k2store.storage.ports import LATEST, Page, Row
 from k2store.storage.row import (
-    AFTER_END,
     END,
     META,
     SPACE_BYTES,
@@ -46,7 +47,6 @@ from k2store.storage.row import (
 )
 
 _NAMED = META + b"\x01"
-_NAMED_END = META + b"\x02"
 _APPLIED = META + b"\x00applied"
 NAME_BYTES_MAX = 255
 _BATCH_ROWS = 4096
@@ -179,13 +179,13 @@ class RocksSettled:
     def meta(self, prefix: bytes = b"") -> list[tuple[bytes, bytes]]:
         """Named values by prefix."""
         found: list[tuple[bytes, bytes]] = []
-        cursor = self._cursor(_NAMED_END)
+        cursor = self._db.iter()
         cursor.seek(_NAMED + prefix)
         while cursor.valid():
-            name: bytes = cursor.key()[len(_NAMED) :]
-            if not name.startswith(prefix):
+            row: bytes = cursor.key()
+            if not row.startswith(_NAMED + prefix):
                 break
-            found.append((name, cursor.value()))
+            found.append((row[len(_NAMED) :], cursor.value()))
             cursor.next()
         self._ended(cursor)
         return found
@@ -212,11 +212,14 @@ class RocksSettled:
     ) -> list[tuple[int, bytes | None]]:
         """Versions of one key."""
         head = key_head(space_prefix(space), key)
-        cursor = self._cursor(head[: -len(END)] + AFTER_END)
+        cursor = self._db.iter()
         cursor.seek(head + (LATEST - at_most).to_bytes(STAMP_BYTES, "big"))
         found: list[tuple[int, bytes | None]] = []
         while len(found) < count_max and cursor.valid():
-            found.append((split_row(cursor.key())[1], stored_value(cursor.value())))
+            row: bytes = cursor.key()
+            if not row.startswith(head):
+                break
+            found.append((split_row(row)[1], stored_value(cursor.value())))
             cursor.next()
         self._ended(cursor)
         return found
@@ -239,15 +242,15 @@ class RocksSettled:
         lower, upper = range_rows(space, start, end)
         if lower >= upper:
             return Page([], None)
-        cursor = self._cursor(upper)
+        cursor = self._db.iter()
         limits = (rows_max, examined_max)
         inverted = (LATEST - stamp).to_bytes(STAMP_BYTES, "big")
         if reverse:
-            cursor.seek_to_last()
+            cursor.seek_for_prev(upper)
             page = page_down(cursor, lower, inverted, limits, tombstones=tombstones)
         else:
             cursor.seek(lower)
-            page = page_up(cursor, inverted, limits, tombstones=tombstones)
+            page = page_up(cursor, upper, inverted, limits, tombstones=tombstones)
         self._ended(cursor)
         return page
 
@@ -286,31 +289,20 @@ class RocksSettled:
             yield batch
 
     def _items(self, lower: bytes, upper: bytes) -> Iterator[tuple[bytes, bytes]]:
-        if lower >= upper:
-            return
-        options = self._bound(upper)
+        options = ReadOptions()
         options.set_readahead_size(2 << 20)
         last = lower
-        pairs = cast(
-            "Iterator[tuple[bytes, bytes]]", self._db.items(from_key=lower, read_opt=options)
-        )
-        for pair in pairs:  # raw mode: bytes only
-            yield pair
+        pairs = self._db.items(from_key=lower, read_opt=options)
+        for pair in cast("Iterator[tuple[bytes, bytes]]", pairs):  # raw mode: bytes only
             last = pair[0]
-        cursor = self._cursor(upper)  # was that the end, or a damaged block?
+            if last >= upper:
+                return
+            yield pair
+        cursor = self._db.iter()  # was that the end, or a damaged block?
         cursor.seek(last)
         if cursor.valid():
             cursor.next()
         self._ended(cursor)
-
-    def _bound(self, upper: bytes) -> ReadOptions:
-        # Upper only: rocksdict 0.3.29 takes what is given as the lower bound for the upper one.
-        options = ReadOptions()
-        options.set_iterate_upper_bound(upper)
-        return options
-
-    def _cursor(self, upper: bytes) -> RdictIter:
-        return self._db.iter(self._bound(upper))
 
     def _ended(self, cursor: RdictIter) -> None:
         try:

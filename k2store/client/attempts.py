@@ -1,0 +1,110 @@
+"""The loop around a transaction: one attempt after the other, until one commits or none is left.
+
+::
+
+    async for txn in db.transactions():
+        async with txn:
+            ...
+
+The inner block swallows a failure only if another attempt follows, so the loop ends in one of two
+ways: the last attempt has committed, or its failure comes out of the block. An attempt follows
+only when the outcome of the one before is certain.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Generator
+from typing import TYPE_CHECKING
+
+from k2store.client.retry import Failed, RetryPolicy, Rng, retries
+from k2store.client.transaction import State, Transaction
+from k2store.errors import K2Error, Rejected
+
+if TYPE_CHECKING:
+    from k2store.client.session import Session
+
+_ATTEMPT_BITS = 16
+
+
+class Attempts:
+    """What `Database.transactions` returns; iterate over it once, to the end."""
+
+    __slots__ = (
+        "_attempt",
+        "_deadline",
+        "_number",
+        "_pause_s",
+        "_plan",
+        "_policy",
+        "_rng",
+        "_session",
+        "_timeout_ms",
+        "_txn",
+    )
+
+    def __init__(
+        self,
+        session: Session,
+        number: int,
+        deadline: float,
+        timeout_ms: int,
+        policy: RetryPolicy,
+        rng: Rng,
+    ) -> None:
+        self._session = session
+        self._number = number
+        self._deadline = deadline
+        self._timeout_ms = timeout_ms
+        self._policy = policy
+        self._rng = rng
+        self._attempt = 0
+        self._txn: Transaction | None = None
+        self._plan: Generator[float, Failed, None] | None = None
+        self._pause_s: float | None = None
+
+    def __aiter__(self) -> Attempts:
+        return self
+
+    async def __anext__(self) -> Transaction:
+        txn = self._txn
+        if txn is not None:
+            pause_s, self._pause_s = self._pause_s, None
+            if pause_s is None:
+                if txn._state == State.OPEN:
+                    txn._abandon(State.ROLLED_BACK)
+                    raise Rejected(
+                        "the transaction was not used: write `async with transaction:` "
+                        "inside the loop",
+                        field="transaction",
+                    )
+                raise StopAsyncIteration
+            if pause_s > 0:
+                await asyncio.sleep(pause_s)
+        self._attempt = attempt = self._attempt + 1
+        name = self._session.client + (self._number << _ATTEMPT_BITS | attempt).to_bytes(8, "big")
+        txn = self._txn = Transaction(self._session, name, self._deadline, self._timeout_ms, self)
+        return txn
+
+    def failed(self, txn: Transaction, error: K2Error) -> bool:
+        """An attempt has failed for certain; whether another one follows."""
+        assert txn is self._txn
+        if self._plan is None:
+            self._plan = retries(self._policy, self._deadline, self._rng)
+            next(self._plan)
+        try:
+            self._pause_s = self._plan.send(Failed(error, self._session.now_s()))
+        except StopIteration:
+            return False
+        return True
+
+    def __del__(self) -> None:
+        # The block has swallowed a failure because an attempt was to follow, and the loop was
+        # left with `return` or `break` instead. No exception can be raised any more.
+        if self._pause_s is not None:
+            self._session.report(
+                "a transaction did not commit, and its loop was left with `return` or `break` "
+                "from inside the block before the next attempt; leave the loop after the block, "
+                "or use db.run()",
+                self._txn.failure if self._txn is not None else None,
+            )

@@ -1,0 +1,276 @@
+"""What waits to leave, and how it becomes a frame of columns.
+
+An operation is a tuple that stays the same from the call to the answer: the outbox lists it until
+it has left, the session until it is answered. `zip` turns a list of such tuples into columns in
+one go, so an operation costs its own tuple and nothing else. This module knows the wire's
+messages; it knows no connection and no clock.
+
+The tuples begin alike, whatever they ask for::
+
+    (future, deadline, kind, request, ...)
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar
+
+from k2store.client.conditions import FIELD, NO_ROW, VALUE, VERSION, Condition, Own, Predicate
+from k2store.v1 import session_pb2 as wire
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+READ: Final = 0
+COMMIT: Final = 1
+ONE_SHOT: Final = 2
+CALL: Final = 3
+
+FUTURE: Final = 0
+DEADLINE: Final = 1
+KIND: Final = 2
+REQUEST: Final = 3
+
+
+class Owner(Protocol):
+    """What an operation belongs to: the transaction or view that may learn its stamp later."""
+
+    @property
+    def at(self) -> int:
+        """The stamp, 0 while it is not known."""
+
+
+Future: TypeAlias = "asyncio.Future[Any]"
+
+Read: TypeAlias = tuple[Future, float, int, int, bytes, int, bytes, int, Owner | None]
+"""..., txn, at, key, timeout_ms, owner"""
+
+Commit: TypeAlias = tuple[Future, float, int, int, bytes, int, list[bytes], list[bytes | None], int]
+"""..., txn, at, keys, values, timeout_ms"""
+
+OneShot: TypeAlias = tuple[
+    Future,
+    float,
+    int,
+    int,
+    bytes,
+    int,
+    tuple[Condition, ...],
+    tuple[bytes, ...],
+    tuple[bytes, ...],
+    tuple[bytes | None, ...],
+]
+"""..., txn, timeout_ms, conditions, reads, keys, values"""
+
+Call: TypeAlias = tuple[Future, float, int, int, str, Any, Owner | None]
+"""..., field of the frame, message, owner"""
+
+Entry: TypeAlias = Read | Commit | OneShot | Call
+
+_OVERHEAD_BYTES: Final = 48
+"""What an operation costs on the wire beside keys and values, roughly and at most."""
+
+
+class Outbox:
+    """Everything that has not left yet, by kind, in the order it was asked for."""
+
+    __slots__ = (
+        "calls",
+        "commits",
+        "finished",
+        "frame_bytes",
+        "one_shots",
+        "progress",
+        "reads",
+        "timeout_ms",
+    )
+
+    def __init__(self, frame_bytes: int, timeout_ms: int) -> None:
+        self.frame_bytes = frame_bytes
+        self.timeout_ms = timeout_ms
+        self.reads: list[Read] = []
+        self.commits: list[Commit] = []
+        self.one_shots: list[OneShot] = []
+        self.calls: list[Call] = []
+        self.progress: dict[int, wire.WatchProgress] = {}
+        self.finished: list[bytes] = []
+
+    def __bool__(self) -> bool:
+        """Whether anything should leave; transactions that are over can wait for company."""
+        return bool(self.reads or self.commits or self.one_shots or self.calls or self.progress)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.reads, self.commits, self.one_shots, self.calls = [], [], [], []
+        self.progress, self.finished = {}, []
+
+    def frame(self, hello: wire.SessionHello | None, seen: int) -> bytes:
+        """Take out as much as one frame carries, encoded; call again while there is more."""
+        frame = wire.SessionRequest(seen=seen)
+        if hello is not None:
+            frame.hello.CopyFrom(hello)
+        if self.finished:
+            frame.finished.extend(self.finished)
+            self.finished = []
+        if self.progress:
+            frame.watch_progress.extend(self.progress.values())
+            self.progress = {}
+        room = self.frame_bytes
+        if self.commits:
+            taken, self.commits, room = _take(self.commits, room, _commit_bytes)
+            self._add_commits(frame.commits, taken)
+        if self.one_shots and room > 0:
+            shots, self.one_shots, room = _take(self.one_shots, room, _one_shot_bytes)
+            self._add_one_shots(frame.one_shots, shots)
+        if self.calls and room > 0:
+            calls, self.calls, room = _take(self.calls, room, _call_bytes)
+            for call in calls:
+                getattr(frame, call[4]).append(call[5])
+        if self.reads and room > 0:
+            reads, self.reads, room = _take(self.reads, room, _read_bytes)
+            self._add_reads(frame.reads, reads)
+        return frame.SerializeToString()
+
+    def _add_reads(self, columns: wire.ReadColumns, reads: list[Read]) -> None:
+        _, _, _, request, txn, at, key, timeout_ms, _ = zip(*reads, strict=True)
+        columns.request.extend(request)
+        columns.txn.extend(txn)
+        columns.at.extend(at)
+        columns.key.extend(key)
+        self._add_timeouts(columns.timeout_ms, timeout_ms)
+
+    def _add_commits(self, columns: wire.CommitColumns, commits: list[Commit]) -> None:
+        _, _, _, request, txn, at, keys, values, timeout_ms = zip(*commits, strict=True)
+        columns.request.extend(request)
+        columns.txn.extend(txn)
+        columns.at.extend(at)
+        columns.write_count.extend(map(len, keys))
+        columns.key.extend([key for some in keys for key in some])
+        _add_values([value for some in values for value in some], columns.value, columns.deleted)
+        self._add_timeouts(columns.timeout_ms, timeout_ms)
+
+    def _add_one_shots(self, columns: wire.OneShotColumns, shots: list[OneShot]) -> None:
+        _, _, _, request, txn, timeout_ms, conditions, reads, keys, values = zip(
+            *shots, strict=True
+        )
+        columns.request.extend(request)
+        columns.txn.extend(txn)
+        self._add_timeouts(columns.timeout_ms, timeout_ms)
+        every_condition = [condition for some in conditions for condition in some]
+        if every_condition:
+            columns.condition_count.extend(map(len, conditions))
+            _add_conditions(columns, every_condition)
+        every_read = [key for some in reads for key in some]
+        if every_read:
+            columns.read_count.extend(map(len, reads))
+            columns.read_key.extend(every_read)
+        every_key = [key for some in keys for key in some]
+        if every_key:
+            columns.write_count.extend(map(len, keys))
+            columns.write_key.extend(every_key)
+            _add_values(
+                [value for some in values for value in some],
+                columns.write_value,
+                columns.write_deleted,
+            )
+
+    def _add_timeouts(self, column: Any, timeouts: Iterable[int]) -> None:
+        if any(timeouts):
+            default = self.timeout_ms
+            column.extend([timeout or default for timeout in timeouts])
+
+
+def _add_values(values: list[bytes | None], column: Any, deleted: Any) -> None:
+    if None in values:
+        column.extend([value or b"" for value in values])
+        deleted.extend([value is None for value in values])
+    else:
+        column.extend(values)
+
+
+def _add_conditions(columns: wire.OneShotColumns, conditions: list[Condition]) -> None:
+    kinds: list[Any] = [condition.kind for condition in conditions]
+    columns.condition_kind.extend(kinds)
+    columns.condition_key.extend([condition.key for condition in conditions])
+    if VERSION in kinds:
+        columns.condition_version.extend([condition.version for condition in conditions])
+    if VALUE in kinds:
+        columns.condition_value.extend([condition.value for condition in conditions])
+    if FIELD in kinds or NO_ROW in kinds:
+        for condition in conditions:
+            if condition.predicate is not None:
+                columns.predicates.append(predicate_message(condition.predicate))
+
+
+def predicate_message(predicate: Predicate) -> wire.FieldPredicate:
+    """A predicate as it travels."""
+    message = wire.FieldPredicate(
+        comparison=predicate.comparison,  # type: ignore[arg-type]  # number of the enum
+        end=predicate.end,
+    )
+    if isinstance(predicate.field, str):
+        message.name = predicate.field
+    else:
+        message.index = predicate.field
+    right = predicate.right
+    if isinstance(right, Own):
+        message.own = int(right)  # type: ignore[assignment]  # number of the enum
+    elif isinstance(right, bool):
+        message.boolean = right
+    elif isinstance(right, int):
+        message.integer = right
+    elif isinstance(right, float):
+        message.number = right
+    elif isinstance(right, str):
+        message.text = right
+    elif right is not None:
+        message.binary = right
+    return message
+
+
+T = TypeVar("T")
+
+
+def _take(
+    waiting: list[T], room: int, size_of: Callable[[list[T]], int]
+) -> tuple[list[T], list[T], int]:
+    """As many from the front as fit, at least one; the rest; and the room left."""
+    size = size_of(waiting)
+    if size <= room or len(waiting) == 1:
+        return waiting, [], room - size
+    count = 0
+    while count < len(waiting) and room > 0:
+        room -= size_of(waiting[count : count + 1])
+        count += 1
+    return waiting[:count], waiting[count:], room
+
+
+def _read_bytes(reads: list[Read]) -> int:
+    return sum([len(read[6]) for read in reads]) + _OVERHEAD_BYTES * len(reads)
+
+
+def _commit_bytes(commits: list[Commit]) -> int:
+    size = 0
+    for commit in commits:
+        size += written_bytes(commit[6], commit[7])
+    return size + _OVERHEAD_BYTES * len(commits)
+
+
+def _one_shot_bytes(shots: list[OneShot]) -> int:
+    size = 0
+    for shot in shots:
+        size += written_bytes(shot[8], shot[9])
+        for condition in shot[6]:
+            size += len(condition.key) + len(condition.value) + _OVERHEAD_BYTES
+        if shot[7]:
+            size += sum(map(len, shot[7]))
+    return size + _OVERHEAD_BYTES * len(shots)
+
+
+def _call_bytes(calls: list[Call]) -> int:
+    return sum([call[5].ByteSize() for call in calls])
+
+
+def written_bytes(keys: Iterable[bytes], values: Iterable[bytes | None]) -> int:
+    """Bytes of keys and values of some writes."""
+    return sum(map(len, keys)) + sum([len(value) for value in values if value is not None])

@@ -1,0 +1,181 @@
+"""Reads at one past stamp: no locks, no waiting, no transaction on the node.
+
+The node says with every frame up to which stamp its answers can no longer change. A view at or
+below that stamp is served at once and disturbs no writer. A `strong` view takes its stamp with
+its first read, so it shows everything that was acknowledged before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from k2store.client.records import Record
+from k2store.client.scan import Scan
+from k2store.client.transaction import bad_key
+from k2store.errors import Rejected
+from truetime.timestamp import time_ns
+
+if TYPE_CHECKING:
+    from k2store.client.outbox import Future
+    from k2store.client.ranges import KeyRange
+    from k2store.client.session import Session
+    from k2store.v1 import session_pb2 as wire
+
+_MILLISECOND_NS = 1_000_000
+
+
+class View:
+    """A consistent view of the whole store; made by `Database.snapshot`."""
+
+    __slots__ = ("_begun", "_open", "_session", "_staleness_ns", "_timeout_ms", "_timeout_s", "at")
+
+    def __init__(
+        self,
+        session: Session,
+        at: int,
+        *,
+        staleness_ns: int | None,
+        timeout_s: float,
+        timeout_ms: int,
+    ) -> None:
+        """`at`: the stamp, or 0 for the newest safe one that is not staler than `staleness_ns`.
+
+        `staleness_ns` None takes a fresh stamp.
+        """
+        self._session = session
+        self.at = at
+        self._staleness_ns = staleness_ns
+        self._timeout_s = timeout_s
+        self._timeout_ms = timeout_ms
+        self._open = False
+        self._begun: asyncio.Future[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<View at {self.at or 'a fresh stamp'}>"
+
+    async def __aenter__(self) -> View:
+        session, bounded_time = self._session, self._session.bounded_time
+        if self.at:
+            if not bounded_time.covers(self.at):
+                await bounded_time.past(self.at)
+        elif self._staleness_ns is not None and session.safe:
+            stale_ns = bounded_time.lower_ns() - time_ns(session.safe)
+            # True time may be later than its lower bound; the node's own uncertainty is part of
+            # the staleness we promise.
+            if stale_ns + session.welcome.ahead_ns_max <= self._staleness_ns:
+                self.at = session.safe
+        self._open = True
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._open = False
+
+    async def get(self, key: bytes) -> bytes | None:
+        """The value of a key at the view's stamp; None when there is none."""
+        answer = await (self._ask(key) if self.at else self._first(key))
+        value: bytes | None = answer[0]
+        return value
+
+    async def get_record(self, key: bytes) -> Record | None:
+        """The row of a key at the view's stamp, with its version."""
+        value, version, _ = await (self._ask(key) if self.at else self._first(key))
+        return None if value is None else Record(key, value, version)
+
+    async def get_many(self, keys: Iterable[bytes]) -> dict[bytes, bytes | None]:
+        """The values of several keys, asked for together."""
+        found: dict[bytes, bytes | None] = dict.fromkeys(keys)
+        rest = list(found)
+        if rest and not self.at:
+            found[rest[0]] = (await self._first(rest[0]))[0]
+            del rest[0]
+        asked: dict[bytes, Future] = {}
+        try:
+            for key in rest:
+                asked[key] = self._ask(key)
+            for key, future in asked.items():
+                found[key] = (await future)[0]
+        finally:
+            for future in asked.values():
+                future.cancel()
+        return found
+
+    def scan(
+        self, where: KeyRange | bytes, *, limit: int | None = None, reverse: bool = False
+    ) -> Scan:
+        """The rows of a range or prefix, in key order."""
+        return Scan(self, where, limit=limit, reverse=reverse)
+
+    async def page(self, message: wire.ScanCall) -> wire.RowsPage:
+        """One page of a scan at the view's stamp; `Scan` asks for it."""
+        if not self._open:
+            raise _closed()
+        leader = not self.at and await self._begin()
+        session = self._session
+        message.at = self.at
+        message.timeout_ms = self._timeout_ms
+        try:
+            page: wire.RowsPage = await session.call(
+                "scans", message, session.now_s() + self._timeout_s, self
+            )
+            if leader:
+                await self._take_stamp(page.at)
+        finally:
+            if leader:
+                self._release()
+        return page
+
+    def layers(self) -> tuple[dict[bytes, bytes | None], ...]:
+        """Nothing is written in a view."""
+        return ()
+
+    def _ask(self, key: bytes) -> Future:
+        if not self._open:
+            raise _closed()
+        session = self._session
+        if type(key) is not bytes or len(key) > session.key_bytes_max:
+            raise bad_key(key, session.key_bytes_max)
+        deadline = session.now_s() + self._timeout_s
+        return session.read(b"", self.at, key, deadline, self._timeout_ms, self)
+
+    async def _first(self, key: bytes) -> tuple[bytes | None, int, int]:
+        """A read of a strong view that may have to take the stamp."""
+        if not await self._begin():
+            again: tuple[bytes | None, int, int] = await self._ask(key)
+            return again
+        try:
+            answer: tuple[bytes | None, int, int] = await self._ask(key)
+            await self._take_stamp(answer[2])
+        finally:
+            self._release()
+        return answer
+
+    async def _begin(self) -> bool:
+        """Whether the caller is to take the stamp; else it is there when this returns."""
+        while not self.at:
+            if self._begun is None:
+                self._begun = asyncio.get_running_loop().create_future()
+                return True
+            await asyncio.shield(self._begun)
+        return False
+
+    async def _take_stamp(self, at: int) -> None:
+        await self._session.bounded_time.past(at)
+        self.at = at
+
+    def _release(self) -> None:
+        """Whoever takes the stamp is done, with it or without."""
+        begun, self._begun = self._begun, None
+        if begun is not None and not begun.done():
+            begun.set_result(None)
+
+
+def _closed() -> Rejected:
+    return Rejected("the view is used outside its `async with` block", field="view")

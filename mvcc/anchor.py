@@ -1,6 +1,7 @@
 """Transaction records, pushes and verdicts across partitions (docs/protocol.md §5.5).
 
-A transaction with several participants is decided at its *anchor*, the partition of the first key it wrote::
+A transaction with several participants is decided at its *anchor*, the partition of the first key
+it wrote::
 
     coordinator        anchor            participant
         │  End(commit)   │                    │
@@ -11,9 +12,10 @@ A transaction with several participants is decided at its *anchor*, the partitio
         │                │                    │ log Resolved
         │                │◄─────────Confirm───┤ durable
 
-Whoever meets an undecided intent may *push*: ask the anchor.  The anchor holds a push until it knows, or aborts what has
-been silent too long.  A verdict is durable before anyone hears it, with one exception that needs no log write: a
-transaction nobody has heard of is aborted in memory, because the low-water mark of a restart refuses its late writes.
+Whoever meets an undecided intent may *push*: ask the anchor.  The anchor holds a push until it
+knows, or aborts what has been silent too long.  A verdict is durable before anyone hears it, with
+one exception that needs no log write: a transaction nobody has heard of is aborted in memory,
+because the low-water mark of a restart refuses its late writes.
 """
 
 from __future__ import annotations
@@ -59,10 +61,10 @@ def end(state: State, message: End) -> None:
         return
     local.requests = [*(local.requests or ()), message.request]
     if local.state == ACTIVE:
-        decide(state, local, message.commit, message.participants)
+        decide(state, local, message.participants, commit=message.commit)
 
 
-def decide(state: State, local: Local, commit: bool, participants: list[bytes]) -> None:
+def decide(state: State, local: Local, participants: list[bytes], *, commit: bool) -> None:
     """Log the verdict on an active transaction; it counts from when it is durable."""
     assert local.state == ACTIVE, local.state
     local.state = COMMITTING if commit else ABORTING
@@ -88,7 +90,8 @@ def push(state: State, message: Push) -> None:
         if stamp <= state.record_edge:
             state.sends.append((message.origin, Pushed(txn, stamp, Verdict.GONE)))
             return
-        # Its first write may still be on the way: hold the pusher on a note that is kept in memory only.
+        # Its first write may still be on the way: hold the pusher on a note that is kept in memory
+        # only.
         local = Local(txn, stamp, PLACEHOLDER, message.anchor, [], seen_ns=time_ns(stamp))
         state.transactions[txn] = local
     if local.decided:
@@ -106,17 +109,19 @@ def expire(state: State, local: Local) -> None:
     settings = state.settings
     lo_ns = state.now.lo_ns
     silent = lo_ns - local.seen_ns > settings.heartbeat_expiry_ns
-    if local.state == PLACEHOLDER and silent:
-        _abort_unknown(state, local.txn, local.stamp, local)
-    elif local.state == ACTIVE and state.owns(local.anchor):
-        if silent or lo_ns - time_ns(local.stamp) > settings.lifetime_ns_max:
-            decide(state, local, False, local.participants or [])
+    too_old = lo_ns - time_ns(local.stamp) > settings.lifetime_ns_max
+    if local.state == PLACEHOLDER:
+        if silent:
+            _abort_unknown(state, local.txn, local.stamp, local)
+    elif local.state == ACTIVE and (silent or too_old) and state.owns(local.anchor):
+        decide(state, local, local.participants or [], commit=False)
 
 
 def pushed(state: State, message: Pushed) -> None:
     """The anchor's answer at a participant."""
     if message.verdict == Verdict.GONE:
-        # A committed record is never dropped before its verdict is durable here, so it must have been aborted.
+        # A committed record is never dropped before its verdict is durable here, so it must have
+        # been aborted.
         if state.serving:
             _take_verdict(state, message.txn, committed=False)
         return
@@ -146,7 +151,7 @@ def _take_verdict(state: State, txn: bytes, *, committed: bool) -> None:
     local.state = COMMITTED if committed else ABORTED
     local.lsn = state.lsn
     state.records.append(Resolved(txn, local.stamp, committed))
-    state.apply(local, committed)
+    state.apply(local, committed=committed)
     state.tell(local)
 
 
@@ -169,7 +174,7 @@ def status(state: State, message: Status) -> None:
     local = state.transactions.get(message.txn)
     if local is not None and local.state != PLACEHOLDER:
         if local.state == ACTIVE and message.decide and state.owns(local.anchor):
-            decide(state, local, False, local.participants or [])
+            decide(state, local, local.participants or [], commit=False)
         if local.decided:
             stamp = local.stamp if local.state == COMMITTED else 0
             state.answers.append(Outcome(message.request, local.verdict, stamp))
@@ -188,7 +193,8 @@ def status(state: State, message: Status) -> None:
 def forget(state: State, message: Forget) -> None:
     """The client has its answer: an outcome need not be kept for it any longer.
 
-    An abort is kept until nobody could write at its stamp; a commit until every participant has confirmed.
+    An abort is kept until nobody could write at its stamp; a commit until every participant has
+    confirmed.
     """
     local = state.transactions.get(message.txn)
     if local is None:
@@ -199,14 +205,18 @@ def forget(state: State, message: Forget) -> None:
 
 
 def droppable(state: State, local: Local) -> bool:
-    """Whether an acknowledged or long past transaction can be forgotten without anybody being told wrong."""
+    """Whether an acknowledged or long past transaction can be forgotten without anybody being told
+    wrong.
+    """
     if not local.decided or local.unconfirmed is not None or local.lsn > state.durable_lsn:
         return False
     return local.state != ABORTED or local.stamp <= state.closed
 
 
 def _abort_unknown(state: State, txn: bytes, stamp: int, local: Local | None) -> Local:
-    """Abort what nobody here has heard of, in memory: it is remembered until nobody could write at its stamp."""
+    """Abort what nobody here has heard of, in memory: it is remembered until nobody could write at
+    its stamp.
+    """
     if local is None:
         local = Local(txn, stamp, ABORTED, b"", [])
         state.transactions[txn] = local
@@ -214,4 +224,3 @@ def _abort_unknown(state: State, txn: bytes, stamp: int, local: Local | None) ->
         local.state = ABORTED
         state.tell(local)
     return local
-

@@ -1,8 +1,8 @@
 """Conditions a write may carry, and how they are evaluated on stored values.
 
-A condition is a read (docs/protocol.md §5.8 case 24): the partition notes it in the read cache whether it holds or not.
-Field conditions look into values that are msgpack maps (fields by name) or msgpack arrays (fields by index), which is
-what typed records are stored as.
+A condition is a read (docs/protocol.md §5.8 case 24): the partition notes it in the read cache
+whether it holds or not. Field conditions look into values that are msgpack maps (fields by name) or
+msgpack arrays (fields by index), which is what typed records are stored as.
 """
 
 from __future__ import annotations
@@ -89,9 +89,11 @@ _decode = msgspec.msgpack.decode
 def holds(
     condition: Condition, version: int, value: bytes | None, stamp: int, time_ns: int
 ) -> bool:
-    """Whether a condition on one key holds, given its newest version at the transaction's ``stamp``.
+    """Whether a condition on one key holds, given its newest version at the transaction's
+    ``stamp``.
 
-    Raises :class:`FieldError` where a field condition cannot be evaluated.  An absent row satisfies no field condition.
+    Raises :class:`FieldError` where a field condition cannot be evaluated.  An absent row satisfies
+    no field condition.
     """
     kind = condition.kind
     if kind == Kind.VALUE:

@@ -1,17 +1,20 @@
-"""The coordinator: what a node keeps of the transactions that clients run through it (docs/protocol.md §5.5).
+"""The coordinator: what a node keeps of the transactions that clients run through it
+(docs/protocol.md §5.5).
 
-A transaction whose writes all fall to one partition is committed by that partition in one step, and the coordinator only
-remembers that it is open.  With several participants it does the usual rounds::
+A transaction whose writes all fall to one partition is committed by that partition in one step, and
+the coordinator only remembers that it is open.  With several participants it does the usual
+rounds::
 
       writes ──► Write to every participant, in parallel      intents, durable
       commit ──► last writes likewise; when all are acknowledged:
                  End(commit) to the anchor                     the record: the point of commit
       answer ◄── Committed from the anchor
 
-It is stateless in the sense that matters: whatever it forgets in a crash can be learned from the anchor's record, and what
-it leaves undone is finished by the anchor (:mod:`mvcc.anchor`).
+It is stateless in the sense that matters: whatever it forgets in a crash can be learned from the
+anchor's record, and what it leaves undone is finished by the anchor (:mod:`mvcc.anchor`).
 
-Requests to partitions that the coordinator makes for itself carry negative numbers; the driver hands their answers back.
+Requests to partitions that the coordinator makes for itself carry negative numbers; the driver
+hands their answers back.
 """
 
 from __future__ import annotations
@@ -50,7 +53,8 @@ class Route:
     __slots__ = ("_starts",)
 
     def __init__(self, starts: list[bytes]) -> None:
-        assert starts[0] == b"" and starts == sorted(starts), starts
+        assert starts[0] == b"", starts
+        assert starts == sorted(starts), starts
         self._starts = starts
 
     def __len__(self) -> int:
@@ -61,7 +65,9 @@ class Route:
         return bisect_right(self._starts, key) - 1
 
     def covering(self, start: bytes, end: bytes) -> range:
-        """The indexes of the partitions that [start, end) touches, in key order; ``end`` b"" is unbounded."""
+        """The indexes of the partitions that [start, end) touches, in key order; ``end`` b"" is
+        unbounded.
+        """
         first = self.of(start)
         last = len(self._starts) if not end else max(self.of(end), first) + 1
         if end and last - 1 > first and self._starts[last - 1] == end:
@@ -72,9 +78,10 @@ class Route:
 class Open(Struct, gc=False):
     """One transaction of a client.
 
-    ``owner`` is the driver's number of the session.  ``participants``: for each partition written ahead of the commit
-    its first key and the sequence numbers sent.  ``waiting``: coordinator requests that are not acknowledged yet.
-    ``request``: whom to answer when the commit, or the present early write, is through.
+    ``owner`` is the driver's number of the session.  ``participants``: for each partition written
+    ahead of the commit its first key and the sequence numbers sent.  ``waiting``: coordinator
+    requests that are not acknowledged yet, each with the client's request of an early write (0: of
+    the commit).  ``request``: whom to answer when the commit is through.
     """
 
     txn: bytes
@@ -85,7 +92,7 @@ class Open(Struct, gc=False):
     sequence: int = 0
     anchor: bytes = b""
     participants: dict[int, tuple[bytes, list[int]]] | None = None
-    waiting: dict[int, int] | None = None  # coordinator request -> client request of an early write, 0: of the commit
+    waiting: dict[int, int] | None = None
     request: int = 0
     refusal: Refusal | None = None
     heartbeat_ns: int = 0
@@ -105,17 +112,19 @@ class Coordinator:
         self._numbers = 0
         self._requests: dict[int, bytes] = {}
 
-    # -- begin ---------------------------------------------------------------------------------------------------
+    # -- begin -------------------------------------------------------------------------------------
 
     def begin(self, txn: bytes, stamp: int, owner: int, now: Interval) -> Open:
-        """Note a transaction; ``stamp`` is fresh from the oracle (or its own, if it began elsewhere)."""
+        """Note a transaction; ``stamp`` is fresh from the oracle (or its own, if it began
+        elsewhere).
+        """
         transaction = Open(txn, stamp, owner, now.lo_ns)
         self.open[txn] = transaction
         return transaction
 
     @staticmethod
     def place(txn: bytes, stamp: int) -> int:
-        """The stamp of an attempt: from the third on each is placed a little further in the future."""
+        """The stamp of an attempt: from the third on it is placed a little in the future."""
         level = min(max(txn[15] - 1, 0), RETRY_MAX)
         return offset(stamp, level) if level else stamp
 
@@ -129,12 +138,14 @@ class Coordinator:
         if transaction is not None and transaction.participants is None:
             del self.open[txn]
 
-    # -- writes and commit ---------------------------------------------------------------------------------------
+    # -- writes and commit -------------------------------------------------------------------------
 
     def write(
         self, transaction: Open, request: int, writes: list[Mutation], deadline_ns: int
     ) -> None:
-        """Send writes ahead of the commit; ``request`` is answered with Written when all are durable."""
+        """Send writes ahead of the commit; ``request`` is answered with Written when all are
+        durable.
+        """
         if transaction.phase != OPEN or transaction.refusal is not None:
             refusal = transaction.refusal or Refusal(Rule.ENDED, other=transaction.txn)
             self.answers.append(Refused(request, refusal))
@@ -146,9 +157,7 @@ class Coordinator:
     ) -> None:
         """Commit with the last writes; ``request`` is answered with Committed or Refused."""
         if transaction.phase != OPEN:
-            self.answers.append(
-                Refused(request, Refusal(Rule.ENDED, other=transaction.txn))
-            )
+            self.answers.append(Refused(request, Refusal(Rule.ENDED, other=transaction.txn)))
             return
         transaction.phase = COMMITTING
         transaction.request = request
@@ -168,7 +177,8 @@ class Coordinator:
             return
         (index,) = touched
         if transaction.participants is None:
-            # Nothing stands anywhere yet: the partition answers the client, there is nothing to clean up.
+            # Nothing stands anywhere yet: the partition answers the client, there is nothing to
+            # clean up.
             del self.open[transaction.txn]
             number, sequences = transaction.request, []
         else:
@@ -190,7 +200,7 @@ class Coordinator:
         if transaction.waiting is None:
             transaction.waiting = {}
         for index, group in groups.items():
-            first, sequences = transaction.participants.setdefault(index, (group[0][0], []))
+            _, sequences = transaction.participants.setdefault(index, (group[0][0], []))
             sequences.extend(sequence for _, _, sequence in group)
             number = self._number(transaction)
             transaction.waiting[number] = request
@@ -239,7 +249,7 @@ class Coordinator:
         transaction.refusal = Refusal(Rule.ABORTED, other=transaction.txn)
         self._end(transaction, commit=False)
 
-    # -- answers of partitions -----------------------------------------------------------------------------------
+    # -- answers of partitions ---------------------------------------------------------------------
 
     def receive(self, answer: Answer) -> None:
         """Take the answer to one of the coordinator's own requests."""
@@ -294,7 +304,7 @@ class Coordinator:
         self._requests[self._numbers] = transaction.txn
         return self._numbers
 
-    # -- upkeep --------------------------------------------------------------------------------------------------
+    # -- upkeep ------------------------------------------------------------------------------------
 
     def tick(self, now: Interval) -> None:
         """Send heartbeats and end what has lived too long."""

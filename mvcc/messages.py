@@ -1,8 +1,9 @@
 """What a partition is told and what it answers: plain values, encodable as msgpack.
 
-A request carries a ``request`` number that its sender chose; every answer repeats it.  Stamps are the packed integers of
-:mod:`truetime.timestamp`.  A transaction id names one *attempt* (docs/protocol.md §5.1) and is 16 bytes: 8 of the
-client, 6 of its running number, 2 of the attempt.  Values are ``bytes``; ``None`` is a tombstone or an absent key.
+A request carries a ``request`` number that its sender chose; every answer repeats it.  Stamps are
+the packed integers of :mod:`truetime.timestamp`.  A transaction id names one *attempt*
+(docs/protocol.md §5.1) and is 16 bytes: 8 of the client, 6 of its running number, 2 of the
+attempt.  Values are ``bytes``; ``None`` is a tombstone or an absent key.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ class Read(Request, frozen=True, gc=False, array_like=True):
 
 
 class Scan(Request, frozen=True, gc=False, array_like=True):
-    """Read the keys of [start, end) as of ``stamp``, at most ``limit`` rows; ``end`` b"" means no upper bound."""
+    """Read the keys of [start, end) as of ``stamp``, at most ``limit`` rows; ``end`` b"" means no
+    upper bound.
+    """
 
     request: int
     start: bytes
@@ -44,7 +47,9 @@ class Scan(Request, frozen=True, gc=False, array_like=True):
 
 
 class Write(Request, frozen=True, gc=False, array_like=True):
-    """Plant intents: ``writes`` are (key, value, sequence) of one transaction; ``anchor`` is the key of its record."""
+    """Plant intents: ``writes`` are (key, value, sequence) of one transaction; ``anchor`` is the
+    key of its record.
+    """
 
     request: int
     txn: bytes
@@ -71,7 +76,8 @@ class CommitAlone(Request, frozen=True, gc=False, array_like=True):
 class OneShot(Request, frozen=True, gc=False, array_like=True):
     """Conditions, reads and writes in one message, stamped here when it runs.
 
-    ``floor`` is a stamp the session has already seen; the own stamp will be above it.  Refused after ``deadline_ns``.
+    ``floor`` is a stamp the session has already seen; the own stamp will be above it.  Refused
+    after ``deadline_ns``.
     """
 
     request: int
@@ -84,7 +90,9 @@ class OneShot(Request, frozen=True, gc=False, array_like=True):
 
 
 class End(Request, frozen=True, gc=False, array_like=True):
-    """Decide a transaction at its anchor; ``participants`` are keys, one for each partition written."""
+    """Decide a transaction at its anchor; ``participants`` are keys, one for each partition
+    written.
+    """
 
     request: int
     txn: bytes
@@ -101,7 +109,9 @@ class Heartbeat(Request, frozen=True, gc=False, array_like=True):
 
 
 class Push(Request, frozen=True, gc=False, array_like=True):
-    """A participant asks the anchor for the verdict on ``txn``; answered with :class:`Pushed` once there is one."""
+    """A participant asks the anchor for the verdict on ``txn``; answered with :class:`Pushed` once
+    there is one.
+    """
 
     txn: bytes
     stamp: int
@@ -118,7 +128,9 @@ class Pushed(Request, frozen=True, gc=False, array_like=True):
 
 
 class Resolve(Request, frozen=True, gc=False, array_like=True):
-    """The anchor tells a participant the verdict; confirmed with :class:`Resolved` when that is durable."""
+    """The anchor tells a participant the verdict; confirmed with :class:`Resolved` when that is
+    durable.
+    """
 
     txn: bytes
     stamp: int
@@ -136,8 +148,10 @@ class Confirm(Request, frozen=True, gc=False, array_like=True):
 
 
 class Status(Request, frozen=True, gc=False, array_like=True):
-    """Ask for the outcome of ``txn``.  ``decide``: the asker knows the outcome was never acknowledged to its client,
-    so that a transaction nobody has heard of is aborted, for good, before the answer."""
+    """Ask for the outcome of ``txn``.  ``decide``: the asker knows the outcome was never
+    acknowledged to its client, so that a transaction nobody has heard of is aborted, for good,
+    before the answer.
+    """
 
     request: int
     txn: bytes
@@ -151,9 +165,10 @@ class Forget(Request, frozen=True, gc=False, array_like=True):
     txn: bytes
 
 
-
 class Value(Struct, frozen=True, gc=False, array_like=True):
-    """Answer to :class:`Read`: the newest version at or below ``stamp``; 0 and None where there is none."""
+    """Answer to :class:`Read`: the newest version at or below ``stamp``; 0 and None where there is
+    none.
+    """
 
     request: int
     stamp: int
@@ -180,7 +195,8 @@ class Written(Struct, frozen=True, gc=False, array_like=True):
 
 
 class Committed(Struct, frozen=True, gc=False, array_like=True):
-    """The transaction is durably committed at ``stamp``.  ``values`` are (version, value) of a one-shot's reads.
+    """The transaction is durably committed at ``stamp``.  ``values`` are (version, value) of a
+    one-shot's reads.
 
     The driver holds this answer until true time has certainly passed ``stamp`` (rule T3).
     """
@@ -191,7 +207,9 @@ class Committed(Struct, frozen=True, gc=False, array_like=True):
 
 
 class Failed(Struct, frozen=True, gc=False, array_like=True):
-    """A condition did not hold at ``stamp``: its index and key.  Reveals data, so T3 holds for it as well."""
+    """A condition did not hold at ``stamp``: its index and key.  Reveals data, so T3 holds for it
+    as well.
+    """
 
     request: int
     stamp: int
@@ -207,7 +225,9 @@ class Refused(Struct, frozen=True, gc=False, array_like=True):
 
 
 class Outcome(Struct, frozen=True, gc=False, array_like=True):
-    """Answer to :class:`Status` and to an aborting :class:`End`: a :class:`mvcc.transactions.Verdict` and its stamp."""
+    """Answer to :class:`Status` and to an aborting :class:`End`: a
+    :class:`mvcc.transactions.Verdict` and its stamp.
+    """
 
     request: int
     verdict: int

@@ -1,8 +1,9 @@
-"""One-shot transactions: conditions, reads and writes in one message, stamped by the leader (docs/protocol.md §5.4).
+"""One-shot transactions: conditions, reads and writes in one message, stamped by the leader
+(docs/protocol.md §5.4).
 
-Because the stamp is taken when the transaction runs, above every read mark of what it writes, a one-shot is never refused
-for being late; it waits only for older transactions that are undecided on keys it reads.  Each time it has waited it
-starts again with a new stamp.
+Because the stamp is taken when the transaction runs, above every read mark of what it writes, a
+one-shot is never refused for being late; it waits only for older transactions that are undecided on
+keys it reads.  Each time it has waited it starts again with a new stamp.
 """
 
 from __future__ import annotations
@@ -59,7 +60,8 @@ def one_shot(state: State, message: OneShot) -> None:
         _refuse(state, message, Rule.FIELD)
         return
     if failed is not None:
-        # Remembered until the client has heard or nobody may ask again: a repeated request must fail as well.
+        # Remembered until the client has heard or nobody may ask again: a repeated request must
+        # fail as well.
         state.transactions[message.txn] = Local(
             message.txn, stamp, FAILED, b"", [], failed=failed, seen_ns=message.deadline_ns
         )
@@ -77,7 +79,9 @@ def _refuse(state: State, message: OneShot, rule: Rule) -> None:
 
 
 def _stamp(state: State, message: OneShot) -> int:
-    """A stamp above everything that could refuse the writes; 0 when the clock does not allow one yet."""
+    """A stamp above everything that could refuse the writes; 0 when the clock does not allow one
+    yet.
+    """
     highest = message.floor
     for key, _ in message.writes:
         chain = state.chains.get(key)
@@ -137,7 +141,9 @@ def _offending_row(
     """The first key of the range whose field matches, or None; the whole range is noted as read."""
     low, high = condition.key, condition.end
     for local in state.undecided.values():
-        if local.stamp <= stamp and any(low <= key and (not high or key < high) for key in local.keys):
+        if local.stamp <= stamp and any(
+            low <= key and (not high or key < high) for key in local.keys
+        ):
             raise Blocked(local)
     state.settle()
     note_range(state, low, high, stamp, txn)
@@ -149,5 +155,3 @@ def _offending_row(
                 return key
         start = page.resume
     return None
-
-

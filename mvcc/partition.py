@@ -1,15 +1,18 @@
-"""A partition as a machine: ``receive`` messages, ``tick`` time, take what is ``ready``, report what is ``durable``.
+"""A partition as a machine: ``receive`` messages, ``tick`` time, take what is ``ready``, report
+what is ``durable``.
 
 The driver's duties, in this order:
 
 1. any number of :meth:`Partition.receive` and :meth:`Partition.tick`;
-2. :meth:`Partition.ready`: its entry, if there is one, must be appended to the partition's log; its answers and messages
-   may leave at once, because nothing in them rests on an entry that is not durable;
-3. when the entry is durable where it must be: :meth:`Partition.durable`, and :meth:`Partition.ready` again for the answers
-   that waited.
+2. :meth:`Partition.ready`: its entry, if there is one, must be appended to the partition's log;
+   its answers and messages may leave at once, because nothing in them rests on an entry that is
+   not durable;
+3. when the entry is durable where it must be: :meth:`Partition.durable`, and
+   :meth:`Partition.ready` again for the answers that waited.
 
-An answer of kind ``Committed`` or ``Failed``, an ``Outcome`` that says committed, and every read outside a transaction must
-be held until true time has passed its stamp (rule T3): the partition says what is true, the driver when it may be told.
+An answer of kind ``Committed`` or ``Failed``, an ``Outcome`` that says committed, and every read
+outside a transaction must be held until true time has passed its stamp (rule T3): the partition
+says what is true, the driver when it may be told.
 """
 
 from __future__ import annotations
@@ -96,7 +99,7 @@ class Partition:
         self._sweep = upkeep.Sweep()
         self._collection = upkeep.Collection()
 
-    # -- recovery ------------------------------------------------------------------------------------------------
+    # -- recovery ----------------------------------------------------------------------------------
 
     def restore(self, saved: Checkpoint) -> None:
         """Take over a checkpoint; before any entry."""
@@ -114,7 +117,7 @@ class Partition:
         """What a new log segment begins with."""
         return recovery.checkpoint(self.state)
 
-    # -- the machine ---------------------------------------------------------------------------------------------
+    # -- the machine -------------------------------------------------------------------------------
 
     def receive(self, message: Message, now: Interval) -> None:
         """Take one message."""
@@ -126,8 +129,8 @@ class Partition:
     def tick(self, now: Interval, oldest_open: int, protected: int = 0) -> None:
         """Let time pass.
 
-        ``oldest_open``: the smallest stamp of an open transaction that may still write here (0: none).
-        ``protected``: the oldest snapshot that must stay readable (0: none).
+        ``oldest_open``: the smallest stamp of an open transaction that may still write here
+        (0: none).  ``protected``: the oldest snapshot that must stay readable (0: none).
         """
         state = self.state
         state.see(now)
@@ -203,13 +206,15 @@ class Partition:
                 state.answers.append(Refused(waiter.request, state.refuse(rule)))
             local.waiters = None
 
-    # -- what others may know ------------------------------------------------------------------------------------
+    # -- what others may know ----------------------------------------------------------------------
 
     def safe(self) -> tuple[int, bytes]:
-        """The stamp up to which everything is final, and the transaction that holds it back (b"" if none)."""
+        """The stamp up to which everything is final, and the transaction that holds it back (b"" if
+        none).
+        """
         return self.state.safe()
 
-    def watch(self, on: bool) -> None:
+    def watch(self, on: bool) -> None:  # noqa: FBT001 - the name says it
         """Gather changes for the feed, or stop."""
         self.state.watched = on
         if not on:

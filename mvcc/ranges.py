@@ -1,7 +1,8 @@
 """Read marks of ranges: the part of the read cache that scans and range conditions write.
 
-A step function from keys to the largest stamp that has scanned over them, kept as sorted boundaries.  It protects
-absent keys inside a scanned range as well as present ones, so there are no phantoms (docs/protocol.md §5.8 case 2).
+A step function from keys to the largest stamp that has scanned over them, kept as sorted
+boundaries.  It protects absent keys inside a scanned range as well as present ones, so there are no
+phantoms (docs/protocol.md §5.8 case 2).
 """
 
 from __future__ import annotations
@@ -63,7 +64,9 @@ class RangeMarks:
                 previous = marks[boundary]
 
     def evict(self) -> int:
-        """Forget everything; returns the largest stamp forgotten, to which the low-water mark must rise."""
+        """Forget everything; returns the largest stamp forgotten, to which the low-water mark must
+        rise.
+        """
         largest = int(max(stamp for stamp, _ in self._marks.values()))
         self._marks.clear()
         self._marks[b""] = (0, b"")

@@ -1,8 +1,9 @@
 """Reads and scans (docs/protocol.md §5.4 read; §5.8 cases 1, 2, 10, 29).
 
-A read notes itself before it looks, so that no older write can slip in under it.  It never returns another transaction's
-intent and never passes over one that could still commit below its stamp: it waits for the verdict and starts again from
-the top, so that everything tested before the wait is tested again after it.
+A read notes itself before it looks, so that no older write can slip in under it.  It never returns
+another transaction's intent and never passes over one that could still commit below its stamp: it
+waits for the verdict and starts again from the top, so that everything tested before the wait is
+tested again after it.
 """
 
 from __future__ import annotations
@@ -110,7 +111,9 @@ def _blocks(state: State, key: bytes, chain: Chain, message: Scan) -> bool:
 
 
 def admit(state: State, stamp: int, txn: bytes) -> Refusal | None:
-    """What holds for every read: a serving leader, a stamp that is neither forgotten nor impossible, a live reader."""
+    """What holds for every read: a serving leader, a stamp that is neither forgotten nor
+    impossible, a live reader.
+    """
     if not state.serving:
         return state.refuse(Rule.NOT_LEADER)
     if stamp < state.horizon:
@@ -134,7 +137,7 @@ def wait(state: State, blocker: Local, message: Waiter) -> None:
 
 
 def note_range(state: State, start: bytes, end: bytes, stamp: int, txn: bytes) -> None:
-    """Mark a scanned range as read; a full cache is evicted into the low-water mark (§5.8 case 32)."""
+    """Mark a scanned range as read; a full cache goes into the low-water mark (§5.8 case 32)."""
     if len(state.ranges) >= state.settings.range_marks_max:
         state.raise_low_water(state.ranges.evict(), Rule.CACHE)
     state.ranges.note(start, end, stamp, txn)

@@ -1,7 +1,8 @@
-"""What a partition writes to its log.  State is a pure function of these records and the settled store.
+"""What a partition writes to its log.  State is a pure function of these records and the settled
+store.
 
-One :class:`Entry` holds everything that one turn of the driver produced for one partition; it carries the closed
-timestamp that held when it was made (docs/protocol.md §4.1).
+One :class:`Entry` holds everything that one turn of the driver produced for one partition; it
+carries the closed timestamp that held when it was made (docs/protocol.md §4.1).
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ class Planted(Struct, frozen=True, gc=False, array_like=True, tag=1):
 
 
 class CommittedAlone(Struct, frozen=True, gc=False, array_like=True, tag=2):
-    """A transaction with one participant, decided, with its last writes and the values a one-shot read."""
+    """A transaction with one participant, decided, with its last writes and the values a one-shot
+    read.
+    """
 
     txn: bytes
     stamp: int
@@ -45,7 +48,9 @@ class Resolved(Struct, frozen=True, gc=False, array_like=True, tag=4):
 
 
 class Horizon(Struct, frozen=True, gc=False, array_like=True, tag=5):
-    """Versions below ``stamp`` that are superseded may be deleted from now on; reads below it are refused."""
+    """Versions below ``stamp`` that are superseded may be deleted from now on; reads below it are
+    refused.
+    """
 
     stamp: int
 

@@ -1,8 +1,8 @@
-"""Checkpoint, replay and start of a partition: state is a function of the checkpoint, the later entries and the settled
-store (docs/protocol.md §5.6, §5.8 case 5).
+"""Checkpoint, replay and start of a partition: state is a function of the checkpoint, the later
+entries and the settled store (docs/protocol.md §5.6, §5.8 case 5).
 
-What is not in the log is made good by marks: the read cache by a low-water mark above every read that any earlier life
-can have served, heartbeats by counting every transaction as just heard of.
+What is not in the log is made good by marks: the read cache by a low-water mark above every read
+that any earlier life can have served, heartbeats by counting every transaction as just heard of.
 """
 
 from __future__ import annotations
@@ -31,14 +31,16 @@ from truetime.timestamp import ceiling
 def checkpoint(state: State) -> Checkpoint:
     """Everything that neither the settled store nor later entries hold.
 
-    Decisions whose entry is not durable yet appear as pending: their entry comes after the checkpoint's position.
+    Decisions whose entry is not durable yet appear as pending: their entry comes after the
+    checkpoint's position.
     """
     pending: list[Pending] = []
     ended: list[Ended] = []
     for local in state.transactions.values():
         if local.decided:
             if local.state == FAILED or (local.state == ABORTED and local.lsn == 0):
-                continue  # remembered in memory only; the low-water mark of a restart stands in for them
+                # Remembered in memory only; the low-water mark of a restart stands in for them.
+                continue
             ended.append(
                 Ended(
                     local.txn,
@@ -50,7 +52,9 @@ def checkpoint(state: State) -> Checkpoint:
                 )
             )
         elif local.keys or local.state == ACTIVE:
-            assert local.state != COMMITTING, "a checkpoint is taken when everything gathered is durable"
+            assert local.state != COMMITTING, (
+                "a checkpoint is taken when everything gathered is durable"
+            )
             pending.append(Pending(local.txn, local.stamp, local.anchor, _writes(state, local)))
     return Checkpoint(
         state.partition,
@@ -121,9 +125,9 @@ def _replay_record(state: State, record: Record) -> None:
     elif isinstance(record, Planted):
         _planted(state, record)
     elif isinstance(record, Decided):
-        _ended(state, record.txn, record.stamp, record.committed, record.participants)
+        _ended(state, record, record.participants)
     elif isinstance(record, Resolved):
-        _ended(state, record.txn, record.stamp, record.committed, None)
+        _ended(state, record, None)
     elif isinstance(record, Horizon):
         state.horizon = max(state.horizon, record.stamp)
     else:
@@ -140,7 +144,7 @@ def _local(state: State, txn: bytes, stamp: int, anchor: bytes) -> Local:
 
 
 def _chain(state: State, key: bytes) -> Chain:
-    """A key's chain; versions that replay has passed by are settled first, so that it is complete."""
+    """A key's chain; versions that replay has passed by are settled before it is loaded."""
     chain = state.chains.get(key)
     if chain is None:
         state.settle()
@@ -186,24 +190,23 @@ def _committed_alone(state: State, record: CommittedAlone) -> None:
     local.keys = []
 
 
-def _ended(
-    state: State, txn: bytes, stamp: int, committed: bool, participants: list[bytes] | None
-) -> None:
-    local = _local(state, txn, stamp, b"")
-    local.state = COMMITTED if committed else ABORTED
+def _ended(state: State, record: Decided | Resolved, participants: list[bytes] | None) -> None:
+    local = _local(state, record.txn, record.stamp, b"")
+    local.state = COMMITTED if record.committed else ABORTED
     local.lsn = state.lsn
-    state.apply(local, committed)
+    state.apply(local, committed=record.committed)
     local.keys = []
     others = [key for key in participants or () if not state.owns(key)]
     if others:
         local.participants = local.unconfirmed = others
-        state.unconfirmed[txn] = local
+        state.unconfirmed[record.txn] = local
 
 
 def start(state: State, now: Interval) -> None:
     """Begin to serve after recovery, or for the first time.
 
-    Reads of an earlier life may carry stamps up to H ahead of its clock, so the low-water mark is ``hi + H``.
+    Reads of an earlier life may carry stamps up to H ahead of its clock, so the low-water mark is
+    ``hi + H``.
     """
     state.see(now)
     state.raise_low_water(ceiling(now.hi_ns + state.settings.ahead_ns_max), Rule.LOW_WATER)

@@ -1,6 +1,8 @@
-"""Why a partition refused: the rule, the key, and the other transaction with its stamp (docs/protocol.md §5.4).
+"""Why a partition refused: the rule, the key, and the other transaction with its stamp
+(docs/protocol.md §5.4).
 
-A refusal is a value, not an exception: nothing was done, and the coordinator or client decides what follows.
+A refusal is a value, not an exception: nothing was done, and the coordinator or client decides what
+follows.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ class Rule(enum.IntEnum):
     CLOSED = 2
     """The stamp is at or below the closed timestamp."""
     LOW_WATER = 3
-    """The stamp is below the low-water mark that stands for reads forgotten by a restart or takeover."""
+    """The stamp is below the low-water mark that stands for reads forgotten by a restart or
+    takeover.
+    """
     CACHE = 4
     """The low-water mark was raised because the read cache was full."""
     FUTURE = 5
@@ -47,7 +51,9 @@ class Rule(enum.IntEnum):
 
 
 class Refusal(Struct, frozen=True, gc=False, array_like=True):
-    """One refusal.  ``stamp`` is the mark to pass: a retry with a larger stamp meets this rule no more."""
+    """One refusal.  ``stamp`` is the mark to pass: a retry with a larger stamp meets this rule no
+    more.
+    """
 
     rule: int
     key: bytes = b""

@@ -1,7 +1,8 @@
 """What a partition needs of the store that holds its settled versions.
 
-The partition asks it questions and hands it versions in bulk; making them durable is the driver's affair.  An in-memory
-implementation and the one on RocksDB (:mod:`k2store.storage`) pass one contract suite.
+The partition asks it questions and hands it versions in bulk; making them durable is the driver's
+affair.  An in-memory implementation and the one on RocksDB (:mod:`k2store.storage`) pass one
+contract suite.
 """
 
 from __future__ import annotations
@@ -34,9 +35,7 @@ class Settled(Protocol):
     def forget(self, space: int, versions: Iterable[tuple[bytes, int]]) -> None:
         """Delete single versions."""
 
-    def newest(
-        self, space: int, key: bytes, stamp: int = ...
-    ) -> tuple[int, bytes | None] | None:
+    def newest(self, space: int, key: bytes, stamp: int = ...) -> tuple[int, bytes | None] | None:
         """The newest version of ``key`` at or below ``stamp``."""
 
     def versions(

@@ -1,8 +1,9 @@
 """The one mutable object of a partition, and the few steps that every rule is built from.
 
-The rules themselves are functions over this state, one module each: :mod:`mvcc.reads`, :mod:`mvcc.writes`,
-:mod:`mvcc.one_shot`, :mod:`mvcc.anchor`, :mod:`mvcc.upkeep`, :mod:`mvcc.recovery`.  Each function is one atomic section:
-nothing here waits, so what is tested at its start holds at its end (docs/protocol.md §5.8 case 24).
+The rules themselves are functions over this state, one module each: :mod:`mvcc.reads`,
+:mod:`mvcc.writes`, :mod:`mvcc.one_shot`, :mod:`mvcc.anchor`, :mod:`mvcc.upkeep`,
+:mod:`mvcc.recovery`.  Each function is one atomic section: nothing here waits, so what is tested at
+its start holds at its end (docs/protocol.md §5.8 case 24).
 """
 
 from __future__ import annotations
@@ -140,7 +141,7 @@ class State:
         self.waits = 0
         self.pushes = 0
 
-    # -- time ----------------------------------------------------------------------------------------------------
+    # -- time --------------------------------------------------------------------------------------
 
     def see(self, now: Interval) -> None:
         """Take a clock reading; later steps of this turn use it."""
@@ -148,7 +149,7 @@ class State:
         self.lo = floor(now.lo_ns)
         self.future = ceiling(now.hi_ns + self.settings.ahead_ns_max)
 
-    # -- keys ----------------------------------------------------------------------------------------------------
+    # -- keys --------------------------------------------------------------------------------------
 
     def owns(self, key: bytes) -> bool:
         """Whether the key belongs to this partition."""
@@ -162,7 +163,7 @@ class State:
         return chain
 
     def version_at(self, key: bytes, chain: Chain, stamp: int) -> tuple[int, bytes | None]:
-        """The newest committed version at or below ``stamp``: (its stamp or 0, its value or None)."""
+        """The newest committed version at or below ``stamp``: (its stamp, its value), (0, None)."""
         if chain.stamp <= stamp:
             return chain.stamp, chain.value
         if chain.old is not None:
@@ -179,11 +180,9 @@ class State:
                 return mark, reader
         return chain.read, chain.reader
 
-    # -- answers -------------------------------------------------------------------------------------------------
+    # -- answers -----------------------------------------------------------------------------------
 
-    def refuse(
-        self, rule: Rule, key: bytes = b"", other: bytes = b"", stamp: int = 0
-    ) -> Refusal:
+    def refuse(self, rule: Rule, key: bytes = b"", other: bytes = b"", stamp: int = 0) -> Refusal:
         """Make (and count) a refusal."""
         self.refusals[rule] += 1
         return Refusal(rule, key, other, stamp)
@@ -192,9 +191,9 @@ class State:
         """Finish ``what`` once log entry ``lsn`` is durable; entries become durable in order."""
         self.awaiting.append((lsn, what))
 
-    # -- verdicts ------------------------------------------------------------------------------------------------
+    # -- verdicts ----------------------------------------------------------------------------------
 
-    def apply(self, local: Local, committed: bool) -> None:
+    def apply(self, local: Local, *, committed: bool) -> None:
         """Turn a transaction's intents into versions, or drop them, and wake who waited for it."""
         txn = local.txn
         for key in local.keys:
@@ -219,7 +218,7 @@ class State:
         else:
             assert local.state == ABORTING, local.state
             local.state = ABORTED
-        self.apply(local, committed)
+        self.apply(local, committed=committed)
         self.tell(local)
 
     def tell(self, local: Local) -> None:
@@ -263,7 +262,7 @@ class State:
             message = Resolve(local.txn, local.stamp, committed, key, local.anchor)
             self.sends.append((key, message))
 
-    # -- settling ------------------------------------------------------------------------------------------------
+    # -- settling ----------------------------------------------------------------------------------
 
     def settle(self) -> int:
         """Hand everything committed to the settled store; returns how many versions."""
@@ -277,10 +276,12 @@ class State:
         self.unsettled = []
         return len(rows)
 
-    # -- safe time -----------------------------------------------------------------------------------------------
+    # -- safe time ---------------------------------------------------------------------------------
 
     def safe(self) -> tuple[int, bytes]:
-        """Every read at or below this stamp is final, and which transaction holds it back (b"" if none)."""
+        """Every read at or below this stamp is final, and which transaction holds it back (b"" if
+        none).
+        """
         safe, pinned_by = self.closed, b""
         for local in self.undecided.values():
             if local.keys and local.stamp <= safe:

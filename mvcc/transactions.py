@@ -10,8 +10,8 @@
     PLACEHOLDER ────────────────────────────────────────────────────┘
                  nobody has written by the expiry of the heartbeat
 
-Only the anchor decides (first decision wins; docs/protocol.md §5.8 case 37).  A participant moves from ACTIVE to the
-verdict it is told.  Nothing leaves COMMITTED or ABORTED.
+Only the anchor decides (first decision wins; docs/protocol.md §5.8 case 37).  A participant moves
+from ACTIVE to the verdict it is told.  Nothing leaves COMMITTED or ABORTED.
 """
 
 from __future__ import annotations
@@ -49,11 +49,12 @@ FAILED = 6
 class Local(Struct, gc=False):
     """One partition's part of one transaction.
 
-    ``anchor`` is the key that places the transaction's record (b"" for a transaction with one participant).
-    ``keys`` are those with an intent here; ``sequences`` the sequence numbers of writes that came ahead of the commit.
-    ``lsn``: the log entry of its latest record.  ``seen_ns``: the last sign of life.  ``values``: a one-shot's reads.
-    ``requests`` and ``questions``: who waits for the outcome (End, CommitAlone, OneShot; Status).  ``pushes``: keys of
-    the participants that pushed.  ``unconfirmed``: participants that do not have the verdict on disk yet.
+    ``anchor`` is the key that places the transaction's record (b"" for a transaction with one
+    participant). ``keys`` are those with an intent here; ``sequences`` the sequence numbers of
+    writes that came ahead of the commit. ``lsn``: the log entry of its latest record.  ``seen_ns``:
+    the last sign of life.  ``values``: a one-shot's reads. ``requests`` and ``questions``: who
+    waits for the outcome (End, CommitAlone, OneShot; Status).  ``pushes``: keys of the participants
+    that pushed.  ``unconfirmed``: participants that do not have the verdict on disk yet.
     """
 
     txn: bytes

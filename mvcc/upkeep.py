@@ -1,4 +1,5 @@
-"""What a partition does by itself as time passes: close time, ask about silent transactions, forget, collect.
+"""What a partition does by itself as time passes: close time, ask about silent transactions,
+forget, collect.
 
 Each step does a bounded amount of work, so that no tick is long (docs/performance.md).
 """
@@ -28,16 +29,15 @@ EVICT_MAX = 2_000
 def close(state: State, oldest_open: int) -> None:
     """Raise the closed timestamp: close behind the clock, but below everything that is still open.
 
-    ``oldest_open`` is the smallest stamp of an open transaction that may still write here, 0 if there is none.  It is
-    advice: what makes closing safe is that a write at or below the closed timestamp is refused (docs/protocol.md §5.6).
+    ``oldest_open`` is the smallest stamp of an open transaction that may still write here, 0 if
+    there is none.  It is advice: what makes closing safe is that a write at or below the closed
+    timestamp is refused (docs/protocol.md §5.6).
     """
     settings = state.settings
     lo_ns = state.now.lo_ns
     target = floor(lo_ns - settings.slack_ns_min)
     if oldest_open:
-        target = max(
-            min(target, oldest_open - 1), floor(lo_ns - settings.lifetime_ns_max)
-        )
+        target = max(min(target, oldest_open - 1), floor(lo_ns - settings.lifetime_ns_max))
     state.closed = max(state.closed, target)
 
 
@@ -61,10 +61,7 @@ def _look_after_undecided(state: State) -> None:
             expire(state, local)
             continue
         patience_ns = settings.push_after_ns if local.waiters else settings.janitor_idle_ns
-        if (
-            lo_ns - local.seen_ns > patience_ns
-            and lo_ns - local.pushed_ns > settings.push_again_ns
-        ):
+        if lo_ns - local.seen_ns > patience_ns and lo_ns - local.pushed_ns > settings.push_again_ns:
             local.pushed_ns = lo_ns
             push = Push(local.txn, local.stamp, local.anchor, local.keys[0])
             state.sends.append((local.anchor, push))
@@ -108,7 +105,7 @@ class Sweep:
             local = state.transactions.get(txn)
             if local is None:
                 continue
-            if local.state not in (ACTIVE,) and not local.decided:
+            if local.state != ACTIVE and not local.decided:
                 expire(state, local)  # a placeholder; expire tests what it is
             if not droppable(state, local):
                 continue
@@ -134,7 +131,9 @@ class Collection:
         self._kept = False
 
     def begin(self, state: State, protected: int) -> None:
-        """Raise and log the horizon, then start a pass; ``protected`` is the oldest snapshot in use (0: none)."""
+        """Raise and log the horizon, then start a pass; ``protected`` is the oldest snapshot in use
+        (0: none).
+        """
         if self._batches is not None:
             return
         horizon = floor(state.now.lo_ns - state.settings.retention_ns)
@@ -166,8 +165,8 @@ class Collection:
                 self._kept = False
             if stamp > self._horizon:
                 continue
-            # Newest first: the first one at or below the horizon is what a read at the horizon sees. It stays, unless
-            # it is a deletion, which reads the same as nothing at all.
+            # Newest first: the first one at or below the horizon is what a read at the horizon
+            # sees. It stays, unless it is a deletion, which reads the same as nothing at all.
             if self._kept or value is None:
                 doomed.append((key, stamp))
             self._kept = True

@@ -1,8 +1,8 @@
 """The versions of one key that are in memory.
 
-The newest committed version lives in the chain's own slots; ``old`` and ``intents`` exist only while there is something
-to hold, which keeps a settled key at one small object (docs/performance.md).  What is older and settled is in the
-settled store.
+The newest committed version lives in the chain's own slots; ``old`` and ``intents`` exist only
+while there is something to hold, which keeps a settled key at one small object
+(docs/performance.md).  What is older and settled is in the settled store.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ class Chain(Struct, gc=False):
     ``stamp``/``value``: newest committed version; stamp 0 where the key has never been written.
     ``old``: (stamp, value) of older committed versions that are not settled yet, ascending.
     ``intents``: undecided versions, ascending by stamp; several transactions may have one each.
-    ``read``/``reader``: the largest stamp that has read this key, and who (kept only to explain refusals).
+    ``read``/``reader``: the largest stamp that has read this key, and who (kept only to explain
+    refusals).
     """
 
     stamp: int
@@ -37,7 +38,9 @@ class Chain(Struct, gc=False):
     intents: list[Intent] | None = None
 
     def commit(self, stamp: int, value: bytes | None) -> bool:
-        """Insert a committed version; returns whether ``old`` has something to clear once it is settled."""
+        """Insert a committed version; returns whether ``old`` has something to clear once it is
+        settled.
+        """
         newest = self.stamp
         if stamp > newest:
             if newest:
@@ -94,7 +97,9 @@ class Chain(Struct, gc=False):
         return None
 
     def blocker(self, stamp: int, above: int, txn: bytes) -> Intent | None:
-        """The oldest foreign intent that a read at ``stamp`` may not pass over: above version ``above``, not later."""
+        """The oldest foreign intent that a read at ``stamp`` may not pass over: above version
+        ``above``, not later.
+        """
         if self.intents is not None:
             for intent in self.intents:
                 if above < intent.stamp <= stamp and intent.txn != txn:

@@ -1,8 +1,8 @@
 """Writes and the commit of a transaction with one participant (docs/protocol.md §5.4 write, §5.5).
 
-A write never waits for another writer.  It is refused only when somebody later has already read what it would change, or
-when its stamp lies where nobody may write any more.  Replacing one's own intent is exempt from every test: nobody can
-have read past it (§5.8 case 3).
+A write never waits for another writer.  It is refused only when somebody later has already read
+what it would change, or when its stamp lies where nobody may write any more.  Replacing one's own
+intent is exempt from every test: nobody can have read past it (§5.8 case 3).
 """
 
 from __future__ import annotations
@@ -76,7 +76,9 @@ def _write_after_the_end(state: State, message: Write, local: Local) -> None:
 
 
 def check(state: State, key: bytes, stamp: int) -> Refusal | None:
-    """Whether a new version of ``key`` may stand at ``stamp``; the caller has tested who may write at all."""
+    """Whether a new version of ``key`` may stand at ``stamp``; the caller has tested who may write
+    at all.
+    """
     if stamp <= state.closed:
         return state.refuse(Rule.CLOSED, key, stamp=state.closed)
     if stamp < state.low_water:
@@ -91,7 +93,9 @@ def check(state: State, key: bytes, stamp: int) -> Refusal | None:
 
 
 def _conditions_hold(state: State, message: Write) -> bool:
-    """Evaluate conditions as reads at the write's stamp; False when the message was answered or waits."""
+    """Evaluate conditions as reads at the write's stamp; False when the message was answered or
+    waits.
+    """
     stamp = message.stamp
     for index, condition in enumerate(message.conditions):
         chain = state.chains.get(condition.key) or state.load(condition.key)
@@ -189,9 +193,7 @@ def _commit_again(state: State, message: CommitAlone, local: Local) -> None:
         local.requests.append(message.request)
 
 
-def _check_last_writes(
-    state: State, message: CommitAlone, local: Local | None
-) -> Refusal | None:
+def _check_last_writes(state: State, message: CommitAlone, local: Local | None) -> Refusal | None:
     stamp = message.stamp
     if stamp > state.closed and stamp >= state.low_water and local is None:
         chains = state.chains
@@ -215,7 +217,8 @@ def _check_last_writes(
 
 
 def _stand_committed(state: State, keys: list[bytes], stamp: int) -> bool:
-    """Whether versions at exactly this stamp stand: they can only be the sender's own, committed and then forgotten.
+    """Whether versions at exactly this stamp stand: they can only be the sender's own, committed
+    and then forgotten.
 
     A repeated message is told so instead of being refused (§5.8 case 15).
     """

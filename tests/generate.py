@@ -24,6 +24,7 @@ GENERATED = Path("k2store/v1")
 
 PAGES: Mapping[str, str] = {
     "docs/configuration.md": "k2store.config.page:render",
+    "docs/errors.md": "k2store.cli.pages:errors",
 }
 """Path of a generated page, and the function without arguments that returns its text."""
 

@@ -20,6 +20,6 @@ What holds for every verb:
 
 from __future__ import annotations
 
-from k2store.cli.main import main
+from k2store.cli.group import main
 
 __all__ = ["main"]

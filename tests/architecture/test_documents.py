@@ -9,7 +9,7 @@ import subprocess
 import click
 import pytest
 
-from k2store.cli.main import k2
+from k2store.cli.group import k2
 from tests.architecture.tree import ROOT, files, text
 from tests.generate import KINDS, stale
 from tests.run import CHECKS, WIRE_LINT

@@ -11,7 +11,7 @@ import pytest
 
 from tests.architecture.tree import CORES, PACKAGES, files, python_files, text, tree
 
-FILE_LINES_MAX = 600
+FILE_LINES_MAX = 800
 FUNCTION_LINES_MAX = 100
 
 
@@ -111,7 +111,7 @@ def functions(path: str) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
 
 
 def test_files_and_functions_fit_in_a_head() -> None:
-    """No module exceeds 600 lines and no function of a package 100; most are far below."""
+    """No module exceeds 800 lines and no function of a package 100; most are far below."""
     long_files = [
         f"{path}: {lines} lines"
         for path in python_files(*PACKAGES)

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from k2store.cli.clock import of_node, page
-from k2store.cli.main import k2
+from k2store.cli.group import k2
 from k2store.clock import ClockFile
 
 ANSWER = {

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from k2store import errors
 from k2store.cli.exits import Exit, describe
-from k2store.cli.main import k2, main
+from k2store.cli.group import k2, main
 from k2store.cli.notation import parse, show
 from k2store.cli.verb import KEY, Verb, output
 

@@ -52,7 +52,6 @@ class Simulation:
 
     def __enter__(self) -> Self:
         self._collecting = gc.isenabled()
-        gc.collect()
         gc.disable()
         return self
 
@@ -65,7 +64,8 @@ class Simulation:
         self.loop.close()
         if self._collecting:
             gc.enable()
-        gc.collect()
+        # All that the run has made is young, for nothing was collected meanwhile.
+        gc.collect(1)
 
     def random(self, *names: str | int) -> random.Random:
         """A stream of chance of this run, at its beginning."""
@@ -145,7 +145,7 @@ class Simulation:
 
     def check(self) -> None:
         """Raise if anything failed that nobody has looked at; for the end of a run."""
-        gc.collect()
+        gc.collect(0)
         self.loop.check()
 
     def heal(self) -> None:

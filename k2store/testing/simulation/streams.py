@@ -117,18 +117,19 @@ class Pipe:
     def consumed(self, size: int) -> None:
         """The receiver is done with a frame: its bytes no longer count against the sender."""
         self.queued_bytes -= size
-        if self._drains and self.queued_bytes < SEND_QUEUE_BYTES_MAX // 2:
-            for future in self._drains:
-                if not future.done():
-                    future.set_result(None)
-            self._drains.clear()
+        if self._drains and not self.full:
+            self.wake()
 
-    async def drained(self) -> None:
-        """Return once less than half of the allowance is under way."""
-        if self.queued_bytes >= SEND_QUEUE_BYTES_MAX // 2:
-            future = self._loop.create_future()
-            self._drains.append(future)
-            await future
+    @property
+    def full(self) -> bool:
+        """True while half of the allowance, or more, is under way."""
+        return self.queued_bytes >= SEND_QUEUE_BYTES_MAX // 2
+
+    async def change(self) -> None:
+        """Return when the queue has drained, or the stream has ended."""
+        future = self._loop.create_future()
+        self._drains.append(future)
+        await future
 
     def truncate(self) -> None:
         """The stream is broken: lose an arbitrary last part of what is under way."""
@@ -169,6 +170,10 @@ class Pipe:
         """Drop what is under way."""
         self._flight.clear()
         self._link.stalled.pop(self, None)
+        self.wake()
+
+    def wake(self) -> None:
+        """Let those who wait for room look again."""
         for future in self._drains:
             if not future.done():
                 future.set_result(None)
@@ -231,8 +236,8 @@ class Endpoint:
 
     async def drain(self) -> None:
         """Wait until the peer has caught up."""
-        if not self.closed:
-            await self.outgoing.drained()
+        while self.outgoing.full and not self.closed:
+            await self.outgoing.change()
         if self.closed:
             raise ConnectionClosed(self.peer, self._reason)
 
@@ -336,7 +341,9 @@ class Endpoint:
 
     def _lost(self, reason: str) -> None:
         """The other side, or the way to it, has ended the stream."""
-        self.outgoing.discard()
+        if not self.outgoing.broken:
+            # Of a broken stream each direction has its own end under way: leave it there.
+            self.outgoing.discard()
         self._end(reason)
         if self.opening is not None and not self.opening.done():
             self.opening.set_exception(ConnectFailed(self.peer, reason))
@@ -347,6 +354,7 @@ class Endpoint:
         self.closed = True
         self._reason = reason
         self._detach()
+        self.outgoing.wake()
         self._wake()
 
     def _wake(self) -> None:

@@ -38,7 +38,7 @@ Raw = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 
-BLOCK_BYTES = 1 << 23
+BLOCK_BYTES = 1 << 20
 DIGITS_MAX = 18
 INVOKE = 3
 _PAD = 64
@@ -101,7 +101,7 @@ def _plain(data: bytes, kind: str) -> tuple[bytes, int]:
         return text.translate(None, b" \t\r"), 1
     if b'"' in text or b"\t" in text or b"  " in text:
         raise NotPlain
-    return text.translate(None, b"\r"), 0
+    return (text.translate(None, b"\r") if b"\r" in text else text), 0
 
 
 def _blocks(text: bytes) -> list[Raw]:

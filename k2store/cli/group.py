@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 import click
 
-from k2store.cli.exits import Exit
+from k2store.cli.exits import Exit, tell
+from k2store.cli.extras import missing_extra
 from k2store.cli.verb import say_settings
 from k2store.cli.verbs import Place, places
 
@@ -81,5 +82,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
+    except ModuleNotFoundError as error:
+        missing = missing_extra(error)
+        if missing is None:
+            raise
+        tell(missing, as_json=False)
+        sys.exit(missing.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(Exit.INTERRUPTED)

@@ -20,7 +20,8 @@ from typing import Final
 
 import click
 
-from k2store.cli.exits import Exit, tell
+from k2store.cli.exits import tell
+from k2store.cli.extras import missing_extra
 from k2store.cli.notation import parse
 from k2store.cli.output import Output
 from k2store.config import Loaded, load
@@ -28,24 +29,6 @@ from k2store.errors import K2Error, Rejected
 
 _OUTPUT: Final = "k2store.output"
 _SAID: Final = "k2store.said"
-
-_EXTRA_OF: Final[Mapping[str, str]] = {
-    "aetcd": "etcd",
-    "grpc_health": "server",
-    "grpc_reflection": "server",
-    "grpc_status": "server",
-    "numpy": "check",
-    "prometheus_client": "server",
-    "rocksdict": "server",
-    "scipy": "check",
-    "sortedcontainers": "server",
-    "structlog": "server",
-    "torch": "serving",
-    "uvloop": "server",
-    "xxhash": "pool",
-    "zmq": "pool",
-}
-"""Which extra brings a module, for installs that are light on purpose."""
 
 
 class Verb(click.Command):
@@ -76,17 +59,11 @@ class Verb(click.Command):
             tell(error, as_json=wanted.as_json)
             ctx.exit(error.exit_code)
         except ModuleNotFoundError as error:
-            extra = _EXTRA_OF.get((error.name or "").partition(".")[0])
-            if extra is None:
+            missing = missing_extra(error)
+            if missing is None:
                 raise
-            tell(
-                Rejected(
-                    f"this verb needs the package {error.name}, which a light install leaves out: "
-                    f"pip install 'k2store[{extra}]'"
-                ),
-                as_json=wanted.as_json,
-            )
-            ctx.exit(Exit.USAGE)
+            tell(missing, as_json=wanted.as_json)
+            ctx.exit(missing.exit_code)
 
 
 class Bytes(click.ParamType):  # type: ignore[type-arg] # generic in newer click only

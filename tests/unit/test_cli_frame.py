@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 
@@ -130,6 +131,21 @@ def test_a_missing_extra_is_named() -> None:
     code, _, err = run(failing(ModuleNotFoundError("No module", name="rocksdict")))
     assert code == Exit.USAGE
     assert "k2store[server]" in err
+
+
+def test_a_missing_extra_is_named_at_import(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A verb whose module cannot be imported for want of an extra says which one, too."""
+
+    def absent(name: str) -> None:
+        raise ModuleNotFoundError(f"No module named {name}", name="scipy.sparse")
+
+    monkeypatch.setattr(importlib, "import_module", absent)
+    with pytest.raises(SystemExit) as ended:
+        main(["doctor"])
+    assert ended.value.code == Exit.USAGE
+    assert "k2store[check]" in capsys.readouterr().err
 
 
 def test_a_fault_of_ours_keeps_its_traceback() -> None:

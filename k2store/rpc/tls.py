@@ -12,7 +12,7 @@ from typing import Final
 
 import grpc
 
-from k2store.config.settings import Client, Tls
+from k2store.config.settings import Tls
 from k2store.errors import Rejected
 
 _LOCAL_NAMES: Final = frozenset({"localhost", "ip6-localhost", "ip6-loopback"})
@@ -56,19 +56,6 @@ def server_credentials(tls: Tls) -> grpc.ServerCredentials | None:
         first,
         files.configuration_if_changed,  # type: ignore[arg-type] # None is what gRPC documents
         require_client_authentication=bool(tls.authority),
-    )
-
-
-def channel_credentials(client: Client) -> grpc.ChannelCredentials | None:
-    """The dialler's credentials; None for plain text. Raises Rejected for unreadable files."""
-    if not client.authority:
-        return None
-    return grpc.ssl_channel_credentials(
-        root_certificates=_read(client.authority, "client.authority"),
-        private_key=_read(client.key, "client.key") if client.key else None,
-        certificate_chain=(
-            _read(client.certificate, "client.certificate") if client.certificate else None
-        ),
     )
 
 

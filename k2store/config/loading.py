@@ -23,6 +23,7 @@ from k2store.errors import Rejected
 FILE_NAME: Final = "k2.toml"
 FILE_VARIABLE: Final = "K2_CONFIG"
 TICK_NS: Final = 256
+PAGE_BYTES: Final = 4096
 
 
 class SettingsRefused(Rejected):
@@ -226,6 +227,12 @@ def _check_together(settings: Settings, origins: Mapping[str, str]) -> None:
         limits.message >= limits.key + limits.value + 4096,
         "limits.message",
         f"{limits.message} cannot hold a key of {limits.key} with a value of {limits.value}",
+    )
+    segment = settings.storage.segment
+    require(
+        segment % PAGE_BYTES == 0,
+        "storage.segment",
+        f"{segment} is not a multiple of {PAGE_BYTES}B, in which disks write",
     )
     require(
         (tls.certificate == "") == (tls.key == ""),

@@ -157,11 +157,11 @@ class Storage(Section, frozen=True, kw_only=True):
         Size.parse("64MiB")
     )
     cache: Annotated[Size, About("Memory for blocks of settled rows.", "1MiB", "1TiB")] = (
-        Size.parse("256MiB")
+        Size.parse("64MiB")
     )
     write_buffer: Annotated[
         Size, About("Memory that gathers settled rows before they are written.", "1MiB", "16GiB")
-    ] = Size.parse("64MiB")
+    ] = Size.parse("16MiB")
 
 
 class Limits(Section, frozen=True, kw_only=True):
@@ -243,7 +243,7 @@ class Client(Section, frozen=True, kw_only=True):
 
     endpoint: Annotated[str, About("Where the store is.")] = "k2://127.0.0.1:7400"
     deadline: Annotated[Duration, About("Deadline of a call that states none.", "1ms", "1h")] = (
-        Duration.parse("10s")
+        Duration.parse("5s")
     )
     attempts_max: Annotated[
         int, About("Most attempts of one transaction, retries included.", "1", "1000")

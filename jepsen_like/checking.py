@@ -12,13 +12,34 @@ from jepsen_like.linearizability.objects import UNSET
 from jepsen_like.options import Options
 from jepsen_like.verdict import Verdict
 
+_OBJECTS = "jepsen_like.linearizability.checkers"
+_TRANSACTIONS = "jepsen_like.transactions.checkers"
+_REPLAY = "jepsen_like.transactions.replay"
+_INVARIANTS = "jepsen_like.invariants"
+
 MODELS: dict[str, str] = {
-    "register": "jepsen_like.linearizability.checkers:check_register",
-    "cas-register": "jepsen_like.linearizability.checkers:check_register",
-    "mutex": "jepsen_like.linearizability.checkers:check_mutex",
-    "kv-append": "jepsen_like.linearizability.checkers:check_strings",
+    "register": f"{_OBJECTS}:check_register",
+    "cas-register": f"{_OBJECTS}:check_register",
+    "multi-register": f"{_OBJECTS}:check_multi_register",
+    "mutex": f"{_OBJECTS}:check_mutex",
+    "kv-append": f"{_OBJECTS}:check_strings",
+    "list-append": f"{_TRANSACTIONS}:check_list_append",
+    "rw-register": f"{_TRANSACTIONS}:check_rw_register",
+    "replay": f"{_REPLAY}:check_replay",
+    "set": f"{_INVARIANTS}.sets:check_set",
+    "set-full": f"{_INVARIANTS}.sets:check_set_full",
+    "counter": f"{_INVARIANTS}.counter:check_counter",
+    "queue": f"{_INVARIANTS}.queue:check_queue",
+    "bank": f"{_INVARIANTS}.bank:check_bank",
+    "long-fork": f"{_INVARIANTS}.long_fork:check_long_fork",
+    "causal-reverse": f"{_INVARIANTS}.causal_reverse:check_causal_reverse",
+    "watch": f"{_INVARIANTS}.watch:check_watch",
+    "lease": f"{_INVARIANTS}.lease:check_lease",
 }
-"""Model name -> the function `(operations, options) -> Verdict` that decides it, loaded when first used."""
+"""Model name -> the function that decides it, loaded when first used.
+
+It takes the operations (list-append: the history) and the options.
+"""
 
 
 def check(
@@ -43,8 +64,10 @@ def check(
         clock=time.monotonic,
         nil_is_a_value=history.nil_is_a_value,
     )
-    operations = history.operations
-    verdict: Verdict = decide(operations, options)
+    if model == "list-append":
+        verdict: Verdict = decide(history, options)
+    else:
+        verdict = decide(history.operations, options)
     return msgspec.structs.replace(
-        verdict, operations=len(operations), seconds=time.perf_counter() - started
+        verdict, operations=len(history.operations), seconds=time.perf_counter() - started
     )

@@ -112,15 +112,16 @@ class History:
 
 
 def _pair(events: Sequence[Event]) -> list[Operation]:
-    open_invocations: dict[Process, int] = {}
+    open_invocations: dict[object, int] = {}
     pairs: list[tuple[int, int | None]] = []
     slots: dict[int, int] = {}
     for position, event in enumerate(events):
-        process = event.process
+        # Where processes are not recorded the name of the operation has to do.
+        process = event.process if event.process is not None else ("no process", event.f)
         if event.type == "invoke":
             if process in open_invocations:
                 raise HistoryError(
-                    f"event {event.index}: process {process!r} invokes {event.f!r} while its operation "
+                    f"event {event.index}: process {event.process!r} invokes {event.f!r} while its operation "
                     f"at event {events[open_invocations[process]].index} is still open"
                 )
             open_invocations[process] = position

@@ -6,19 +6,12 @@ could change anything. A compare that answered *false* was a completed operation
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
 import msgspec
 
 from jepsen_like.history import NEVER, HistoryError, Operation
-from jepsen_like.linearizability.objects import (
-    Action,
-    State,
-    Step,
-    mutex_step,
-    register_step,
-    string_step,
-)
+from jepsen_like.linearizability.objects import Access, Action, State, Step
 from jepsen_like.linearizability.search import Call
 from jepsen_like.values import freeze, show
 
@@ -59,13 +52,20 @@ def parts_of(
 
 
 def _constrains(call: Call) -> bool:
-    return call.end is not None and call.action.verb not in ("write", "put", "append")
+    action = call.action
+    if call.end is None or action.verb in ("write", "put", "append"):
+        return False
+    if action.verb == "txn":
+        assert isinstance(action.first, tuple)
+        return any(f == "r" for f, _, _ in action.first)
+    return True
 
 
 def is_keyed(operations: Sequence[Operation]) -> bool:
     """Whether every value is a pair `[key value]`, as histories of independent keys write them.
 
-    A compare-and-set of one register is a pair too; with keys its second half is again a pair.
+    A compare-and-set of one register is a pair too; with keys its second half is again a pair. Reads whose
+    whole answer is a list of elements are no pairs: they must name the key they asked for.
     """
     found = False
     for operation in operations:
@@ -86,7 +86,21 @@ def is_keyed(operations: Sequence[Operation]) -> bool:
             ):
                 return False
             found = True
+        if operation.f == "read" and operation.start >= 0:
+            asked = operation.argument
+            if not isinstance(asked, Sequence) or isinstance(asked, str | bytes) or len(asked) != 2:
+                return False
     return found
+
+
+def by_key(operations: Sequence[Operation]) -> dict[Hashable, list[Operation]]:
+    """The operations of each key; keys in pairs `[key value]` are taken out of the values."""
+    keyed = is_keyed(operations)
+    split: dict[Hashable, list[Operation]] = {}
+    for operation in operations:
+        mine = _untuple(operation) if keyed and operation.key is None else operation
+        split.setdefault(freeze(mine.key), []).append(mine)
+    return split
 
 
 def _untuple(operation: Operation) -> Operation:
@@ -171,4 +185,51 @@ def _text(operation: Operation, value: object) -> str:
     return value
 
 
-STEPS: dict[str, Step] = {"register": register_step, "mutex": mutex_step, "string": string_step}
+def read_multi(*, nil_is_a_value: bool) -> Reading:
+    """How to read transactions over registers: `[[f key value], ...]` with f r, read, w or write.
+
+    A plain read or write whose value is a map of keys to values is such a transaction too.
+    """
+
+    def reading(operation: Operation) -> Action | None:
+        accesses: list[Access] = []
+        done = operation.outcome == "ok"
+        for f, key, value in _accesses(operation):
+            if f == "w":
+                accesses.append(("w", key, value))
+            elif done and (value is not None or nil_is_a_value):
+                accesses.append(("r", key, value))
+        if not accesses:
+            return None
+        pure = all(f == "r" for f, _, _ in accesses)
+        return Action("txn", tuple(accesses), pure=pure)
+
+    return reading
+
+
+_VERBS = {"r": "r", ":r": "r", "read": "r", "w": "w", ":w": "w", "write": "w"}
+
+
+def _accesses(operation: Operation) -> list[Access]:
+    value = operation.value
+    if value is None:
+        return []
+    if isinstance(value, Mapping) and operation.f in _VERBS:
+        return [(_VERBS[operation.f], freeze(k), freeze(v)) for k, v in value.items()]
+    accesses: list[Access] = []
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        for entry in value:
+            if isinstance(entry, Sequence) and not isinstance(entry, str | bytes) and len(entry) == 3:
+                verb = _VERBS.get(str(entry[0]))
+                if verb is not None:
+                    accesses.append((verb, freeze(entry[1]), freeze(entry[2])))
+        if len(accesses) == len(value):
+            return accesses
+    raise HistoryError(f"event {operation.index}: {show(value)} is not a list of [f key value]")
+
+
+def initial_registers(initial: object) -> State:
+    """The state that a map of initial values describes; everything else says nothing of single keys."""
+    if isinstance(initial, Mapping):
+        return frozenset((freeze(k), freeze(v)) for k, v in initial.items())
+    return frozenset()

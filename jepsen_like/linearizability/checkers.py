@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 from jepsen_like.history import HistoryError, Operation
 from jepsen_like.linearizability.calls import (
     Part,
+    initial_registers,
     is_keyed,
     parts_of,
+    read_multi,
     read_mutex,
     read_register,
     read_string,
 )
 from jepsen_like.linearizability.decide import decide
-from jepsen_like.linearizability.objects import UNSET, mutex_step, register_step, string_step
+from jepsen_like.linearizability.objects import (
+    UNSET,
+    multi_step,
+    mutex_step,
+    register_step,
+    string_step,
+)
 from jepsen_like.options import Options
 from jepsen_like.values import freeze, show
 from jepsen_like.verdict import Finding, Verdict
@@ -35,6 +43,19 @@ def check_mutex(operations: Sequence[Operation], options: Options) -> Verdict:
     held = options.initial not in (UNSET, None, False, "free")
     parts = parts_of(operations, read_mutex, held, mutex_step, keyed=False)
     return judge(parts, operations, options)
+
+
+def check_multi_register(operations: Sequence[Operation], options: Options) -> Verdict:
+    """Several registers read and written together. `--initial` is a map of values, or one value for all."""
+    read = read_multi(nil_is_a_value=options.nil_is_a_value)
+    initial = initial_registers(options.initial)
+    step = multi_step(_default(options.initial))
+    parts = parts_of(operations, read, initial, step, keyed=False)
+    return judge(parts, operations, options)
+
+
+def _default(initial: object) -> Hashable:
+    return None if initial is UNSET or isinstance(initial, Mapping) else freeze(initial)
 
 
 def check_strings(operations: Sequence[Operation], options: Options) -> Verdict:

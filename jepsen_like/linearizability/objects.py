@@ -88,3 +88,27 @@ def string_step(state: State, action: Action) -> State | Illegal:
         return action.first
     assert verb == "append"
     return state + action.first
+
+
+Access: TypeAlias = tuple[str, Hashable, Hashable]
+"""One part of a transaction over registers: `("r" | "w", key, value)`."""
+
+
+def multi_step(default: Hashable) -> Step:
+    """Registers by key, read and written together; keys never written hold `default`.
+
+    Verb: txn, with a tuple of accesses as `first`. A state is a frozenset of (key, value).
+    """
+
+    def step(state: State, action: Action) -> State | Illegal:
+        assert isinstance(state, frozenset)
+        assert isinstance(action.first, tuple)
+        registers: dict[Hashable, Hashable] = dict(state)
+        for f, key, value in action.first:
+            if f == "w":
+                registers[key] = value
+            elif registers.get(key, default) != value:
+                return ILLEGAL
+        return state if action.pure else frozenset(registers.items())
+
+    return step

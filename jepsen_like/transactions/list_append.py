@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from jepsen_like.history import UNSEEN
 from jepsen_like.transactions.columns import APPEND, FAIL, FAR, OK, READ, Transactions
-from jepsen_like.transactions.cycles import Cycle, find_cycles
+from jepsen_like.transactions.cycles import find_cycles
 from jepsen_like.transactions.graph import (
     PASS,
     RW,
@@ -60,10 +60,8 @@ class Order(NamedTuple):
     last_append: Ints
 
 
-def check(
-    txns: Transactions, consistency: str, expired: Callable[[], bool]
-) -> tuple[Verdict, list[Cycle]]:
-    """Judges the transactions; gives the cycles too, for the explanation."""
+def check(txns: Transactions, consistency: str, expired: Callable[[], bool]) -> Verdict:
+    """Judges the transactions."""
     lookup = _Lookup(txns)
     if lookup.twice is not None:
         one = lookup.twice
@@ -71,7 +69,7 @@ def check(
             f"{show(txns.value(int(txns.mop_value[one])))} is appended to key "
             f"{show(txns.keys[int(txns.mop_key[one])])} more than once: versions cannot be told apart"
         )
-        return Verdict("unknown", reason=reason), []
+        return Verdict("unknown", reason=reason)
     reads = (txns.mop_kind == READ) & (txns.mop_size >= 0)
     findings: list[Finding] = []
     order = _version_order(txns, lookup, reads, findings)
@@ -88,7 +86,7 @@ def check(
     cycles, complete = find_cycles(graph, expired)
     findings += [list_append_finding(txns, cycle) for cycle in cycles]
     incomplete = "" if complete else "the time was over before all components were searched"
-    return verdict_of(findings, consistency, vacuous=vacuous, incomplete=incomplete), cycles
+    return verdict_of(findings, consistency, vacuous=vacuous, incomplete=incomplete)
 
 
 class _Lookup:

@@ -24,7 +24,10 @@ class Place(NamedTuple):
 VERBS: Final[Mapping[str, Place]] = {
     "clock": Place("k2store.cli.clock:clock", "Show the clock: source, bound, commit wait."),
     "config": Place("k2store.cli.config:config", "Show and check the settings in force."),
+    "dev": Place("k2store.cli.dev:dev", "Run a node to try things on, with a table of rates."),
     "doctor": Place("k2store.cli.doctor:doctor", "Examine this machine: versions, clock, disk."),
+    "node": Place("k2store.cli.node:node", "Run a node, or drain one."),
+    "status": Place("k2store.cli.status:status", "Show what a node is doing and how full it is."),
 }
 
 SUMMARIES: Final[Mapping[str, str]] = {

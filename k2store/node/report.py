@@ -39,13 +39,14 @@ class Reading(Struct, frozen=True):
 
 def read(engine: Engine, uptime_s: float) -> Reading:
     """Look at every part of a node."""
-    refusals = dict.fromkeys((rule.name.lower() for rule in Rule), 0)
-    for partition in engine.partitions:
-        for rule in Rule:
-            refusals[rule.name.lower()] += partition.state.refusals[rule]
+    refusals = {
+        rule.name.lower(): sum(one.state.refusals[rule] for one in engine.partitions)
+        for rule in Rule
+        if rule
+    }
     return Reading(
         status=status(engine, uptime_s),
-        counts=dict(engine.counts),
+        counts=engine.counts | {"commits": _commits(engine)},
         refusals=refusals,
         waits=sum(partition.state.waits for partition in engine.partitions),
         pushes=sum(partition.state.pushes for partition in engine.partitions),
@@ -107,7 +108,7 @@ def clock(engine: Engine) -> admin_pb2.GetClockResponse:
         source=source.name,
         assumed=source.assumed,
         ahead_ns_max=engine.settings.oracle.ahead_max_ns,
-        commits=engine.counts["commits"],
+        commits=_commits(engine),
         commit_wait_ns_total=engine.held.waited_ns_total,
         commit_wait_ns_max=engine.held.waited_ns_max,
     )
@@ -120,6 +121,10 @@ def clock(engine: Engine) -> admin_pb2.GetClockResponse:
         if refusal is not None:
             answer.refusal = refusal.message
     return answer
+
+
+def _commits(engine: Engine) -> int:
+    return sum(partition.state.commits for partition in engine.partitions)
 
 
 def software_version() -> str:

@@ -157,10 +157,10 @@ class GrpcListener:
             maximum_concurrent_rpcs=self._calls_max,
         )
         sessions = _Sessions(handler, self._annotate, self._connections_max)
-        # First in line, so that the generated handler of the same method is never asked.
-        server.add_generic_rpc_handlers((sessions.handlers(),))
         for add_service in self._services:
             add_service(server)
+        # Registered last, it replaces the generated handler of the same method.
+        server.add_registered_method_handlers(SERVICE, sessions.handlers())
         try:
             if self._credentials is None:
                 port = server.add_insecure_port(address)
@@ -192,6 +192,13 @@ class GrpcListening:
         """Sessions that are open now."""
         return len(self._sessions.open)
 
+    def expel(self, stays: Callable[[Mapping[str, str]], bool]) -> list[StreamConnection]:
+        """End the connections whose metadata do not satisfy `stays` (any more); returns them."""
+        gone = [one for one in self._sessions.open if not stays(one.metadata)]
+        for connection in gone:
+            connection.close("not permitted any more")
+        return gone
+
     async def close(self, grace_s: float = 0.0) -> None:
         """Take no more connections; end those that stand after at most `grace_s` seconds."""
         await self._server.stop(grace_s)
@@ -209,12 +216,9 @@ class _Sessions:
         self._none = asyncio.Event()
         self._none.set()
 
-    def handlers(self) -> grpc.GenericRpcHandler:
+    def handlers(self) -> dict[str, grpc.RpcMethodHandler[bytes, bytes]]:
         """The handler of the session method, without serializers: frames stay bytes."""
-        method: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_stream_rpc_method_handler(
-            self._serve
-        )
-        return grpc.method_handlers_generic_handler(SERVICE, {METHOD: method})
+        return {METHOD: grpc.stream_stream_rpc_method_handler(self._serve)}
 
     async def wait_until_none(self) -> None:
         """Return when the last stream's coroutine has ended."""

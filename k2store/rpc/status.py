@@ -17,7 +17,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 import grpc
 import grpc.aio
@@ -152,9 +152,11 @@ def from_status(status: status_pb2.Status) -> K2Error:
     return kind(message)
 
 
-def from_rpc_error(failure: grpc.aio.AioRpcError) -> K2Error:
+def from_rpc_error(failure: grpc.RpcError) -> K2Error:
     """The exception behind a failed call of a gRPC client."""
-    for name, value in failure.trailing_metadata() or ():
+    # Blocking and asyncio calls have types of their own for what are pairs in both.
+    pairs: Iterable[Any] = failure.trailing_metadata() or ()
+    for name, value in pairs:
         if name == DETAILS_KEY and isinstance(value, bytes):
             try:
                 return from_status(status_pb2.Status.FromString(value))

@@ -266,6 +266,13 @@ class StoreMethods(store_pb2_grpc.StoreServiceServicer):
 
     # ----------------------------------------------------------------------------- shared
 
+    async def Session(
+        self, request: object, context: Context
+    ) -> AsyncIterator[session_pb2.SessionResponse]:
+        """Refuse: a node's transport takes this method before it is looked for here."""
+        await abort(context, Rejected("this server carries no sessions", field="method"))
+        yield session_pb2.SessionResponse()
+
     async def _read(self, key: bytes, at: int, timeout_s: float) -> store_pb2.GetResponse:
         session = self._database.session
         if at:
@@ -292,7 +299,9 @@ class StoreMethods(store_pb2_grpc.StoreServiceServicer):
         deadline and say themselves whether they may have taken.
         """
         left_s = context.time_remaining()
-        timeout_s = self._deadline_s if left_s is None else min(left_s, self._deadline_s_max)
+        timeout_s = self._deadline_s
+        if left_s is not None:
+            timeout_s = min(left_s, self._deadline_s_max)
         if timeout_s <= 0:
             return await _end(context, Deadline("the deadline had passed before the call began"))
         try:

@@ -1,0 +1,88 @@
+"""`k2 node run` and `k2 node drain`: the life of one node."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from k2store.cli.remote import admin
+from k2store.cli.verb import Verb, output, settings
+from k2store.config import Duration
+
+if TYPE_CHECKING:
+    from k2store.node.process import Ready
+
+
+@click.group("node")
+def node() -> None:
+    """Run a node, or make one end in an orderly way."""
+
+
+@node.command("run", cls=Verb)
+@click.option("--data", metavar="DIR", help="Folder of the data (node.data).")
+@click.option("--listen", metavar="HOST:PORT", help="Address of the gRPC port (node.listen).")
+@click.option("--admin", metavar="HOST:PORT", help="Address of the HTTP port (admin.listen).")
+@click.option("--name", metavar="NAME", help="The node's name (node.name).")
+@click.option(
+    "--insecure",
+    is_flag=True,
+    default=None,
+    help="Listen beyond loopback without TLS (tls.insecure).",
+)
+def run(
+    *,
+    data: str | None,
+    listen: str | None,
+    admin: str | None,
+    name: str | None,
+    insecure: bool | None,
+) -> None:
+    """Serve until told to end: SIGTERM or Ctrl-C drains, a second one ends at once.
+
+    Prints one line when the node can be used; with --json, that line is a JSON document. Logs go
+    to the error stream.
+    """
+    loaded = settings(
+        {
+            "node.data": data,
+            "node.listen": listen,
+            "node.name": name,
+            "admin.listen": admin,
+            "tls.insecure": insecure,
+        }
+    )
+    from k2store.node.launch import launch
+
+    launch(loaded.settings, on_ready=say_ready)
+
+
+def say_ready(ready: Ready) -> None:
+    """Print what a node tells when it can be used, and let the reader have it now."""
+    import msgspec
+
+    output().document(msgspec.to_builtins(ready), ready.line())
+    sys.stdout.flush()
+
+
+@node.command("drain", cls=Verb)
+@click.option("--address", metavar="HOST:PORT", help="The node (client.endpoint).")
+@click.option(
+    "--grace", metavar="DURATION", help="Time for open transactions, instead of the node's own."
+)
+def drain(*, address: str | None, grace: str | None) -> None:
+    """Make a node take no new work, finish what is open, and end.
+
+    Returns when the node has begun to drain.
+    """
+    loaded = settings({"client.endpoint": address})
+    try:
+        grace_ms = 0 if grace is None else max(1, int(Duration.parse(grace)) // 1_000_000)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--grace") from None
+    with admin(loaded.settings) as remote:
+        remote.drain(grace_ms)
+        output().document(
+            {"draining": remote.address}, f"{remote.address} drains and will end by itself"
+        )

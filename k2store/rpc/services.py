@@ -1,0 +1,73 @@
+"""The services that stand beside the session on a node's port, and their health.
+
+Health is told for each service by its full name and for the node as a whole (the empty name).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import grpc.aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import SERVICE_NAME as HEALTH
+from grpc_health.v1.health import aio as health_aio
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+
+from k2store.rpc.gate import check_declared
+from k2store.v1 import admin_pb2, admin_pb2_grpc, store_pb2, store_pb2_grpc
+
+STORE: Final[str] = store_pb2.DESCRIPTOR.services_by_name["StoreService"].full_name
+ADMIN: Final[str] = admin_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
+
+AddService = Callable[[grpc.aio.Server], None]
+
+
+class Health:
+    """What `grpc.health.v1` answers for this node."""
+
+    def __init__(self) -> None:
+        self.servicer = health_aio.HealthServicer()
+
+    async def serving(self) -> None:
+        """Everything can be used."""
+        for name in ("", STORE, ADMIN):
+            await self.servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
+
+    async def draining(self) -> None:
+        """The store takes no new work; the admin service still answers."""
+        for name in ("", STORE):
+            await self.servicer.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
+
+    async def starting(self) -> None:
+        """Nothing can be used yet."""
+        for name in ("", STORE, ADMIN):
+            await self.servicer.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
+
+
+def services(
+    store: store_pb2_grpc.StoreServiceServicer,
+    admin: admin_pb2_grpc.AdminServiceServicer,
+    health: Health,
+    *,
+    with_reflection: bool,
+) -> tuple[AddService, ...]:
+    """Functions that add the services to a server; raises Rejected for an undeclared method."""
+    check_declared(methods())
+    adders: list[AddService] = [
+        lambda server: store_pb2_grpc.add_StoreServiceServicer_to_server(store, server),
+        lambda server: admin_pb2_grpc.add_AdminServiceServicer_to_server(admin, server),
+        lambda server: health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server),
+    ]
+    if with_reflection:
+        names = (STORE, ADMIN, HEALTH, reflection.SERVICE_NAME)
+        adders.append(lambda server: reflection.enable_server_reflection(names, server))
+    return tuple(adders)
+
+
+def methods() -> Iterable[str]:
+    """The full name of every method that a node can serve."""
+    for file in (store_pb2, admin_pb2, health_pb2, reflection_pb2):
+        for service in file.DESCRIPTOR.services_by_name.values():
+            for method in service.methods:
+                yield f"/{service.full_name}/{method.name}"

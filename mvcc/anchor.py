@@ -48,7 +48,7 @@ from truetime.timestamp import time_ns
 
 def end(state: State, message: End) -> None:
     """Decide, once; a repeated End gets the stored outcome."""
-    local = state.transactions.get(message.txn)
+    local = state.known(message.txn)
     if local is None or local.state == PLACEHOLDER:
         if message.stamp <= state.record_edge:
             state.answers.append(Outcome(message.request, Verdict.UNKNOWN, 0))
@@ -76,7 +76,7 @@ def decide(state: State, local: Local, participants: list[bytes], *, commit: boo
 
 def heartbeat(state: State, message: Heartbeat) -> None:
     """Note a sign of life."""
-    local = state.transactions.get(message.txn)
+    local = state.known(message.txn)
     if local is not None:
         local.seen_ns = state.now.lo_ns
 
@@ -85,7 +85,7 @@ def push(state: State, message: Push) -> None:
     """Answer with the verdict now, or when there is one."""
     state.pushes += 1
     txn, stamp = message.txn, message.stamp
-    local = state.transactions.get(txn)
+    local = state.known(txn)
     if local is None:
         if stamp <= state.record_edge:
             state.sends.append((message.origin, Pushed(txn, stamp, Verdict.GONE)))
@@ -130,7 +130,7 @@ def pushed(state: State, message: Pushed) -> None:
 
 def resolve(state: State, message: Resolve) -> None:
     """Take the verdict; confirm when it is durable here."""
-    local = state.transactions.get(message.txn)
+    local = state.known(message.txn)
     if local is None and not message.committed:
         local = Local(message.txn, message.stamp, ABORTED, message.anchor, [])
         state.transactions[message.txn] = local
@@ -145,7 +145,7 @@ def resolve(state: State, message: Resolve) -> None:
 
 
 def _take_verdict(state: State, txn: bytes, *, committed: bool) -> None:
-    local = state.transactions.get(txn)
+    local = state.known(txn)
     if local is None or local.state != ACTIVE:
         return
     local.state = COMMITTED if committed else ABORTED
@@ -157,7 +157,7 @@ def _take_verdict(state: State, txn: bytes, *, committed: bool) -> None:
 
 def confirm(state: State, message: Confirm) -> None:
     """A participant has the verdict on disk."""
-    local = state.transactions.get(message.txn)
+    local = state.known(message.txn)
     if local is None or local.unconfirmed is None:
         return
     local.unconfirmed = [key for key in local.unconfirmed if key != message.participant]
@@ -171,7 +171,7 @@ def confirm(state: State, message: Confirm) -> None:
 
 def status(state: State, message: Status) -> None:
     """Answer with the outcome, now or when it is decided."""
-    local = state.transactions.get(message.txn)
+    local = state.known(message.txn)
     if local is not None and local.state != PLACEHOLDER:
         if local.state == ACTIVE and message.decide and state.owns(local.anchor):
             decide(state, local, local.participants or [], commit=False)
@@ -196,7 +196,7 @@ def forget(state: State, message: Forget) -> None:
     An abort is kept until nobody could write at its stamp; a commit until every participant has
     confirmed.
     """
-    local = state.transactions.get(message.txn)
+    local = state.known(message.txn)
     if local is None:
         return
     local.acknowledged = True

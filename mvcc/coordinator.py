@@ -38,7 +38,7 @@ from mvcc.messages import (
 from mvcc.refusals import Refusal, Rule
 from mvcc.transactions import Verdict
 from truetime import Interval
-from truetime.timestamp import RETRY_MAX, offset
+from truetime.timestamp import RETRY_MAX, floor, offset, time_ns
 
 Mutation = tuple[bytes, bytes | None]
 
@@ -104,7 +104,8 @@ class Coordinator:
 
     def __init__(self, route: Route, *, lifetime_ns_max: int, heartbeat_ns: int) -> None:
         self.route = route
-        self.open: dict[bytes, Open] = {}
+        # A plain stamp stands for a transaction that has written nothing ahead of its commit.
+        self.open: dict[bytes, Open | int] = {}
         self.answers: list[Answer] = []
         self.sends: list[tuple[int, Message]] = []
         self._lifetime_ns_max = lifetime_ns_max
@@ -122,6 +123,13 @@ class Coordinator:
         self.open[txn] = transaction
         return transaction
 
+    def opened(self, txn: bytes, owner: int) -> Open | None:
+        """An open transaction, in full: one that is noted by its bare stamp is spelled out."""
+        known = self.open.get(txn)
+        if isinstance(known, int):
+            known = self.open[txn] = Open(txn, known, owner, time_ns(known))
+        return known
+
     @staticmethod
     def place(txn: bytes, stamp: int) -> int:
         """The stamp of an attempt: from the third on it is placed a little in the future."""
@@ -130,12 +138,17 @@ class Coordinator:
 
     def oldest(self) -> int:
         """The smallest stamp of an open transaction; 0 when none is open."""
-        return min((transaction.stamp for transaction in self.open.values()), default=0)
+        return min(
+            (known if isinstance(known, int) else known.stamp for known in self.open.values()),
+            default=0,
+        )
 
     def forget(self, txn: bytes) -> None:
         """The client is through with the transaction (a read-only one has ended)."""
         transaction = self.open.get(txn)
-        if transaction is not None and transaction.participants is None:
+        if isinstance(transaction, int) or (
+            transaction is not None and transaction.participants is None
+        ):
             del self.open[txn]
 
     # -- writes and commit -------------------------------------------------------------------------
@@ -255,7 +268,7 @@ class Coordinator:
         """Take the answer to one of the coordinator's own requests."""
         txn = self._requests.pop(answer.request, None)
         transaction = self.open.get(txn) if txn is not None else None
-        if transaction is None:
+        if not isinstance(transaction, Open):
             return
         if transaction.waiting is not None and answer.request in transaction.waiting:
             self._acknowledge(transaction, answer)
@@ -308,8 +321,12 @@ class Coordinator:
 
     def tick(self, now: Interval) -> None:
         """Send heartbeats and end what has lived too long."""
-        for transaction in list(self.open.values()):
-            if transaction.phase == OPEN and (
+        expired = floor(now.lo_ns - self._lifetime_ns_max)
+        for txn, transaction in list(self.open.items()):
+            if isinstance(transaction, int):
+                if transaction < expired:
+                    del self.open[txn]
+            elif transaction.phase == OPEN and (
                 now.lo_ns - transaction.begun_ns > self._lifetime_ns_max
             ):
                 self.end(transaction)
@@ -321,10 +338,16 @@ class Coordinator:
                 anchor = self.route.of(transaction.anchor)
                 self.sends.append((anchor, Heartbeat(transaction.txn)))
 
-    def leave(self, owner: int) -> None:
-        """A session has gone: end what it has open, except commits on their way."""
-        for transaction in list(self.open.values()):
-            if transaction.owner == owner and transaction.phase == OPEN:
+    def leave(self, owner: int, client: bytes = b"") -> None:
+        """A session has gone: end what it has open, except commits on their way.
+
+        ``client`` is the first half of its transactions' ids.
+        """
+        for txn, transaction in list(self.open.items()):
+            if isinstance(transaction, int):
+                if client and txn.startswith(client):
+                    del self.open[txn]
+            elif transaction.owner == owner and transaction.phase == OPEN:
                 self.end(transaction)
 
     def end(self, transaction: Open) -> None:

@@ -13,6 +13,9 @@ from msgspec import Struct
 from mvcc.conditions import Condition
 from mvcc.refusals import Refusal
 
+OWNER_BITS = 44
+"""A single request's number is ``owner << OWNER_BITS | request``; in a batch they stand apart."""
+
 NOBODY = b""
 """The transaction id of a reader that belongs to no transaction (a snapshot read)."""
 
@@ -165,6 +168,55 @@ class Forget(Request, frozen=True, gc=False, array_like=True):
     txn: bytes
 
 
+class Reads(Request, frozen=True, gc=False, array_like=True):
+    """Point reads, one entry of each column a read; ``txns`` b"" for reads outside transactions."""
+
+    owner: int
+    requests: list[int]
+    txns: list[bytes]
+    stamps: list[int]
+    keys: list[bytes]
+    deadlines_ns: list[int]
+
+
+class CommitsAlone(Request, frozen=True, gc=False, array_like=True):
+    """Commits of transactions that wrote nothing ahead; the first ``counts[0]`` writes are the
+    first transaction's, and so on.
+    """
+
+    owner: int
+    requests: list[int]
+    txns: list[bytes]
+    stamps: list[int]
+    counts: list[int]
+    keys: list[bytes]
+    values: list[bytes | None]
+
+
+class OneShots(Request, frozen=True, gc=False, array_like=True):
+    """One-shots without reads and without field conditions."""
+
+    owner: int
+    floor: int
+    requests: list[int]
+    txns: list[bytes]
+    deadlines_ns: list[int]
+    condition_counts: list[int]
+    kinds: list[int]
+    condition_keys: list[bytes]
+    condition_versions: list[int]
+    condition_values: list[bytes]
+    write_counts: list[int]
+    keys: list[bytes]
+    values: list[bytes | None]
+
+
+class Forgets(Request, frozen=True, gc=False, array_like=True):
+    """The client has the outcomes of all of these."""
+
+    txns: list[bytes]
+
+
 class Value(Struct, frozen=True, gc=False, array_like=True):
     """Answer to :class:`Read`: the newest version at or below ``stamp``; 0 and None where there is
     none.
@@ -234,6 +286,25 @@ class Outcome(Struct, frozen=True, gc=False, array_like=True):
     stamp: int
 
 
+class Values(Struct, frozen=True, gc=False, array_like=True):
+    """Answers to reads; an absent key has version 0 and value b""."""
+
+    owner: int
+    requests: list[int]
+    stamps: list[int]
+    versions: list[int]
+    values: list[bytes]
+
+
+class Commits(Struct, frozen=True, gc=False, array_like=True):
+    """Durable commits.  Rule T3 holds for each of them."""
+
+    owner: int
+    requests: list[int]
+    stamps: list[int]
+
+
+BatchAnswer = Values | Commits
 Answer = Value | Rows | Written | Committed | Failed | Refused | Outcome
 Message = (
     Read
@@ -249,4 +320,8 @@ Message = (
     | Confirm
     | Status
     | Forget
+    | Reads
+    | CommitsAlone
+    | OneShots
+    | Forgets
 )

@@ -31,7 +31,7 @@ class Blocked(Exception):
 
 def one_shot(state: State, message: OneShot) -> None:
     """Run it, join its earlier self, or wait."""
-    local = state.transactions.get(message.txn)
+    local = state.known(message.txn)
     if local is not None:
         if local.decided:
             state.answers.append(answer_for(local, message.request))
@@ -131,7 +131,7 @@ def _found(state: State, key: bytes, stamp: int, txn: bytes) -> Found:
     version, value = state.version_at(key, chain, stamp)
     blocker = chain.blocker(stamp, version, txn)
     if blocker is not None:
-        raise Blocked(state.undecided[blocker.txn])
+        raise Blocked(state.blocking(blocker.txn))
     return version, value
 
 
@@ -145,6 +145,12 @@ def _offending_row(
             low <= key and (not high or key < high) for key in local.keys
         ):
             raise Blocked(local)
+    for flight in state.flights():
+        for txn_, stamp_, key in zip(
+            flight.write_txns, flight.write_stamps, flight.keys, strict=True
+        ):
+            if stamp_ <= stamp and low <= key and (not high or key < high):
+                raise Blocked(state.blocking(txn_))
     state.settle()
     note_range(state, low, high, stamp, txn)
     start: bytes | None = low

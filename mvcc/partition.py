@@ -22,19 +22,24 @@ from typing import Any
 
 from msgspec import Struct
 
-from mvcc import anchor, one_shot, reads, recovery, upkeep, writes
+from mvcc import anchor, batches, one_shot, reads, recovery, upkeep, writes
 from mvcc.messages import (
     Answer,
+    BatchAnswer,
     CommitAlone,
+    CommitsAlone,
     Confirm,
     End,
     Forget,
+    Forgets,
     Heartbeat,
     Message,
     OneShot,
+    OneShots,
     Push,
     Pushed,
     Read,
+    Reads,
     Refused,
     Resolve,
     Scan,
@@ -44,7 +49,7 @@ from mvcc.messages import (
 from mvcc.records import Checkpoint, Entry
 from mvcc.refusals import Rule
 from mvcc.settled import Settled
-from mvcc.state import Change, PartitionSettings, Send, State
+from mvcc.state import Change, Flight, PartitionSettings, Send, State
 from mvcc.transactions import Local
 from truetime import Interval, Oracle
 
@@ -62,6 +67,10 @@ _HANDLERS: dict[type, Callable[[State, Any], None]] = {
     Confirm: anchor.confirm,
     Status: anchor.status,
     Forget: anchor.forget,
+    Reads: batches.reads,
+    CommitsAlone: batches.commits_alone,
+    OneShots: batches.one_shots,
+    Forgets: batches.forgets,
 }
 
 
@@ -69,7 +78,7 @@ class Ready(Struct, gc=False):
     """What a partition has for its driver."""
 
     entry: Entry | None
-    answers: list[Answer]
+    answers: list[Answer | BatchAnswer]
     sends: list[Send]
 
 
@@ -190,7 +199,9 @@ class Partition:
         awaiting = state.awaiting
         while awaiting and awaiting[0][0] <= lsn:
             what = awaiting.popleft()[1]
-            if isinstance(what, Local):
+            if isinstance(what, Flight):
+                batches.land(state, what)
+            elif isinstance(what, Local):
                 state.finish(what)
             elif isinstance(what, tuple):
                 state.sends.append(what)

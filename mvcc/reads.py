@@ -47,7 +47,7 @@ def _read_history(state: State, message: Read, chain: Chain) -> None:
     version, value = state.version_at(message.key, chain, message.stamp)
     blocker = chain.blocker(message.stamp, version, message.txn)
     if blocker is not None:
-        wait(state, state.undecided[blocker.txn], message)
+        wait(state, state.blocking(blocker.txn), message)
         return
     version = 0 if value is None else version
     state.answers.append(Value(message.request, message.stamp, version, value))
@@ -88,6 +88,13 @@ def scan(state: State, message: Scan) -> None:
             elif _blocks(state, key, chain, message):
                 wait(state, local, message)
                 return
+    for flight in state.flights():
+        for txn, stamp, key in zip(
+            flight.write_txns, flight.write_stamps, flight.keys, strict=True
+        ):
+            if stamp <= message.stamp and low <= key and (not high or key < high):
+                wait(state, state.blocking(txn), message)
+                return
     if message.stamp > state.closed:
         note_range(state, low, high, message.stamp, message.txn)
     rows = [
@@ -122,7 +129,7 @@ def admit(state: State, stamp: int, txn: bytes) -> Refusal | None:
         return state.refuse(Rule.FUTURE, stamp=state.future)
     if txn:
         local = state.transactions.get(txn)
-        if local is not None and local.state == ABORTED:
+        if isinstance(local, Local) and local.state == ABORTED:
             return state.refuse(Rule.ABORTED, other=txn)
     return None
 

@@ -30,6 +30,15 @@ class CommittedAlone(Struct, frozen=True, gc=False, array_like=True, tag=2):
     values: list[tuple[int, bytes | None]] | None
 
 
+class CommittedTogether(Struct, frozen=True, gc=False, array_like=True, tag=7):
+    """Many transactions with one participant each, all decided; one entry of each column a write."""
+
+    txns: list[bytes]
+    stamps: list[int]
+    keys: list[bytes]
+    values: list[bytes | None]
+
+
 class Decided(Struct, frozen=True, gc=False, array_like=True, tag=3):
     """The verdict at the anchor.  Own intents of the transaction are resolved by it as well."""
 
@@ -61,7 +70,7 @@ class Edge(Struct, frozen=True, gc=False, array_like=True, tag=6):
     stamp: int
 
 
-Record = Planted | CommittedAlone | Decided | Resolved | Horizon | Edge
+Record = Planted | CommittedAlone | CommittedTogether | Decided | Resolved | Horizon | Edge
 
 
 class Entry(Struct, frozen=True, gc=False, array_like=True):

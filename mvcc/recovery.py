@@ -10,6 +10,7 @@ from __future__ import annotations
 from mvcc.records import (
     Checkpoint,
     CommittedAlone,
+    CommittedTogether,
     Decided,
     Edge,
     Ended,
@@ -36,8 +37,10 @@ def checkpoint(state: State) -> Checkpoint:
     """
     pending: list[Pending] = []
     ended: list[Ended] = []
-    for local in state.transactions.values():
-        if local.decided:
+    for txn, local in state.transactions.items():
+        if isinstance(local, int):
+            ended.append(Ended(txn, local, True, b"", None, None))
+        elif local.decided:
             if local.state == FAILED or (local.state == ABORTED and local.lsn == 0):
                 # Remembered in memory only; the low-water mark of a restart stands in for them.
                 continue
@@ -120,7 +123,9 @@ def replay(state: State, entry: Entry) -> None:
 
 
 def _replay_record(state: State, record: Record) -> None:
-    if isinstance(record, CommittedAlone):
+    if isinstance(record, CommittedTogether):
+        _committed_together(state, record)
+    elif isinstance(record, CommittedAlone):
         _committed_alone(state, record)
     elif isinstance(record, Planted):
         _planted(state, record)
@@ -136,7 +141,7 @@ def _replay_record(state: State, record: Record) -> None:
 
 
 def _local(state: State, txn: bytes, stamp: int, anchor: bytes) -> Local:
-    local = state.transactions.get(txn)
+    local = state.known(txn)
     if local is None:
         local = Local(txn, stamp, ACTIVE, anchor, [])
         state.transactions[txn] = local
@@ -190,6 +195,19 @@ def _committed_alone(state: State, record: CommittedAlone) -> None:
     local.keys = []
 
 
+def _committed_together(state: State, record: CommittedTogether) -> None:
+    chains = state.chains
+    for txn, stamp, key, value in zip(
+        record.txns, record.stamps, record.keys, record.values, strict=True
+    ):
+        state.transactions[txn] = stamp
+        chain = chains.get(key)
+        if chain is not None and chain.commit(stamp, value, state.round):
+            state.with_old.append(chain)
+        # Nothing in memory needs to know the key: the version goes straight to the settled store.
+        state.unsettled.append((key, stamp, value))
+
+
 def _ended(state: State, record: Decided | Resolved, participants: list[bytes] | None) -> None:
     local = _local(state, record.txn, record.stamp, b"")
     local.state = COMMITTED if record.committed else ABORTED
@@ -211,6 +229,7 @@ def start(state: State, now: Interval) -> None:
     state.see(now)
     state.raise_low_water(ceiling(now.hi_ns + state.settings.ahead_ns_max), Rule.LOW_WATER)
     for local in state.transactions.values():
-        local.seen_ns = now.lo_ns
+        if isinstance(local, Local):
+            local.seen_ns = now.lo_ns
     state.settle()
     state.serving = True

@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from mvcc.messages import (
     Answer,
+    BatchAnswer,
     Committed,
     Failed,
     Message,
@@ -74,6 +75,26 @@ class PartitionSettings(Struct, frozen=True, kw_only=True):
     """Longest page of a scan."""
 
 
+class Flight(Struct, gc=False):
+    """Commits of one batch between their decision and its durability.
+
+    The first three columns have one entry a transaction, the others one a write.  ``spelled_out``:
+    transactions that somebody asked about or waits for meanwhile.
+    """
+
+    lsn: int
+    owner: int
+    requests: list[int]
+    txns: list[bytes]
+    stamps: list[int]
+    write_txns: list[bytes]
+    write_stamps: list[int]
+    keys: list[bytes]
+    values: list[bytes | None]
+    chains: list[Chain]
+    spelled_out: list[Local]
+
+
 class State:
     """Everything one partition holds in memory."""
 
@@ -107,7 +128,8 @@ class State:
         # Versions, read cache, transactions.
         self.chains: dict[bytes, Chain] = {}
         self.ranges = RangeMarks()
-        self.transactions: dict[bytes, Local] = {}
+        # A plain stamp stands for a transaction that a batch committed (:mod:`mvcc.batches`).
+        self.transactions: dict[bytes, Local | int] = {}
         self.undecided: dict[bytes, Local] = {}
         self.unconfirmed: dict[bytes, Local] = {}
         self.parked: list[tuple[int, Waiter]] = []  # one-shots the oracle had no stamp for
@@ -115,6 +137,7 @@ class State:
         # Committed and durable, not yet in the settled store.
         self.unsettled: list[tuple[bytes, int, bytes | None]] = []
         self.with_old: list[Chain] = []
+        self.round = 1
 
         # The feed, while somebody watches.
         self.watched = False
@@ -124,10 +147,10 @@ class State:
         self.lsn = 1
         self.durable_lsn = 0
         self.records: list[Record] = []
-        self.awaiting: deque[tuple[int, Local | Answer | Send]] = deque()
+        self.awaiting: deque[tuple[int, Local | Answer | Send | Flight]] = deque()
 
         # Results of this turn.
-        self.answers: list[Answer] = []
+        self.answers: list[Answer | BatchAnswer] = []
         self.sends: list[Send] = []
 
         # The present reading of the clock, as stamps.
@@ -187,7 +210,7 @@ class State:
         self.refusals[rule] += 1
         return Refusal(rule, key, other, stamp)
 
-    def when_durable(self, lsn: int, what: Local | Answer | Send) -> None:
+    def when_durable(self, lsn: int, what: Local | Answer | Send | Flight) -> None:
         """Finish ``what`` once log entry ``lsn`` is durable; entries become durable in order."""
         self.awaiting.append((lsn, what))
 
@@ -202,7 +225,7 @@ class State:
             assert intent is not None, key
             if committed:
                 value = intent.value
-                if chain.commit(intent.stamp, value):
+                if chain.commit(intent.stamp, value, self.round):
                     self.with_old.append(chain)
                 self.unsettled.append((key, intent.stamp, value))
                 if self.watched:
@@ -274,6 +297,7 @@ class State:
             chain.old = None
         self.with_old = []
         self.unsettled = []
+        self.round += 1
         return len(rows)
 
     # -- safe time ---------------------------------------------------------------------------------
@@ -286,7 +310,43 @@ class State:
         for local in self.undecided.values():
             if local.keys and local.stamp <= safe:
                 safe, pinned_by = local.stamp - 1, local.txn
+        for flight in self.flights():
+            oldest = min(flight.stamps)
+            if oldest <= safe:
+                safe, pinned_by = oldest - 1, flight.txns[flight.stamps.index(oldest)]
         return safe, pinned_by
+
+    # -- batches -----------------------------------------------------------------------------------
+
+    def flights(self) -> list[Flight]:
+        """Batches of commits whose log entry is not durable yet."""
+        return [what for _, what in self.awaiting if isinstance(what, Flight)]
+
+    def known(self, txn: bytes) -> Local | None:
+        """What is known of a transaction, in full: one that a batch committed is spelled out."""
+        local = self.transactions.get(txn)
+        if not isinstance(local, int):
+            return local
+        for flight in self.flights():
+            if txn in flight.txns:
+                spelled = Local(txn, local, COMMITTING, b"", [], lsn=flight.lsn)
+                flight.spelled_out.append(spelled)
+                break
+        else:
+            spelled = Local(txn, local, COMMITTED, b"", [])
+        self.transactions[txn] = spelled
+        return spelled
+
+    def finish_spelled_out(self, local: Local) -> None:
+        """A transaction of a batch that was spelled out meanwhile has become durable."""
+        local.state = COMMITTED
+        self.tell(local)
+
+    def blocking(self, txn: bytes) -> Local:
+        """The undecided transaction that owns an intent."""
+        local = self.known(txn)
+        assert local is not None and not local.decided, txn
+        return local
 
     def raise_low_water(self, stamp: int, rule: Rule) -> None:
         """Refuse writes below ``stamp`` from now on."""

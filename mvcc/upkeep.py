@@ -103,6 +103,11 @@ class Sweep:
         edge = 0
         for txn in slice_:
             local = state.transactions.get(txn)
+            if isinstance(local, int):
+                if local < horizon:
+                    edge = max(edge, local)
+                    del state.transactions[txn]
+                continue
             if local is None:
                 continue
             if local.state != ACTIVE and not local.decided:

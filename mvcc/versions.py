@@ -24,33 +24,36 @@ class Chain(Struct, gc=False):
     """Versions and read mark of one key.
 
     ``stamp``/``value``: newest committed version; stamp 0 where the key has never been written.
+    ``read``/``reader``: the largest stamp that has read this key, and who (to explain refusals).
+    ``round``: the settling round in which the newest version came; while it is the present one, the
+    version is not in the settled store yet.
     ``old``: (stamp, value) of older committed versions that are not settled yet, ascending.
     ``intents``: undecided versions, ascending by stamp; several transactions may have one each.
-    ``read``/``reader``: the largest stamp that has read this key, and who (kept only to explain
-    refusals).
     """
 
     stamp: int
     value: bytes | None
     read: int = 0
     reader: bytes = b""
+    round: int = 0
     old: list[tuple[int, bytes | None]] | None = None
-    intents: list[Intent] | None = None
+    intents: tuple[Intent, ...] | None = None
 
-    def commit(self, stamp: int, value: bytes | None) -> bool:
-        """Insert a committed version; returns whether ``old`` has something to clear once it is
-        settled.
+    def commit(self, stamp: int, value: bytes | None, round_: int) -> bool:
+        """Insert a committed version in settling round ``round_``; returns whether a version went
+        to ``old``, which must be cleared once that round is settled.
         """
         newest = self.stamp
         if stamp > newest:
-            if newest:
+            kept = newest != 0 and self.round == round_
+            if kept:
                 if self.old is None:
-                    self.old = [(newest, self.value)]
-                else:
-                    self.old.append((newest, self.value))
+                    self.old = []
+                self.old.append((newest, self.value))
             self.stamp = stamp
             self.value = value
-            return newest != 0
+            self.round = round_
+            return kept
         if stamp == newest:
             return False
         if self.old is None:
@@ -73,14 +76,15 @@ class Chain(Struct, gc=False):
 
     def plant(self, intent: Intent) -> None:
         """Add an intent in stamp order; a transaction has at most one on a key."""
-        if self.intents is None:
-            self.intents = [intent]
+        intents = self.intents
+        if intents is None:
+            self.intents = (intent,)
             return
         assert self.intent_of(intent.txn) is None
-        index = len(self.intents)
-        while index and self.intents[index - 1].stamp > intent.stamp:
+        index = len(intents)
+        while index and intents[index - 1].stamp > intent.stamp:
             index -= 1
-        self.intents.insert(index, intent)
+        self.intents = (*intents[:index], intent, *intents[index:])
 
     def lift(self, txn: bytes) -> Intent | None:
         """Remove and return the intent of one transaction."""
@@ -89,10 +93,7 @@ class Chain(Struct, gc=False):
             return None
         for index, intent in enumerate(intents):
             if intent.txn == txn:
-                if len(intents) == 1:
-                    self.intents = None
-                else:
-                    del intents[index]
+                self.intents = (*intents[:index], *intents[index + 1 :]) or None
                 return intent
         return None
 

@@ -21,7 +21,7 @@ from truetime.timestamp import time_ns
 def write(state: State, message: Write) -> None:
     """Plant intents, all of the message or none; answered when they are durable."""
     refusal = _admit(state, message.stamp)
-    local = state.transactions.get(message.txn)
+    local = state.known(message.txn)
     if refusal is None and local is not None and local.state not in (ACTIVE, PLACEHOLDER):
         _write_after_the_end(state, message, local)
         return
@@ -109,7 +109,7 @@ def _conditions_hold(state: State, message: Write) -> bool:
             version, value = state.version_at(condition.key, chain, stamp)
             blocker = chain.blocker(stamp, version, message.txn)
             if blocker is not None:
-                wait(state, state.undecided[blocker.txn], message)
+                wait(state, state.blocking(blocker.txn), message)
                 return False
         try:
             met = holds(condition, version, value, stamp, time_ns(stamp))
@@ -157,7 +157,7 @@ def commit_alone(state: State, message: CommitAlone) -> None:
     """Check the last writes, then decide, in one log entry; answered when that is durable."""
     txn = message.txn
     stamp = message.stamp
-    local = state.transactions.get(txn)
+    local = state.known(txn)
     if local is not None and local.state not in (ACTIVE, PLACEHOLDER):
         _commit_again(state, message, local)
         return
@@ -240,7 +240,7 @@ def decide_alone(
     for key, value in writes:
         chain: Chain = chains[key]
         if chain.intents is None:
-            chain.intents = [Intent(stamp, value, txn, 0, lsn)]
+            chain.intents = (Intent(stamp, value, txn, 0, lsn),)
         else:
             own = chain.intent_of(txn)
             if own is not None:

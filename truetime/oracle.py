@@ -251,6 +251,15 @@ class Oracle:
         self._last = stamp
         return stamp
 
+    def next_stamps(self, count: int) -> range:
+        """The next stamps of the present turn, ``count`` of them or as many as there are."""
+        first = self._last + _TICK
+        fitting = min(count, (self._turn_limit - first) // _TICK + 1)
+        if fitting <= 0:
+            return range(0)
+        self._last = first + (fitting - 1) * _TICK
+        return range(first, self._last + 1, _TICK)
+
     # ── batches ──────────────────────────────────────────────────────────────────────────
 
     def grant(self, count: int, now: Interval) -> Batch | Refusal:

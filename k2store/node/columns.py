@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from k2store.v1 import session_pb2 as wire
-from mvcc.messages import Committed, Rows, Value
+from mvcc.messages import Commits, Committed, Rows, Value, Values
 
 Failure = wire.Failure
 
@@ -48,6 +48,24 @@ class Columns:
         self.value_at.append(answer.stamp)
         self.value_version.append(answer.version)
         self.value_bytes.append(answer.value or b"")
+
+    def add_values(self, answer: Values) -> None:
+        """Values read together."""
+        self.count += len(answer.requests)
+        self.value_request += answer.requests
+        self.value_at += answer.stamps
+        self.value_version += answer.versions
+        self.value_bytes += answer.values
+
+    def add_commits(self, answer: Commits) -> None:
+        """Commits whose stamps have all passed."""
+        count = len(answer.requests)
+        self.count += count
+        self.committed_request += answer.requests
+        self.committed_at += answer.stamps
+        self.committed_waited_ns += [0] * count
+        if self.committed_values is not None:
+            self.committed_values += [None] * count
 
     def add_committed(self, request: int, answer: Committed, waited_ns: int) -> None:
         """A commit whose stamp has passed."""

@@ -36,12 +36,15 @@ from k2store.v1 import session_pb2 as wire
 from mvcc.coordinator import Coordinator, Route
 from mvcc.messages import (
     Answer,
+    BatchAnswer,
+    Commits,
     Committed,
     Failed,
     Outcome,
     Refused,
     Rows,
     Value,
+    Values,
     Written,
 )
 from mvcc.partition import Partition
@@ -101,7 +104,12 @@ class Engine:
         self.now = clock.now()
 
         recovered = recovery.recover(
-            store, settings.split_keys, settings.oracle_id, settings.oracle, settings.partition, SPACE
+            store,
+            settings.split_keys,
+            settings.oracle_id,
+            settings.oracle,
+            settings.partition,
+            SPACE,
         )
         self.oracle: Oracle = recovered.oracle
         self.partitions: list[Partition] = recovered.partitions
@@ -261,7 +269,7 @@ class Engine:
         if self.by_client.get(session.client) is session:
             del self.by_client[session.client]
         self.feed.leave(session)
-        self.coordinator.leave(session.number)
+        self.coordinator.leave(session.number, session.client)
 
     # -- what sessions ask of the engine -------------------------------------------------------------------------
 
@@ -292,13 +300,13 @@ class Engine:
         """When the scan ``token`` exhausts its partition, it goes on at ``resume``."""
         self._scans[token] = resume
 
-    def history(self, key: bytes, at: int, count: int) -> tuple[Sequence[tuple[int, bytes | None]], bool]:
+    def history(
+        self, key: bytes, at: int, count: int
+    ) -> tuple[Sequence[tuple[int, bytes | None]], bool]:
         """Committed versions of a key at or below ``at`` (0: all), newest first, and whether there are more."""
         state = self.partitions[self.route.of(key)].state
         state.settle()
-        found = state.settled.versions(
-            SPACE, key, at_most=at or (1 << 64) - 1, count_max=count + 1
-        )
+        found = state.settled.versions(SPACE, key, at_most=at or (1 << 64) - 1, count_max=count + 1)
         return found[:count], len(found) > count
 
     # -- turns ---------------------------------------------------------------------------------------------------
@@ -410,12 +418,21 @@ class Engine:
 
     # -- answers -------------------------------------------------------------------------------------------------
 
-    def _dispatch(self, answers: Sequence[Answer]) -> None:
+    def _dispatch(self, answers: Sequence[Answer | BatchAnswer]) -> None:
         """Give each answer to whom it belongs; hold those that rule T3 keeps back."""
         sessions = self.sessions
         touched = self._touched
         lo = floor(self.now.lo_ns)
         for answer in answers:
+            if isinstance(answer, Values):
+                session = sessions.get(answer.owner)
+                if session is not None:
+                    session.out.add_values(answer)
+                    touched[session.number] = session
+                continue
+            if isinstance(answer, Commits):
+                self._committed_together(answer, lo)
+                continue
             token = answer.request
             if token < 0:
                 self.coordinator.receive(answer)
@@ -442,6 +459,18 @@ class Engine:
                     self._tell(answer, 0)
             else:
                 self._tell(answer, 0)
+
+    def _committed_together(self, answer: Commits, lo: int) -> None:
+        session = self.sessions.get(answer.owner)
+        if session is None:
+            return
+        if max(answer.stamps) < lo:
+            session.out.add_commits(answer)
+            self._touched[session.number] = session
+            return
+        for request, stamp in zip(answer.requests, answer.stamps, strict=True):
+            one = Committed(session.base | request, stamp, None)
+            self.held.hold(stamp, one, self.now.lo_ns)
 
     def _release(self) -> None:
         held = self.held

@@ -7,8 +7,7 @@ by putting the session's number above the client's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import repeat
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from google.protobuf.message import DecodeError
@@ -27,13 +26,23 @@ from k2store.rpc.transport import Connection
 from k2store.v1 import session_pb2 as wire
 from mvcc.conditions import Compare, Condition, Kind, Operand, Scalar
 from mvcc.coordinator import Coordinator, Mutation, Open
-from mvcc.messages import Forget, OneShot, Read, Scan, Status
+from mvcc.messages import (
+    OWNER_BITS,
+    CommitsAlone,
+    Forgets,
+    OneShot,
+    OneShots,
+    Read,
+    Reads,
+    Scan,
+    Status,
+)
 from truetime import Interval
 
 if TYPE_CHECKING:
     from k2store.node.engine import Engine
 
-REQUEST_BITS = 44
+REQUEST_BITS = OWNER_BITS
 REQUEST_MASK = (1 << REQUEST_BITS) - 1
 PROTOCOL = 1
 
@@ -150,93 +159,127 @@ class Session:
         self.seen = max(self.seen, stamp)
 
     def _finished(self, txns: Sequence[bytes]) -> None:
-        coordinator = self.engine.coordinator
-        partitions = self.engine.partitions
-        now = self.engine.now
-        for txn in txns:
-            if txn in coordinator.open:
-                coordinator.forget(txn)
-            forget = Forget(txn)
-            for partition in partitions:
-                partition.receive(forget, now)
+        engine = self.engine
+        open_ = engine.coordinator.open
+        if open_:
+            for txn in txns:
+                if txn in open_:
+                    engine.coordinator.forget(txn)
+        forgets = Forgets(list(txns))
+        for partition in engine.partitions:
+            partition.receive(forgets, engine.now)
 
     # -- stamps --------------------------------------------------------------------------------------------------
 
     def _open(self, txn: bytes, at: int, now: Interval) -> Open | K2Error:
         """The transaction, begun here and now if this is its first message (``at`` 0)."""
         coordinator = self.engine.coordinator
-        transaction = coordinator.open.get(txn)
-        if transaction is not None:
-            return transaction
+        if txn not in coordinator.open:
+            stamp = self._begin(txn, at, now)
+            if isinstance(stamp, K2Error):
+                return stamp
+        transaction = coordinator.opened(txn, self.number)
+        assert transaction is not None
+        return transaction
+
+    def _begin(self, txn: bytes, at: int, now: Interval) -> int | K2Error:
+        """Note a transaction that is not open here and give its stamp."""
+        engine = self.engine
         if len(txn) != 16:
             return txn_refused(txn)
-        if self.engine.draining:
+        if engine.draining:
             return Unavailable("the node is draining; connect to another", retry_after_s=0.1)
-        limit = self.engine.limits.open_transactions_max
-        if len(coordinator.open) >= limit:
+        open_ = engine.coordinator.open
+        limit = engine.limits.open_transactions_max
+        if len(open_) >= limit:
             return Overloaded(
                 f"{limit} transactions are open on this node",
                 limit="limits.open_transactions",
                 retry_after_s=0.05,
             )
         if at:
-            if at > self.engine.furthest(now):
+            if at > engine.furthest(now):
                 return Rejected("the stamp lies further ahead than any clock gives", field="at")
-            if at < self.engine.oldest_allowed(now):
-                return Expired("the transaction has outlived its time; run it again", what="transaction")
+            if at < engine.oldest_allowed(now):
+                return Expired(
+                    "the transaction has outlived its time; run it again", what="transaction"
+                )
             stamp = at
         else:
-            stamp = self.engine.stamp(self.seen, now)
+            stamp = engine.stamp(self.seen, now)
             if not stamp:
-                return self.engine.uncertain()
-            stamp = Coordinator.place(txn, stamp)
-        return coordinator.begin(txn, stamp, self.number, now)
+                return engine.uncertain()
+            if txn[15] > 1:
+                stamp = Coordinator.place(txn, stamp)
+        open_[txn] = stamp
+        return stamp
 
     def _timeout(self, timeout_ms: int) -> int:
         if not timeout_ms:
             return self._timeout_ns
         return min(timeout_ms * 1_000_000, self.engine.limits.timeout_ns_max)
 
-    def _deadlines(self, timeouts: Sequence[int], count: int, now: Interval) -> Iterator[int]:
+    def _deadlines(self, timeouts: Sequence[int], count: int, now: Interval) -> list[int]:
         if not timeouts:
-            return repeat(now.lo_ns + self._timeout_ns, count)
+            return [now.lo_ns + self._timeout_ns] * count
         if len(timeouts) != count:
             raise Malformed("`timeout_ms` has another length than its group")
-        return iter([now.lo_ns + self._timeout(timeout) for timeout in timeouts])
+        return [now.lo_ns + self._timeout(timeout) for timeout in timeouts]
 
     # -- point reads ---------------------------------------------------------------------------------------------
 
     def _reads(self, reads: wire.ReadColumns, now: Interval) -> None:
         engine = self.engine
-        count = len(reads.request)
-        if not count == len(reads.txn) == len(reads.at) == len(reads.key):
+        requests, txns, keys = list(reads.request), list(reads.txn), list(reads.key)
+        count = len(requests)
+        if not count == len(txns) == len(reads.at) == len(keys):
             raise Malformed("the columns of `reads` differ in length")
         deadlines = self._deadlines(reads.timeout_ms, count, now)
         key_bytes_max = engine.limits.key_bytes_max
-        base = self.base
+        stamps: list[int] = []
+        refused: list[int] = []
         open_ = engine.coordinator.open
-        partitions = engine.partitions
-        only = partitions[0] if len(partitions) == 1 else None
-        of = engine.route.of
-        for request, txn, at, key, deadline in zip(
-            reads.request, reads.txn, reads.at, reads.key, deadlines, strict=True
-        ):
-            if len(key) > key_bytes_max:
-                self.fail(request, key_refused(key, key_bytes_max))
-                continue
+        for index, (txn, at) in enumerate(zip(txns, reads.at, strict=True)):
+            stamp: int | K2Error
             if txn:
-                transaction = open_.get(txn) or self._open(txn, at, now)
-                if isinstance(transaction, K2Error):
-                    self.fail(request, transaction)
-                    continue
-                stamp = transaction.stamp
+                known = open_.get(txn)
+                if known is None:
+                    stamp = self._begin(txn, at, now)
+                elif isinstance(known, int):
+                    stamp = known
+                else:
+                    stamp = known.stamp
             else:
-                stamp = at or engine.stamp(self.seen, now)
-                if not stamp:
-                    self.fail(request, engine.uncertain())
-                    continue
-            partition = only if only is not None else partitions[of(key)]
-            partition.receive(Read(base | request, key, stamp, txn, deadline), now)
+                stamp = at or engine.stamp(self.seen, now) or engine.uncertain()
+            if isinstance(stamp, K2Error):
+                self.fail(requests[index], stamp)
+                refused.append(index)
+                stamp = 0
+            stamps.append(stamp)
+        if max(map(len, keys)) > key_bytes_max:
+            for index, key in enumerate(keys):
+                if len(key) > key_bytes_max and stamps[index]:
+                    self.fail(requests[index], key_refused(key, key_bytes_max))
+                    refused.append(index)
+        if refused:
+            left_out = set(refused)
+            plain = [index for index in range(count) if index not in left_out]
+            requests = [requests[index] for index in plain]
+            txns = [txns[index] for index in plain]
+            stamps = [stamps[index] for index in plain]
+            keys = [keys[index] for index in plain]
+            deadlines = [deadlines[index] for index in plain]
+        if len(engine.partitions) == 1:
+            message = Reads(self.number, requests, txns, stamps, keys, deadlines)
+            engine.partitions[0].receive(message, now)
+            return
+        base = self.base
+        of = engine.route.of
+        for request, txn, stamp, key, deadline in zip(
+            requests, txns, stamps, keys, deadlines, strict=True
+        ):
+            message_ = Read(base | request, key, stamp, txn, deadline)
+            engine.partitions[of(key)].receive(message_, now)
 
     # -- commits -------------------------------------------------------------------------------------------------
 
@@ -245,47 +288,78 @@ class Session:
         count = len(commits.request)
         if not count == len(commits.txn) == len(commits.at) == len(commits.write_count):
             raise Malformed("the columns of `commits` differ in length")
-        writes = self._mutations(commits.key, commits.value, commits.deleted, commits.write_count)
+        keys, values = self._columns(commits.key, commits.value, commits.deleted)
+        counts = list(commits.write_count)
+        if sum(counts) != len(keys):
+            raise Malformed("the columns of writes differ in length")
+        fits = self._all_fit(keys, values)
         deadlines = self._deadlines(commits.timeout_ms, count, now)
         open_ = engine.coordinator.open
+        alone = CommitsAlone(self.number, [], [], [], [], [], [])
+        single = len(engine.partitions) == 1
         start = 0
-        for request, txn, at, written, deadline in zip(
-            commits.request, commits.txn, commits.at, commits.write_count, deadlines, strict=True
+        for index, (request, txn, at, written) in enumerate(
+            zip(commits.request, commits.txn, commits.at, counts, strict=True)
         ):
-            mine = writes[start : start + written]
-            start += written
-            error = self._too_much(mine)
+            end = start + written
+            known = open_.get(txn)
+            if known is None:
+                begun = self._begin(txn, at, now)
+                if isinstance(begun, K2Error):
+                    self.fail(request, begun)
+                    start = end
+                    continue
+                known = begun
+            if single and fits and written and isinstance(known, int):
+                del open_[txn]
+                alone.requests.append(request)
+                alone.txns.append(txn)
+                alone.stamps.append(known)
+                alone.counts.append(written)
+                alone.keys.extend(keys[start:end])
+                alone.values.extend(values[start:end])
+                start = end
+                continue
+            mine = list(zip(keys[start:end], values[start:end], strict=True))
+            start = end
+            error = None if fits else self._too_much(mine)
             if error is not None:
                 self._abandon(txn)
                 self.fail(request, error)
                 continue
-            transaction = open_.get(txn) or self._open(txn, at, now)
-            if isinstance(transaction, K2Error):
-                self.fail(request, transaction)
-                continue
-            engine.coordinator.commit(transaction, self.base | request, mine, deadline)
+            transaction = engine.coordinator.opened(txn, self.number)
+            assert transaction is not None
+            engine.coordinator.commit(transaction, self.base | request, mine, deadlines[index])
+        if alone.requests:
+            engine.partitions[0].receive(alone, now)
 
-    def _abandon(self, txn: bytes) -> None:
-        transaction = self.engine.coordinator.open.get(txn)
-        if transaction is not None:
-            self.engine.coordinator.rollback(transaction)
+    def _all_fit(self, keys: list[bytes], values: list[bytes | None]) -> bool:
+        """Whether all writes of a group are certainly within the limits, without looking at each."""
+        if not keys:
+            return True
+        limits = self.engine.limits
+        return (
+            len(keys) <= limits.operations_max
+            and max(map(len, keys)) <= limits.key_bytes_max
+            and sum(map(len, filter(None, values))) <= limits.value_bytes_max
+        )
 
     @staticmethod
-    def _mutations(
-        keys: Sequence[bytes],
-        values: Sequence[bytes],
-        deleted: Sequence[bool],
-        counts: Sequence[int],
-    ) -> list[Mutation]:
-        count = len(keys)
-        if count != len(values) or count != sum(counts) or (deleted and count != len(deleted)):
+    def _columns(
+        keys: Sequence[bytes], values: Sequence[bytes], deleted: Sequence[bool]
+    ) -> tuple[list[bytes], list[bytes | None]]:
+        if len(keys) != len(values) or (deleted and len(keys) != len(deleted)):
             raise Malformed("the columns of writes differ in length")
         if not deleted:
-            return list(zip(keys, values, strict=True))
-        return [
-            (key, None if gone else value)
-            for key, value, gone in zip(keys, values, deleted, strict=True)
+            return list(keys), list(values)
+        return list(keys), [
+            None if gone else value for value, gone in zip(values, deleted, strict=True)
         ]
+
+    def _abandon(self, txn: bytes) -> None:
+        transaction = self.engine.coordinator.opened(txn, self.number)
+        if transaction is not None:
+            self.engine.coordinator.rollback(transaction)
 
     def _too_much(self, writes: Sequence[Mutation]) -> K2Error | None:
         limits = self.engine.limits
@@ -305,7 +379,7 @@ class Session:
         return None
 
     def _write(self, call: wire.WriteCall, now: Interval) -> None:
-        writes = self._mutations(call.key, call.value, call.deleted, (len(call.key),))
+        writes = list(zip(*self._columns(call.key, call.value, call.deleted), strict=True))
         error = self._too_much(writes)
         if error is None and not writes:
             error = Rejected("a write without keys", field="key")
@@ -317,7 +391,7 @@ class Session:
         self.engine.coordinator.write(transaction, self.base | call.request, writes, deadline)
 
     def _rollback(self, call: wire.RollbackCall) -> None:
-        transaction = self.engine.coordinator.open.get(call.txn)
+        transaction = self.engine.coordinator.opened(call.txn, self.number)
         request = self.base | call.request if call.request else 0
         if request:
             self.outstanding += 1
@@ -338,14 +412,17 @@ class Session:
         condition_counts = _counts(calls.condition_count, count)
         read_counts = _counts(calls.read_count, count)
         write_counts = _counts(calls.write_count, count)
+        keys, values = self._columns(calls.write_key, calls.write_value, calls.write_deleted)
+        deadlines = self._deadlines(calls.timeout_ms, count, now)
+        if sum(write_counts) != len(keys):
+            raise Malformed("the counts of `one_shots` do not add up")
+        if self._one_shots_together(calls, condition_counts, write_counts, keys, values, deadlines):
+            return
         conditions = _conditions(calls)
         if sum(condition_counts) != len(conditions) or sum(read_counts) != len(calls.read_key):
             raise Malformed("the counts of `one_shots` do not add up")
-        writes = self._mutations(
-            calls.write_key, calls.write_value, calls.write_deleted, write_counts
-        )
+        writes = list(zip(keys, values, strict=True))
         reads = list(calls.read_key)
-        deadlines = self._deadlines(calls.timeout_ms, count, now)
         c = r = w = 0
         for request, txn, nc, nr, nw, deadline in zip(
             calls.request,
@@ -367,6 +444,65 @@ class Session:
             )
             c, r, w = c + nc, r + nr, w + nw
             self._one_shot(request, message, now)
+
+    def _one_shots_together(
+        self,
+        calls: wire.OneShotColumns,
+        condition_counts: Sequence[int],
+        write_counts: Sequence[int],
+        keys: list[bytes],
+        values: list[bytes | None],
+        deadlines: list[int],
+    ) -> bool:
+        """Hand the group over as columns where nothing in it needs a look at single operations."""
+        engine = self.engine
+        if (
+            len(engine.partitions) > 1
+            or engine.draining
+            or calls.predicates
+            or calls.read_key
+            or not self._all_fit(keys, values)
+        ):
+            return False
+        txns = list(calls.txn)
+        kinds, condition_keys = [int(kind) for kind in calls.condition_kind], list(calls.condition_key)
+        count = len(kinds)
+        versions = list(calls.condition_version) or [0] * count
+        wanted = list(calls.condition_value) or [b""] * count
+        if (
+            not count
+            == sum(condition_counts)
+            == len(condition_keys)
+            == len(versions)
+            == len(wanted)
+        ):
+            raise Malformed("the condition columns of `one_shots` differ in length")
+        limits = self.engine.limits
+        if set(map(len, txns)) != {16} or count > limits.operations_max:
+            return False
+        if count and (
+            min(kinds) < Kind.ABSENT
+            or max(kinds) >= Kind.FIELD
+            or max(map(len, condition_keys)) > limits.key_bytes_max
+        ):
+            return False
+        message = OneShots(
+            self.number,
+            self.seen,
+            list(calls.request),
+            txns,
+            deadlines,
+            list(condition_counts),
+            kinds,
+            condition_keys,
+            versions,
+            wanted,
+            list(write_counts),
+            keys,
+            values,
+        )
+        engine.partitions[0].receive(message, engine.now)
+        return True
 
     def _one_shot(self, request: int, message: OneShot, now: Interval) -> None:
         engine = self.engine
@@ -462,8 +598,8 @@ class Session:
             self.fail(call.request, txn_refused(call.txn))
             return
         engine = self.engine
-        transaction = engine.coordinator.open.get(call.txn)
-        if transaction is not None and call.decide:
+        transaction = engine.coordinator.opened(call.txn, self.number) if call.decide else None
+        if transaction is not None:
             # The client has lost track of it: nothing more will come.
             engine.coordinator.rollback(transaction)
         status = Status(

@@ -1,0 +1,329 @@
+"""Many operations of one session in one message: the same rules, applied to columns.
+
+What a loaded node does is nearly always the plain case: a read of a key without intents, a commit with one participant
+whose keys nobody has read later, a one-shot whose conditions hold.  The functions here do the plain case inline, a column
+at a time, without a message and an answer object for each operation; whatever is not plain goes, one by one, to the
+functions that know all the rules.  They change nothing about *what* is done: a test runs the same load both ways and
+compares (tests/model/test_mvcc_batches.py).
+
+A committed transaction is remembered by its bare stamp until somebody asks more of it (:meth:`mvcc.state.State.known`).
+"""
+
+from __future__ import annotations
+
+from mvcc.anchor import forget
+from mvcc.conditions import Condition, Kind
+from mvcc.messages import (
+    OWNER_BITS,
+    CommitAlone,
+    Commits,
+    CommitsAlone,
+    Forget,
+    Forgets,
+    OneShot,
+    OneShots,
+    Read,
+    Reads,
+    Values,
+)
+from mvcc.one_shot import one_shot
+from mvcc.reads import read
+from mvcc.records import CommittedTogether
+from mvcc.state import Flight, State
+from mvcc.versions import Chain, Intent
+from mvcc.writes import commit_alone
+
+_ABSENT, _PRESENT, _VERSION, _VALUE = Kind.ABSENT, Kind.PRESENT, Kind.VERSION, Kind.VALUE
+
+
+def reads(state: State, message: Reads) -> None:
+    """Answer the plain reads together, the others one by one."""
+    chains = state.chains
+    transactions = state.transactions
+    closed = state.closed
+    lowest = state.horizon if state.serving else state.future + 1
+    future = state.future
+    versions: list[int] = []
+    values: list[bytes] = []
+    slow: list[int] = []
+    index = -1
+    for txn, stamp, key in zip(message.txns, message.stamps, message.keys, strict=True):
+        index += 1
+        chain = chains.get(key)
+        if chain is None:
+            chain = state.load(key)
+        version = chain.stamp
+        if (
+            chain.intents is None
+            and version <= stamp
+            and lowest <= stamp <= future
+            and txn not in transactions
+        ):
+            if stamp > closed and stamp > chain.read:
+                chain.read = stamp
+                chain.reader = txn
+            value = chain.value
+            if value is None:
+                versions.append(0)
+                values.append(b"")
+            else:
+                versions.append(version)
+                values.append(value)
+        else:
+            slow.append(index)
+    requests, stamps = message.requests, message.stamps
+    if slow:
+        base = message.owner << OWNER_BITS
+        for index in slow:
+            read(
+                state,
+                Read(
+                    base | requests[index],
+                    message.keys[index],
+                    stamps[index],
+                    message.txns[index],
+                    message.deadlines_ns[index],
+                ),
+            )
+        left_out = set(slow)
+        plain = [index for index in range(len(requests)) if index not in left_out]
+        requests = [requests[index] for index in plain]
+        stamps = [stamps[index] for index in plain]
+    if requests:
+        state.answers.append(Values(message.owner, requests, stamps, versions, values))
+
+
+def commits_alone(state: State, message: CommitsAlone) -> None:
+    """Decide the plain commits in one record, the others one by one."""
+    flight = _new_flight(state, message.owner)
+    chains = state.chains
+    transactions = state.transactions
+    lowest = max(state.closed + 1, state.low_water)
+    highest = state.future
+    plain = state.serving and not state.ranges
+    keys, values = message.keys, message.values
+    position = 0
+    for request, txn, stamp, count in zip(
+        message.requests, message.txns, message.stamps, message.counts, strict=True
+    ):
+        end = position + count
+        if plain and lowest <= stamp <= highest and txn not in transactions and count:
+            found: list[Chain] = []
+            for key in keys[position:end]:
+                chain = chains.get(key)
+                if chain is None:
+                    chain = state.load(key)
+                if chain.intents is not None or chain.read > stamp or chain.stamp == stamp:
+                    break
+                found.append(chain)
+            else:
+                if count == 1 or len(set(keys[position:end])) == count:
+                    _take_off(
+                        state, flight, request, txn, stamp, keys, values, position, end, found
+                    )
+                    position = end
+                    continue
+        writes = list(zip(keys[position:end], values[position:end], strict=True))
+        token = message.owner << OWNER_BITS | request
+        commit_alone(state, CommitAlone(token, txn, stamp, writes, []))
+        position = end
+    _launch(state, flight)
+
+
+def one_shots(state: State, message: OneShots) -> None:
+    """Run the plain one-shots together, the others one by one."""
+    flight = _new_flight(state, message.owner)
+    transactions = state.transactions
+    lowest = max(state.closed + 1, state.low_water, message.floor + 1)
+    hi_ns = state.now.hi_ns
+    plain = state.serving and not state.ranges
+    stamps = iter(state.oracle.next_stamps(len(message.requests)) if plain else ())
+    keys, values = message.keys, message.values
+    condition = position = 0
+    for request, txn, deadline_ns, conditions, writes in zip(
+        message.requests,
+        message.txns,
+        message.deadlines_ns,
+        message.condition_counts,
+        message.write_counts,
+        strict=True,
+    ):
+        condition_end, end = condition + conditions, position + writes
+        stamp = next(stamps, 0)
+        if stamp >= lowest and hi_ns <= deadline_ns and writes and txn not in transactions:
+            found = _ready_to_write(
+                state, message, stamp, txn, condition, condition_end, position, end
+            )
+            if found is not None:
+                _take_off(state, flight, request, txn, stamp, keys, values, position, end, found)
+                condition, position = condition_end, end
+                continue
+        one_shot(
+            state,
+            OneShot(
+                message.owner << OWNER_BITS | request,
+                txn,
+                message.floor,
+                deadline_ns,
+                [
+                    Condition(
+                        message.kinds[index],
+                        message.condition_keys[index],
+                        message.condition_versions[index],
+                        message.condition_values[index],
+                    )
+                    for index in range(condition, condition_end)
+                ],
+                [],
+                list(zip(keys[position:end], values[position:end], strict=True)),
+            ),
+        )
+        condition, position = condition_end, end
+    _launch(state, flight)
+
+
+def _ready_to_write(
+    state: State,
+    message: OneShots,
+    stamp: int,
+    txn: bytes,
+    condition: int,
+    condition_end: int,
+    position: int,
+    end: int,
+) -> list[Chain] | None:
+    """The chains to write when every condition holds and nothing is in the way; else None."""
+    chains = state.chains
+    condition_keys = message.condition_keys
+    read: list[Chain] = []
+    for index in range(condition, condition_end):
+        key = condition_keys[index]
+        chain = chains.get(key)
+        if chain is None:
+            chain = state.load(key)
+        if chain.intents is not None or chain.stamp > stamp:
+            return None
+        kind = message.kinds[index]
+        value = chain.value
+        if kind == _VALUE:
+            holds = value is not None and value == message.condition_values[index]
+        elif kind == _VERSION:
+            holds = value is not None and chain.stamp == message.condition_versions[index]
+        else:
+            holds = (value is None) == (kind == _ABSENT)
+        if not holds:
+            return None
+        read.append(chain)
+    keys = message.keys
+    if len(read) == 1 and end - position == 1 and condition_keys[condition] == keys[position]:
+        chain = read[0]
+        if chain.read > stamp:
+            return None
+        chain.read = stamp
+        chain.reader = txn
+        return read
+    found: list[Chain] = []
+    for key in keys[position:end]:
+        chain = chains.get(key)
+        if chain is None:
+            chain = state.load(key)
+        if chain.intents is not None or chain.read > stamp:
+            return None
+        found.append(chain)
+    if end - position > 1 and len(set(keys[position:end])) != end - position:
+        return None
+    for chain in read:
+        if stamp > chain.read:
+            chain.read = stamp
+            chain.reader = txn
+    return found
+
+
+def forgets(state: State, message: Forgets) -> None:
+    """Forget the outcomes of batches at once, others by the rules."""
+    transactions = state.transactions
+    for txn in message.txns:
+        known = transactions.get(txn)
+        if known is None:
+            continue
+        if known.__class__ is int and not state.awaiting:
+            del transactions[txn]
+        else:
+            forget(state, Forget(txn))
+
+
+def _new_flight(state: State, owner: int) -> Flight:
+    return Flight(state.lsn, owner, [], [], [], [], [], [], [], [], [])
+
+
+def _take_off(
+    state: State,
+    flight: Flight,
+    request: int,
+    txn: bytes,
+    stamp: int,
+    keys: list[bytes],
+    values: list[bytes | None],
+    position: int,
+    end: int,
+    chains: list[Chain],
+) -> None:
+    """Plant a plain transaction's intents and note it in the flight."""
+    state.transactions[txn] = stamp
+    flight.requests.append(request)
+    flight.txns.append(txn)
+    flight.stamps.append(stamp)
+    lsn = flight.lsn
+    for chain in chains:
+        value = values[position]
+        chain.intents = (Intent(stamp, value, txn, 0, lsn),)
+        flight.write_txns.append(txn)
+        flight.write_stamps.append(stamp)
+        flight.keys.append(keys[position])
+        flight.values.append(value)
+        flight.chains.append(chain)
+        position += 1
+
+
+def _launch(state: State, flight: Flight) -> None:
+    """Put the flight into the present log entry."""
+    if flight.txns:
+        state.records.append(
+            CommittedTogether(flight.write_txns, flight.write_stamps, flight.keys, flight.values)
+        )
+        state.when_durable(flight.lsn, flight)
+
+
+def land(state: State, flight: Flight) -> None:
+    """The flight's log entry is durable: turn its intents into versions and answer."""
+    round_ = state.round
+    unsettled = state.unsettled
+    with_old = state.with_old
+    for txn, stamp, key, value, chain in zip(
+        flight.write_txns,
+        flight.write_stamps,
+        flight.keys,
+        flight.values,
+        flight.chains,
+        strict=True,
+    ):
+        intents = chain.intents
+        assert intents is not None, key
+        if len(intents) == 1:
+            assert intents[0].txn == txn, key
+            chain.intents = None
+        else:
+            chain.lift(txn)
+        if stamp > chain.stamp and chain.round != round_:
+            chain.stamp = stamp
+            chain.value = value
+            chain.round = round_
+        elif chain.commit(stamp, value, round_):
+            with_old.append(chain)
+        unsettled.append((key, stamp, value))
+    if state.watched:
+        state.feed.extend(zip(flight.write_stamps, flight.keys, flight.values, strict=True))
+    state.commits += len(flight.txns)
+    state.answers.append(Commits(flight.owner, flight.requests, flight.stamps))
+    for local in flight.spelled_out:
+        state.finish_spelled_out(local)

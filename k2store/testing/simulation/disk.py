@@ -26,6 +26,8 @@ from k2store.testing.simulation.trace import Trace
 
 SECTOR_BYTES: Final = 512
 PAGE_BYTES: Final = 4096
+PENDING_MAX: Final = 64
+"""Writes to one file that wait for a sync; the oldest beyond are written back unasked."""
 
 Write = tuple[int, bytes]
 """Offset and bytes."""
@@ -321,6 +323,9 @@ class SimFile:
         data = bytes(data)
         blocks.seen[offset : offset + len(data)] = data
         blocks.pending.append((offset, data))
+        if len(blocks.pending) > PENDING_MAX:
+            old_offset, old = blocks.pending.pop(0)
+            blocks.durable[old_offset : old_offset + len(old)] = old
         disk = self._mount._disk
         disk._trace.event("write", disk._label, self._name, offset, zlib.crc32(data))
 

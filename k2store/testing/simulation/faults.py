@@ -284,12 +284,14 @@ def _slow_disk(simulation: Simulation, fault: Fault) -> Running:
 
 def _fail_flush(simulation: Simulation, fault: Fault) -> Running:
     """Let the next flush of settled rows fail."""
-    machine = _process(simulation, fault).machine
-    table = machine.memory.table
+    process = _process(simulation, fault)
+    machine = process.machine
+    table, exits = machine.memory.table, len(process.exits)
     table.flushes_to_fail += 1
     life = table.life
     yield
-    met = table.life == life and not table.flushes_to_fail
+    # A process that met it has noticed, or is about to end of it; a kill takes the order back.
+    met = not table.flushes_to_fail and (table.life == life or len(process.exits) > exits)
     machine.behave()
     return "a flush failed" if met else None
 

@@ -25,7 +25,6 @@ from k2store.client.database import Database
 from k2store.client.ranges import KeyRange
 from k2store.client.scan import StrongReader
 from k2store.client.session import CommitLost
-from k2store.client.watch import Changes
 from k2store.errors import Deadline, K2Error, OutcomeUnknown, Rejected
 from k2store.rpc.interactive import Interactive
 from k2store.rpc.status import abort
@@ -123,6 +122,8 @@ class StoreMethods(store_pb2_grpc.StoreServiceServicer):
         self, request: store_pb2.WatchRequest, context: Context
     ) -> AsyncIterator[store_pb2.WatchResponse]:
         """Deliver the commits of a range, in order, with marks."""
+        from k2store.client.watch import Changes
+
         where = KeyRange(request.start, request.end)
         watch = self._database.watch(where, since=request.since or None)
         try:
@@ -131,7 +132,7 @@ class StoreMethods(store_pb2_grpc.StoreServiceServicer):
                     if isinstance(event, Changes):
                         yield store_pb2.WatchResponse(
                             at=event.at,
-                            changes=[_mutation(key, value) for key, value in _pairs(event)],
+                            changes=[_mutation(one.key, one.value) for one in event.records],
                         )
                     else:
                         yield store_pb2.WatchResponse(at=event.at, resolved=True)
@@ -371,10 +372,6 @@ def _predicate(where: str, message: session_pb2.FieldPredicate) -> Predicate:
 
 def _writes(messages: Iterable[store_pb2.Mutation]) -> list[tuple[bytes, bytes | None]]:
     return [(one.key, None if one.deleted else one.value) for one in messages]
-
-
-def _pairs(changes: Changes) -> Iterable[tuple[bytes, bytes | None]]:
-    return ((record.key, record.value) for record in changes.records)
 
 
 def _mutation(key: bytes, value: bytes | None) -> store_pb2.Mutation:

@@ -17,6 +17,7 @@ is read the slow way; nothing is ever guessed.
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import NamedTuple
 
 import numpy as np
@@ -48,7 +49,14 @@ class NotPlain(Exception):  # noqa: N818 - a reason to take another way, not an 
     """The text needs the slow reader."""
 
 
-class _Lines(NamedTuple):
+class Shape(Enum):
+    """What a file holds: the words that may stand in it."""
+
+    TRANSACTIONS = (b"txn", b"append")
+    REGISTER = (b"read", b"write")
+
+
+class Lines(NamedTuple):
     """One entry a line: what it says outside its value, and where the value begins and the line ends."""
 
     kind: Ints
@@ -56,6 +64,7 @@ class _Lines(NamedTuple):
     index: Ints
     value_at: Ints
     end: Ints
+    write: Flags
 
 
 class _Mops(NamedTuple):
@@ -71,11 +80,11 @@ class _Mops(NamedTuple):
 
 def transactions_in(data: bytes, kind: str) -> Transactions:
     """The columns of a plain file in `edn` or `json`; raises `NotPlain` for any other."""
-    text, shift = _plain(data, kind)
-    blocks = _blocks(text)
-    parts = [_lines(block, kind, shift) for block in blocks]
-    lines = _Lines(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
-    partner = _pairs(lines)
+    text, shift = plain_text(data, kind)
+    blocks = blocks_of(text)
+    parts = [lines_of(block, kind, shift, Shape.TRANSACTIONS) for block in blocks]
+    lines = Lines(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+    partner = pairs_of(lines.kind, lines.process)
     completed = lines.kind != INVOKE
     answered = np.zeros(len(lines.kind), dtype=np.bool_)
     answered[partner[completed & (partner >= 0)]] = True
@@ -89,7 +98,8 @@ def transactions_in(data: bytes, kind: str) -> Transactions:
     return _columns(lines, partner, wanted, whole)
 
 
-def _plain(data: bytes, kind: str) -> tuple[bytes, int]:
+def plain_text(data: bytes, kind: str) -> tuple[bytes, int]:
+    """The text without enclosing brackets and needless space, and how much longer words are in JSON."""
     text = data.strip()
     if text[:1] in (b"[", b"("):
         text = text[1:-1].strip()
@@ -104,30 +114,32 @@ def _plain(data: bytes, kind: str) -> tuple[bytes, int]:
     return (text.translate(None, b"\r") if b"\r" in text else text), 0
 
 
-def _blocks(text: bytes) -> list[Raw]:
+def blocks_of(text: bytes) -> list[Raw]:
+    """The text in blocks of whole lines, padded so that every look ahead stays inside."""
     blocks: list[Raw] = []
     at = 0
     while at < len(text):
         end = text.find(b"\n", at + BLOCK_BYTES)
         end = len(text) if end < 0 else end + 1
-        # The padding lets every look ahead stay inside the array.
         blocks.append(np.frombuffer(text[at:end] + b"\n" + bytes(_PAD), dtype=np.uint8))
         at = end
     return blocks
 
 
-def _require(*, plain: object) -> None:
+def require(*, plain: object) -> None:
+    """Raises `NotPlain` unless the condition holds."""
     if not plain:
         raise NotPlain
 
 
-def _lines(block: Raw, kind: str, shift: int) -> _Lines:
+def lines_of(block: Raw, kind: str, shift: int, shape: Shape) -> Lines:
+    """Reads what stands outside of the values."""
     ends = np.flatnonzero(block == ord("\n"))
     if len(ends) > 1 and ends[-1] == ends[-2] + 1:
         ends = ends[:-1]
     marks = np.flatnonzero(block == (ord(":") if kind == "edn" else ord('"')))
     if kind == "json":
-        _require(plain=len(marks) % 2 == 0)
+        require(plain=len(marks) % 2 == 0)
         marks = marks[::2]
     one, two, three = block[marks + 1], block[marks + 2], block[marks + 3]
     stop = ord(" ") if kind == "edn" else ord('"')
@@ -140,16 +152,18 @@ def _lines(block: Raw, kind: str, shift: int) -> _Lines:
         ended = after == stop
         if kind == "edn":
             ended |= (after == ord(",")) | (after == ord("}"))
-        _require(plain=ended.all())
+        require(plain=ended.all())
         return found
 
     places = {name: marks[word(name)] for name in (b"type", b"value", b"process", b"index")}
-    known = sum(int(word(name).sum()) for name in (b"time", b"invoke", b"info", b"ok", b"fail", b"txn", b"append"))
-    known += int((((one == ord("f")) | (one == ord("r"))) & (two == stop)).sum())
-    _require(plain=known + sum(map(len, places.values())) == len(marks))
+    words = (b"time", b"invoke", b"info", b"ok", b"fail", *shape.value)
+    known = sum(int(word(name).sum()) for name in words)
+    short = (one == ord("f")) if shape is Shape.REGISTER else (one == ord("f")) | (one == ord("r"))
+    known += int((short & (two == stop)).sum())
+    require(plain=known + sum(map(len, places.values())) == len(marks))
     for name, found in places.items():
         if name != b"index" or len(found):
-            _require(plain=len(found) == len(ends) and _one_each(found, ends))
+            require(plain=len(found) == len(ends) and _one_each(found, ends))
     letter = block[places[b"type"] + 7 + shift]
     third = block[places[b"type"] + 9 + shift]
     kinds = np.full(len(ends), -1, dtype=np.int64)
@@ -157,12 +171,17 @@ def _lines(block: Raw, kind: str, shift: int) -> _Lines:
     kinds[letter == ord("f")] = FAIL
     kinds[(letter == ord("i")) & (third == ord("f"))] = INFO
     kinds[(letter == ord("i")) & (third == ord("v"))] = INVOKE
-    _require(plain=(kinds >= 0).all())
-    process, _ = _numbers(block, places[b"process"] + 9 + shift)
+    require(plain=(kinds >= 0).all())
+    process, _ = numbers_at(block, places[b"process"] + 9 + shift)
     index = np.full(len(ends), -1, dtype=np.int64)
     if len(places[b"index"]):
-        index, _ = _numbers(block, places[b"index"] + 7 + shift)
-    return _Lines(kinds, process, index, places[b"value"] + 7 + shift, ends)
+        index, _ = numbers_at(block, places[b"index"] + 7 + shift)
+    write = np.zeros(len(ends), dtype=np.bool_)
+    if shape is Shape.REGISTER:
+        verbs = marks[word(b"read") | word(b"write")]
+        require(plain=len(verbs) == len(ends) and _one_each(verbs, ends))
+        write = block[verbs + 1] == ord("w")
+    return Lines(kinds, process, index, places[b"value"] + 7 + shift, ends, write)
 
 
 def _one_each(places: Ints, ends: Ints) -> bool:
@@ -170,7 +189,7 @@ def _one_each(places: Ints, ends: Ints) -> bool:
     return bool(inside.all() and (places < ends).all())
 
 
-def _numbers(block: Raw, at: Ints) -> tuple[Ints, Ints]:
+def numbers_at(block: Raw, at: Ints) -> tuple[Ints, Ints]:
     """The numbers that begin at the given places, and the places behind them."""
     values = np.zeros(len(at), dtype=np.int64)
     ends = at.copy()
@@ -179,27 +198,27 @@ def _numbers(block: Raw, at: Ints) -> tuple[Ints, Ints]:
         figures = block[at[live] + digit] - np.uint8(48)
         more = figures < 10
         if not more.all():
-            _require(plain=digit > 0)
+            require(plain=digit > 0)
             live, figures = live[more], figures[more]
         if not len(live):
             return values, ends
-        _require(plain=digit < DIGITS_MAX)
+        require(plain=digit < DIGITS_MAX)
         values[live] = values[live] * 10 + figures
         ends[live] += 1
     raise NotPlain
 
 
-def _pairs(lines: _Lines) -> Ints:
+def pairs_of(kinds: Ints, processes: Ints) -> Ints:
     """For every completion the line of its invocation, -1 for none."""
-    order = np.argsort(lines.process, kind="stable")
-    kind, process = lines.kind[order], lines.process[order]
+    order = np.argsort(processes, kind="stable")
+    kind, process = kinds[order], processes[order]
     same = np.concatenate((np.zeros(1, dtype=np.bool_), process[1:] == process[:-1]))[: len(order)]
     after_invoke = same & np.concatenate((np.zeros(1, dtype=np.bool_), kind[:-1] == INVOKE))[: len(order)]
     twice = after_invoke & (kind == INVOKE)
     if twice.any():
         where = order[np.flatnonzero(twice)[0]]
         raise HistoryError(
-            f"line {where + 1}: process {lines.process[where]} invokes while its operation is still open"
+            f"line {where + 1}: process {processes[where]} invokes while its operation is still open"
         )
     partner = np.full(len(order), -1, dtype=np.int64)
     hits = np.flatnonzero(after_invoke)
@@ -207,49 +226,49 @@ def _pairs(lines: _Lines) -> Ints:
     return partner
 
 
-def _micro(block: Raw, lines: _Lines, wanted: Flags, first: int, shift: int) -> _Mops:
+def _micro(block: Raw, lines: Lines, wanted: Flags, first: int, shift: int) -> _Mops:
     opening, closing = block == ord("["), block == ord("]")
     depth = np.cumsum(opening.view(np.int8) - closing.view(np.int8), dtype=np.int8)
     opens = np.flatnonzero(opening)
     deep = depth[opens]
-    _require(plain=not len(deep) or (deep.min() > 0 and deep.max() <= 3))
-    _require(plain=(depth[lines.end] == 0).all())
+    require(plain=not len(deep) or (deep.min() > 0 and deep.max() <= 3))
+    require(plain=(depth[lines.end] == 0).all())
     roots = opens[deep == 1]
     null = block[lines.value_at] == ord("n")
-    _require(plain=np.array_equal(roots, lines.value_at[~null]))
+    require(plain=np.array_equal(roots, lines.value_at[~null]))
     # Who has no value of his own would need his invocation's.
-    _require(plain=not (null & (lines.kind != INVOKE)).any())
+    require(plain=not (null & (lines.kind != INVOKE)).any())
     mops = opens[deep == 2]
     line = np.searchsorted(lines.end, mops)
     keep = wanted[line]
     mops, line = mops[keep], line[keep]
     letter = block[mops + 2]
     append = letter == ord("a")
-    _require(plain=(append | (letter == ord("r"))).all())
-    key, after = _numbers(block, mops + 1 + np.where(append, 8, 3) + shift)
+    require(plain=(append | (letter == ord("r"))).all())
+    key, after = numbers_at(block, mops + 1 + np.where(append, 8, 3) + shift)
     gap = ord(",") if shift else ord(" ")
-    _require(plain=(block[after] == gap).all())
+    require(plain=(block[after] == gap).all())
     start = after + 1
     look = block[start]
     written = look[append]
-    _require(plain=((written - np.uint8(48)) < 10).all())
+    require(plain=((written - np.uint8(48)) < 10).all())
     value = np.full(len(mops), -1, dtype=np.int64)
-    value[append], value_end = _numbers(block, start[append])
-    _require(plain=(block[value_end] == ord("]")).all())
+    value[append], value_end = numbers_at(block, start[append])
+    require(plain=(block[value_end] == ord("]")).all())
     listed = ~append & (look == ord("["))
-    _require(plain=(append | listed | (look == ord("n"))).all())
+    require(plain=(append | listed | (look == ord("n"))).all())
     figure = (block - np.uint8(48)) < 10
     begins = np.flatnonzero(figure[1:] & ~figure[:-1] & (depth[1:] == 3)) + 1
     lists = opens[deep == 3]
     every_list_end = np.searchsorted(begins, np.append(lists[1:], len(block)))
     every_list_start = np.searchsorted(begins, lists)
     place = np.searchsorted(lists, start[listed])
-    _require(plain=np.array_equal(lists[place], start[listed]) if len(lists) else not listed.any())
+    require(plain=np.array_equal(lists[place], start[listed]) if len(lists) else not listed.any())
     sizes = (every_list_end - every_list_start)[place]
     # Only integers may stand in a list: as many gaps as there are elements less one.
     chosen = _spans(every_list_start[place], sizes)
-    elements, element_end = _numbers(block, begins[chosen])
-    _require(plain=((block[element_end] == gap) | (block[element_end] == ord("]"))
+    elements, element_end = numbers_at(block, begins[chosen])
+    require(plain=((block[element_end] == gap) | (block[element_end] == ord("]"))
                     | (block[element_end] == ord(","))).all())
     size = np.full(len(mops), -1, dtype=np.int64)
     size[listed] = sizes
@@ -264,7 +283,7 @@ def _spans(starts: Ints, sizes: Ints) -> Ints:
     return spans
 
 
-def _columns(lines: _Lines, partner: Ints, wanted: Flags, mops: _Mops) -> Transactions:
+def _columns(lines: Lines, partner: Ints, wanted: Flags, mops: _Mops) -> Transactions:
     txn_of_line = np.cumsum(wanted) - 1
     chosen = np.flatnonzero(wanted)
     kind = lines.kind[chosen]

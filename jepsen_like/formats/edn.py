@@ -7,7 +7,8 @@ Keywords and symbols become strings without their colon, vectors and lists becom
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+
+import msgspec
 
 from jepsen_like.history import HistoryError
 from jepsen_like.values import freeze
@@ -40,11 +41,65 @@ _NAMED: dict[str, object] = {
 DEPTH_MAX = 200
 
 
-def read_all(text: str) -> Iterator[object]:
+def read_all(text: str) -> list[object]:
     """Every value in the text, one after the other."""
+    quick = _as_json(text)
+    if quick is not None:
+        return quick
     reader = _Reader(text)
+    values: list[object] = []
     while not reader.at_end():
-        yield reader.value(0)
+        values.append(reader.value(0))
+    return values
+
+
+_ASIDE = re.compile(r'("(?:[^"\\]|\\.)*"|;[^\n]*)', re.DOTALL)
+_TAG = re.compile(r"#[A-Za-z][^\s,()\[\]{}\"]*")
+_KEYWORD = re.compile(r":([^\s,()\[\]{}\":;]+)")
+_NIL = re.compile(r"(?<![^\s\[,({])nil(?![^\s\]),}])")
+_SPACE = re.compile(r"[\s,]+")
+_MAP = "%map"
+
+
+def _as_json(text: str) -> list[object] | None:
+    """The same, by way of JSON and many times faster; None where the text has more than JSON can say.
+
+    A map becomes a list that begins with a mark, for its keys may be anything.
+    """
+    if ";" in text:
+        text = _ASIDE.sub(lambda m: m[0] if m[0][0] == '"' else " ", text)
+    parts = _ASIDE.split(text)
+    for i in range(0, len(parts), 2):
+        part = parts[i]
+        if "\\" in part or "#_" in part or "##" in part or _MAP in part:
+            return None
+        part = _TAG.sub(" ", part).replace("#{", "[").replace("{", f'["{_MAP}" ')
+        part = part.replace("(", "[").replace(")", "]").replace("}", "]").replace("][", "] [")
+        part = _KEYWORD.sub(lambda m: f'"{m[1]}"', part)
+        part = _SPACE.sub(",", _NIL.sub("null", part))
+        parts[i] = part.replace("[,", "[").replace(",]", "]")
+    whole = "".join(parts).strip(",")
+    try:
+        values = msgspec.json.decode(f"[{whole}]", type=list[object])
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    return [_unmark(value) for value in values]
+
+
+def _unmark(value: object) -> object:
+    if not isinstance(value, list) or not value:
+        return value
+    if value[0] != _MAP:
+        if type(value[0]) is list or any(type(v) is list for v in value):
+            return [_unmark(v) for v in value]
+        return value
+    if len(value) % 2 == 0:
+        raise HistoryError("a map has a key without a value")
+    names = (name if type(name) is str else freeze(name) for name in value[1::2])
+    return {
+        name: _unmark(entry) if type(entry) is list else entry
+        for name, entry in zip(names, value[2::2], strict=True)
+    }
 
 
 class _Reader:

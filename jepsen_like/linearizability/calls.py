@@ -231,5 +231,7 @@ def _accesses(operation: Operation) -> list[Access]:
 def initial_registers(initial: object) -> State:
     """The state that a map of initial values describes; everything else says nothing of single keys."""
     if isinstance(initial, Mapping):
-        return frozenset((freeze(k), freeze(v)) for k, v in initial.items())
+        # JSON has no keys but strings; a history may mean the number.
+        numbers = {int(k): v for k, v in initial.items() if isinstance(k, str) and k.isdigit()}
+        return frozenset((freeze(k), freeze(v)) for k, v in {**initial, **numbers}.items())
     return frozenset()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 
+import numpy as np
+
 from jepsen_like.history import HistoryError, Operation
 from jepsen_like.linearizability.calls import (
     Part,
@@ -16,6 +18,7 @@ from jepsen_like.linearizability.calls import (
     read_string,
 )
 from jepsen_like.linearizability.decide import decide
+from jepsen_like.linearizability.zones import FAR, Calls, Clash, NotUniqueError, find_clash
 from jepsen_like.linearizability.objects import (
     UNSET,
     multi_step,
@@ -35,7 +38,47 @@ def check_register(operations: Sequence[Operation], options: Options) -> Verdict
     initial = None if options.initial is UNSET else freeze(options.initial)
     read = read_register(nil_is_a_value=options.nil_is_a_value)
     parts = parts_of(operations, read, initial, register_step, keyed=is_keyed(operations))
-    return judge(parts, operations, options)
+    hard: list[Part] = []
+    clash = None
+    for part in parts:
+        try:
+            clash = clash or find_clash(calls_of(part), 0)
+        except NotUniqueError:
+            hard.append(part)
+    if clash is not None:
+        return clash_verdict(clash, operations)
+    if not hard and any(part.constrained for part in parts):
+        return Verdict(True)
+    return judge(hard or parts, operations, options)
+
+
+def calls_of(part: Part) -> Calls:
+    """The calls of a register in columns, values by number; raises NotUniqueError where zones do not apply."""
+    numbers: dict[Hashable, int] = {part.initial: 0}
+    rows: list[tuple[int, int, bool, int, int]] = []
+    for call in part.calls:
+        if call.action.verb not in ("read", "write"):
+            raise NotUniqueError
+        value = numbers.setdefault(call.action.first, len(numbers))
+        end = FAR if call.end is None else call.end
+        rows.append((call.number, value, call.action.verb == "write", call.start, end))
+    table = np.array(rows, dtype=np.int64).reshape(-1, 5)
+    key = np.zeros(len(rows), dtype=np.int64)
+    return Calls(table[:, 0], key, table[:, 1], table[:, 2] > 0, table[:, 3], table[:, 4])
+
+
+def clash_verdict(clash: Clash, operations: Sequence[Operation]) -> Verdict:
+    """The verdict of zones that exclude each other."""
+    told = "; ".join(_told(operations[number]) for number in clash.numbers)
+    why = f"No order of these operations is possible: {told}. For {clash.reason}."
+    finding = Finding(NOT_LINEARIZABLE, why, clash.numbers, key=operations[clash.numbers[0]].key)
+    return Verdict(False, (NOT_LINEARIZABLE,), ("linearizable",), (), (finding,), why)
+
+
+def _told(operation: Operation) -> str:
+    return (
+        f"{operation.f} {show(operation.value)} by process {operation.process} (event {operation.index})"
+    )
 
 
 def check_mutex(operations: Sequence[Operation], options: Options) -> Verdict:

@@ -86,9 +86,8 @@ class Attempts:
         txn = self._txn = Transaction(self._session, name, self._deadline, self._timeout_ms, self)
         return txn
 
-    def failed(self, txn: Transaction, error: K2Error) -> bool:
-        """An attempt has failed for certain; whether another one follows."""
-        assert txn is self._txn
+    def failed(self, error: K2Error) -> bool:
+        """The attempt has failed for certain; whether another one follows."""
         if self._plan is None:
             self._plan = retries(self._policy, self._deadline, self._rng)
             next(self._plan)
@@ -96,6 +95,8 @@ class Attempts:
             self._pause_s = self._plan.send(Failed(error, self._session.now_s()))
         except StopIteration:
             return False
+        # The failure ends here; its traceback would keep the frames of the attempt alive.
+        error.__traceback__ = None
         return True
 
     def __del__(self) -> None:

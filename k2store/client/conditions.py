@@ -124,7 +124,7 @@ def present(key: bytes) -> Condition:
 
 def version_is(key: bytes, stamp: int) -> Condition:
     """The key's value was written by the commit with exactly this stamp."""
-    if not isinstance(stamp, int) or not 0 < stamp < 2**64:
+    if type(stamp) is not int or not 0 < stamp < 2**64:
         raise Rejected(f"{stamp!r} is not the stamp of a version", field="version")
     return Condition(VERSION, _key(key), version=stamp)
 

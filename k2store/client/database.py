@@ -144,7 +144,7 @@ class Database:
     def session(self) -> Session:
         """The session, for the client's own parts; `Rejected` outside the `async with` block."""
         if self._session is None:
-            raise Rejected("open the database first: async with k2store.connect(...) as db")
+            raise _not_open()
         return self._session
 
     @property
@@ -285,8 +285,8 @@ class Database:
         return await shots.write(key, value, conditions, timeout_s)
 
     def _shots(self) -> OneShots:
-        assert self.session
-        assert self._one_shots is not None
+        if self._one_shots is None:
+            raise _not_open()
         return self._one_shots
 
     # ------------------------------------------------------------------------------ reads
@@ -450,6 +450,10 @@ class Database:
             return self._timeout_s, 0
         timeout_s = seconds(timeout)
         return timeout_s, _milliseconds(timeout_s)
+
+
+def _not_open() -> Rejected:
+    return Rejected("open the database first: async with k2store.connect(...) as db")
 
 
 def _milliseconds(span_s: float) -> int:

@@ -478,33 +478,15 @@ class Session:
             self.bounded_time.observe(response.lo_ns)
         if response.safe > self.safe:
             self.safe = response.safe
-        pop = self._pending.pop
-        values = response.values
-        if values.request:
-            at_column = values.at
-            for request, at, version, value in zip(
-                values.request, at_column, values.version, values.value, strict=True
-            ):
-                entry = pop(request, None)
-                if entry is not None and not entry[FUTURE].done():
-                    entry[FUTURE].set_result((value if version else None, version, at))
-            self._saw(max(at_column))
+        if response.values.request:
+            self._take_values(response.values)
         committed = response.committed
         if committed.request:
             self._take_committed(committed)
         if response.failures:
             for failure in response.failures:
                 self._take_failure(failure)
-        if response.watch_events:
-            for events in response.watch_events:
-                watch = self._watches.get(events.request)
-                if watch is not None:
-                    watch.take(events)
-        for request in response.written:
-            self._answer(request, None)
-        for answers in (response.rows, response.outcomes, response.histories):
-            for answer in answers:
-                self._answer(answer.request, answer)
+        self._take_others(response)
         if response.HasField("welcome"):
             self._take_welcome(response.welcome)
         if response.draining:
@@ -515,6 +497,30 @@ class Session:
         if connection is self._connection and not self._closed:
             self._connection = None
             self._start_link()
+
+    def _take_values(self, values: wire.ValueColumns) -> None:
+        pop = self._pending.pop
+        at_column = values.at
+        for request, at, version, value in zip(
+            values.request, at_column, values.version, values.value, strict=True
+        ):
+            entry = pop(request, None)
+            if entry is not None and not entry[FUTURE].done():
+                entry[FUTURE].set_result((value if version else None, version, at))
+        self._saw(max(at_column))
+
+    def _take_others(self, response: wire.SessionResponse) -> None:
+        """What comes one by one."""
+        if response.watch_events:
+            for events in response.watch_events:
+                watch = self._watches.get(events.request)
+                if watch is not None:
+                    watch.take(events)
+        for request in response.written:
+            self._answer(request, None)
+        for answers in (response.rows, response.outcomes, response.histories):
+            for answer in answers:
+                self._answer(answer.request, answer)
 
     def _take_committed(self, columns: wire.CommittedColumns) -> None:
         pop = self._pending.pop
@@ -645,9 +651,9 @@ class Session:
                 outbox.one_shots.append(again)
             elif kind == CALL:
                 again = entry
-                message, owner = entry[5], entry[6]
-                if owner is not None and not message.at:  # type: ignore[union-attr]
-                    message.at = owner.at  # type: ignore[union-attr]
+                message, owner = again[5], again[6]
+                if owner is not None and not message.at:
+                    message.at = owner.at
                 outbox.calls.append(again)
             elif request in unsent:
                 again = entry
@@ -714,7 +720,7 @@ class Session:
             )
         if kind == COMMIT:
             return CommitLost("the deadline passed before the answer")
-        if kind == ONE_SHOT and entry[8]:
+        if kind == ONE_SHOT and entry[8]:  # type: ignore[misc]  # a one-shot's keys
             txn = entry[4]
             assert isinstance(txn, bytes)
             return OutcomeUnknown(

@@ -338,27 +338,30 @@ class Transaction:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> bool:
+        # The link is dropped whatever happens: no cycle is left for the collector.
+        attempts, self._attempts = self._attempts, None
         if error is None:
             if self._state == _OPEN:
                 try:
                     await self._commit()
                 except K2Error as failure:
-                    if self._attempts is None or not self._attempts.failed(self, failure):
+                    follows = attempts is not None and attempts.failed(failure)
+                    attempts = None
+                    if not follows:
                         raise
-            elif self._state == _FAILED:
+            elif self._failure is not None:
                 # The block has swallowed the failure; it must not look like a commit.
-                assert self._failure is not None
-                if self._attempts is None or not self._attempts.failed(self, self._failure):
+                if attempts is None or not attempts.failed(self._failure):
                     raise self._failure
             return False
         if self._state == _OPEN:
             self._abandon(_ROLLED_BACK)
-        failure, attempts = self._failure, self._attempts
+        cause = self._failure
         return (
-            failure is not None
+            cause is not None
             and attempts is not None
-            and _is_only(error, failure)
-            and attempts.failed(self, failure)
+            and _is_only(error, cause)
+            and attempts.failed(cause)
         )
 
     async def _commit(self) -> None:

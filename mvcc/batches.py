@@ -30,6 +30,7 @@ from mvcc.one_shot import one_shot
 from mvcc.reads import read
 from mvcc.records import CommittedTogether
 from mvcc.state import Flight, State
+from mvcc.transactions import Local
 from mvcc.versions import Chain, Intent
 from mvcc.writes import commit_alone
 
@@ -95,12 +96,15 @@ def reads(state: State, message: Reads) -> None:
 
 def commits_alone(state: State, message: CommitsAlone) -> None:
     """Decide the plain commits in one record, the others one by one."""
+    plain = state.serving and not state.ranges
+    if plain and len(message.keys) == len(message.txns) and set(message.counts) == {1}:
+        _commits_of_one_write(state, message)
+        return
     flight = _new_flight(state, message.owner)
     chains = state.chains
     transactions = state.transactions
     lowest = max(state.closed + 1, state.low_water)
     highest = state.future
-    plain = state.serving and not state.ranges
     keys, values = message.keys, message.values
     position = 0
     for request, txn, stamp, count in zip(
@@ -128,6 +132,62 @@ def commits_alone(state: State, message: CommitsAlone) -> None:
         commit_alone(state, CommitAlone(token, txn, stamp, writes, []))
         position = end
     _launch(state, flight)
+
+
+def _commits_of_one_write(state: State, message: CommitsAlone) -> None:
+    """The commonest shape: every transaction writes one key, so the columns serve as they are."""
+    chains = state.chains
+    transactions = state.transactions
+    lowest = max(state.closed + 1, state.low_water)
+    highest = state.future
+    lsn = state.lsn
+    found: list[Chain] = []
+    slow: list[int] = []
+    for txn, stamp, key, value in zip(
+        message.txns, message.stamps, message.keys, message.values, strict=True
+    ):
+        chain = chains.get(key)
+        if chain is None:
+            chain = state.load(key)
+        if (
+            chain.intents is None
+            and chain.read <= stamp
+            and lowest <= stamp <= highest
+            and chain.stamp != stamp
+            and txn not in transactions
+        ):
+            transactions[txn] = stamp
+            chain.intents = (Intent(stamp, value, txn, 0, lsn),)
+        else:
+            slow.append(len(found))
+        found.append(chain)
+    _launch(state, _flight_of_one_write(state, message, found, slow))
+    base = message.owner << OWNER_BITS
+    for index in slow:
+        write = (message.keys[index], message.values[index])
+        token = base | message.requests[index]
+        commit_alone(
+            state, CommitAlone(token, message.txns[index], message.stamps[index], [write], [])
+        )
+
+
+def _flight_of_one_write(
+    state: State, message: CommitsAlone, chains: list[Chain], slow: list[int]
+) -> Flight:
+    requests, txns, stamps = message.requests, message.txns, message.stamps
+    keys, values = message.keys, message.values
+    if slow:
+        left_out = set(slow)
+        plain = [index for index in range(len(requests)) if index not in left_out]
+        requests = [requests[index] for index in plain]
+        txns = [txns[index] for index in plain]
+        stamps = [stamps[index] for index in plain]
+        keys = [keys[index] for index in plain]
+        values = [values[index] for index in plain]
+        chains = [chains[index] for index in plain]
+    return Flight(
+        state.lsn, message.owner, requests, txns, stamps, txns, stamps, keys, values, chains, []
+    )
 
 
 def one_shots(state: State, message: OneShots) -> None:
@@ -242,13 +302,14 @@ def _ready_to_write(
 def forgets(state: State, message: Forgets) -> None:
     """Forget the outcomes of batches at once, others by the rules."""
     transactions = state.transactions
+    if state.awaiting:
+        for txn in message.txns:
+            forget(state, Forget(txn))
+        return
     for txn in message.txns:
-        known = transactions.get(txn)
-        if known is None:
-            continue
-        if known.__class__ is int and not state.awaiting:
-            del transactions[txn]
-        else:
+        known = transactions.pop(txn, None)
+        if isinstance(known, Local):
+            transactions[txn] = known
             forget(state, Forget(txn))
 
 

@@ -289,4 +289,3 @@ def _grouped(changes: list[tuple[int, bytes, bytes | None]]) -> list[Commit]:
         (stamp, [(key, value) for _, key, value in group])
         for stamp, group in groupby(changes, key=itemgetter(0))
     ]
-

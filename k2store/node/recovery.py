@@ -65,7 +65,9 @@ def recover(
                 saved = decode_checkpoint(turn.payload)
                 reserved_until_ns = max(reserved_until_ns, saved.reserved_until_ns)
                 if not restored and saved.partitions:
-                    partitions = [make(one.partition, one.start, one.end) for one in saved.partitions]
+                    partitions = [
+                        make(one.partition, one.start, one.end) for one in saved.partitions
+                    ]
                     for partition, one in zip(partitions, saved.partitions, strict=True):
                         partition.restore(one)
                 restored = True

@@ -8,7 +8,8 @@ by putting the session's number above the client's.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from operator import itemgetter
+from typing import TYPE_CHECKING, cast
 
 from google.protobuf.message import DecodeError
 
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 REQUEST_BITS = OWNER_BITS
 REQUEST_MASK = (1 << REQUEST_BITS) - 1
 PROTOCOL = 1
+_ATTEMPT = itemgetter(15)
 
 
 class Malformed(Exception):
@@ -236,10 +238,10 @@ class Session:
             raise Malformed("the columns of `reads` differ in length")
         deadlines = self._deadlines(reads.timeout_ms, count, now)
         key_bytes_max = engine.limits.key_bytes_max
-        stamps: list[int] = []
+        stamps = self._plain_stamps(txns, reads.at)
         refused: list[int] = []
         open_ = engine.coordinator.open
-        for index, (txn, at) in enumerate(zip(txns, reads.at, strict=True)):
+        for index, (txn, at) in enumerate(zip(txns, reads.at, strict=True) if not stamps else ()):
             stamp: int | K2Error
             if txn:
                 known = open_.get(txn)
@@ -281,6 +283,30 @@ class Session:
             message_ = Read(base | request, key, stamp, txn, deadline)
             engine.partitions[of(key)].receive(message_, now)
 
+    def _plain_stamps(self, txns: list[bytes], ats: Sequence[int]) -> list[int]:
+        """The stamps of reads that all begin a transaction, or are all of the past; else []."""
+        engine = self.engine
+        count = len(txns)
+        if not any(txns):
+            return list(ats) if all(ats) else []
+        open_ = engine.coordinator.open
+        fresh = set(txns)
+        if (
+            any(ats)
+            or len(fresh) < count
+            or set(map(len, txns)) != {16}
+            or engine.draining
+            or len(open_) + count > engine.limits.open_transactions_max
+            or not fresh.isdisjoint(open_)
+            or max(map(_ATTEMPT, txns)) > 1
+        ):
+            return []
+        stamps = engine.oracle.next_stamps(count)
+        if len(stamps) < count or stamps[0] <= self.seen:
+            return []
+        open_.update(zip(txns, stamps, strict=True))
+        return list(stamps)
+
     # -- commits -------------------------------------------------------------------------------------------------
 
     def _commits(self, commits: wire.CommitColumns, now: Interval) -> None:
@@ -293,10 +319,27 @@ class Session:
         if sum(counts) != len(keys):
             raise Malformed("the columns of writes differ in length")
         fits = self._all_fit(keys, values)
-        deadlines = self._deadlines(commits.timeout_ms, count, now)
         open_ = engine.coordinator.open
-        alone = CommitsAlone(self.number, [], [], [], [], [], [])
         single = len(engine.partitions) == 1
+        if single and fits and min(counts) > 0:
+            txns = list(commits.txn)
+            known_stamps = [open_.get(txn) for txn in txns]
+            if set(map(type, known_stamps)) == {int} and len(set(txns)) == count:
+                for txn in txns:
+                    del open_[txn]
+                together = CommitsAlone(
+                    self.number,
+                    list(commits.request),
+                    txns,
+                    cast(list[int], known_stamps),
+                    counts,
+                    keys,
+                    values,
+                )
+                engine.partitions[0].receive(together, now)
+                return
+        deadlines = self._deadlines(commits.timeout_ms, count, now)
+        alone = CommitsAlone(self.number, [], [], [], [], [], [])
         start = 0
         for index, (request, txn, at, written) in enumerate(
             zip(commits.request, commits.txn, commits.at, counts, strict=True)
@@ -465,7 +508,10 @@ class Session:
         ):
             return False
         txns = list(calls.txn)
-        kinds, condition_keys = [int(kind) for kind in calls.condition_kind], list(calls.condition_key)
+        kinds, condition_keys = (
+            [int(kind) for kind in calls.condition_kind],
+            list(calls.condition_key),
+        )
         count = len(kinds)
         versions = list(calls.condition_version) or [0] * count
         wanted = list(calls.condition_value) or [b""] * count

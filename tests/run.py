@@ -22,9 +22,12 @@ CONTRACTS = "import contracts (import-linter)"
 CHECKS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("generated code and pages are fresh", (sys.executable, "tests/generate.py", "all", "--check")),
     (WIRE_LINT, (str(BIN / "buf"), "lint")),
-    ("lint (ruff)", (str(BIN / "ruff"), "check", "--quiet", ".")),
-    ("format (ruff)", (str(BIN / "ruff"), "format", "--check", "--quiet", ".")),
-    (CONTRACTS, (str(BIN / "lint-imports"),)),
+    ("lint (ruff)", (str(BIN / "ruff"), "check", "--quiet", "--output-format", "concise", ".")),
+    (
+        "format (ruff)",
+        (str(BIN / "ruff"), "format", "--check", "--quiet", "--output-format", "concise", "."),
+    ),
+    (CONTRACTS, (str(BIN / "lint-imports"), "--no-logo")),
     ("spelling (codespell)", (str(BIN / "codespell"),)),
     ("types (mypy --strict)", (str(BIN / "mypy"), "--no-error-summary")),
 )

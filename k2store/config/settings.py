@@ -71,14 +71,6 @@ class Clock(Section, frozen=True, kw_only=True):
             "No stamp is given while the interval is wider than this (ClockUncertain).", "1us", "2s"
         ),
     ] = Duration.parse("700us")
-    drift_ppm_max: Annotated[
-        int,
-        About(
-            "Fastest drift of a local counter against true time, in parts in a million.",
-            "1",
-            "10000",
-        ),
-    ] = 200
     file: Annotated[str, About("The file that the source `file` follows.")] = ""
     ahead_max: Annotated[
         Duration,
@@ -125,10 +117,6 @@ class Transactions(Section, frozen=True, kw_only=True):
             "30d",
         ),
     ] = Duration.parse("1h")
-    epoch: Annotated[
-        Duration,
-        About("How often timestamps are closed and resolved progress is told.", "1ms", "1m"),
-    ] = Duration.parse("100ms")
     slack_min: Annotated[
         Duration, About("Smallest distance of a closed timestamp behind the clock.", "0s", "1m")
     ] = Duration.parse("50ms")

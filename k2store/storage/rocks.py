@@ -12,7 +12,9 @@ the upper one; so no bounds are set and each row is compared instead.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import cast
 
@@ -50,6 +52,7 @@ _NAMED = META + b"\x01"
 _APPLIED = META + b"\x00applied"
 NAME_BYTES_MAX = 255
 _BATCH_ROWS = 4096
+_stamp_at = struct.Struct(">Q").unpack_from
 _NEVER = 1 << 40
 
 
@@ -255,49 +258,45 @@ class RocksSettled:
         return page
 
     def newest_rows(self, space: int) -> Iterator[list[Row]]:
-        """Load a space: the fast iterator, one tuple a key."""
-        batch: list[Row] = []
+        """Load a space: whole batches through one comprehension."""
         last = b""
-        for row, value in self._items(*range_rows(space, b"", None)):
-            head = row[:-STAMP_BYTES]
-            if head != last:
-                last = head
-                batch.append(
-                    (
-                        row[SPACE_BYTES:-TAIL_BYTES].replace(b"\x00\xff", b"\x00"),
-                        LATEST - int.from_bytes(row[-STAMP_BYTES:], "big"),
-                        value[1:] if value else None,
-                    )
+        for batch in self._items(*range_rows(space, b"", None)):
+            rows: list[Row] = [
+                (
+                    row[SPACE_BYTES:-TAIL_BYTES].replace(b"\x00\xff", b"\x00"),
+                    LATEST - _stamp_at(row, len(row) - STAMP_BYTES)[0],
+                    value[1:] if value else None,
                 )
-                if len(batch) == _BATCH_ROWS:
-                    yield batch
-                    batch = []
-        if batch:
-            yield batch
+                for row, value in batch
+                if (head := row[:-STAMP_BYTES]) != last and (last := head)
+            ]
+            if rows:
+                yield rows
 
     def all_rows(
         self, space: int, start: bytes = b"", end: bytes | None = None
     ) -> Iterator[list[Row]]:
         """Every version of a range."""
-        batch: list[Row] = []
-        for row, value in self._items(*range_rows(space, start, end)):
-            batch.append((*split_row(row), value[1:] if value else None))
-            if len(batch) == _BATCH_ROWS:
-                yield batch
-                batch = []
-        if batch:
-            yield batch
+        for batch in self._items(*range_rows(space, start, end)):
+            yield [(*split_row(row), stored_value(value)) for row, value in batch]
 
-    def _items(self, lower: bytes, upper: bytes) -> Iterator[tuple[bytes, bytes]]:
+    def _items(self, lower: bytes, upper: bytes) -> Iterator[list[tuple[bytes, bytes]]]:
         options = ReadOptions()
         options.set_readahead_size(2 << 20)
+        # Reading all of a space once would push out what is read often.
+        options.fill_cache(False)  # type: ignore[call-arg]  # the library's stubs forget the value
+        pairs = cast(  # raw mode: bytes only
+            "Iterator[tuple[bytes, bytes]]", self._db.items(from_key=lower, read_opt=options)
+        )
         last = lower
-        pairs = self._db.items(from_key=lower, read_opt=options)
-        for pair in cast("Iterator[tuple[bytes, bytes]]", pairs):  # raw mode: bytes only
-            last = pair[0]
+        while batch := list(islice(pairs, _BATCH_ROWS)):
+            last = batch[-1][0]
             if last >= upper:
+                inside = [pair for pair in batch if pair[0] < upper]
+                if inside:
+                    yield inside
                 return
-            yield pair
+            yield batch
         cursor = self._db.iter()  # was that the end, or a damaged block?
         cursor.seek(last)
         if cursor.valid():

@@ -331,12 +331,27 @@ def test_a_failed_assertion_is_not_forgiven_by_a_kill(loop):
         loop.run(main())
 
 
+def test_a_call_for_a_thread_takes_its_time_on_the_loop(loop):
+    """A blocking call runs later, in virtual time and on this thread, and gives what it gives."""
+
+    async def main() -> None:
+        domain = loop.current_domain()
+        domain.blocking_ns = lambda: SECOND_NS
+        assert await asyncio.to_thread(threading.get_ident) == threading.get_ident()
+        assert loop.now_ns == SECOND_NS
+        with pytest.raises(LookupError):
+            await loop.run_in_executor(None, {}.__getitem__, "absent")
+        assert loop.now_ns == 2 * SECOND_NS
+
+    loop.run(main())
+
+
 def test_threads_executors_and_sockets_are_refused(loop):
     """What would bring foreign time into the run raises instead."""
 
     async def main() -> None:
-        with pytest.raises(RuntimeError):
-            await asyncio.to_thread(print)
+        with pytest.raises(SimulationError):
+            loop.run_in_executor(object(), print)
         with pytest.raises(RuntimeError):
             await asyncio.open_connection("localhost", 1)
 

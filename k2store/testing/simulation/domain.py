@@ -24,7 +24,14 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 SECOND_NS: Final = 1_000_000_000
+BLOCKING_NS: Final = 200_000
+"""How long a call that goes to a thread takes, unless a domain says otherwise."""
 _SWEEP_TASKS_MIN: Final = 256
+
+
+def _blocking_ns() -> int:
+    """A call that finds its disk in good health."""
+    return BLOCKING_NS
 
 
 class DomainKilled(BaseException):
@@ -42,12 +49,24 @@ class State(enum.Enum):
 class Domain:
     """Everything that one simulated process has on the loop, to be paused or killed as one."""
 
-    __slots__ = ("_graves", "_held", "_sweep_at", "_tasks", "context", "name", "running", "state")
+    __slots__ = (
+        "_graves",
+        "_held",
+        "_sweep_at",
+        "_tasks",
+        "blocking_ns",
+        "context",
+        "name",
+        "running",
+        "state",
+    )
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.state = State.RUNNING
         self.running = True
+        self.blocking_ns: Callable[[], int] = _blocking_ns
+        """How long a call that goes to a thread takes now, in ns."""
         self.context = Context()
         self.context.run(current.set, self)
         self._tasks: dict[Task[Any], None] = {}

@@ -65,7 +65,7 @@ class UnhandledError(SimulationError):
 class Loop(asyncio.AbstractEventLoop):
     """Runs callbacks in seeded order on virtual time. One thread, one run, no sockets.
 
-    What it does not offer (executors, sockets, signals, subprocesses) raises, as the abstract
+    What it does not offer (threads, sockets, signals, subprocesses) raises, as the abstract
     loop does: code under simulation gets those through ports.
     """
 
@@ -196,6 +196,32 @@ class Loop(asyncio.AbstractEventLoop):
             handle.loop = self
             heapq.heappush(self._timers, (when_ns, next(self._numbers), handle))
         return handle
+
+    def run_in_executor(  # type: ignore[override]  # nobody waits for it from another thread
+        self, executor: None, func: Callable[[*Ts], T], *args: *Ts
+    ) -> Future[T]:
+        """Run a blocking call as if in a thread: others run while its time passes.
+
+        It happens as a whole, at its end, on this very thread; if the domain dies before that, it
+        does not happen. Only the default executor exists.
+        """
+        if executor is not None:
+            raise SimulationError("there are no executors in a simulation")
+        future: Future[T] = self.create_future()
+
+        def call() -> None:
+            try:
+                result = func(*args)
+            except Exception as error:  # noqa: BLE001  # of any kind: it belongs to who waits
+                if not future.done():
+                    future.set_exception(error)
+            else:
+                if not future.done():
+                    future.set_result(result)
+
+        due_ns = self.now_ns + self.current_domain().blocking_ns()
+        self.schedule(due_ns, copy_context(), call)
+        return future
 
     def create_future(self) -> Future[Any]:
         """A future of this loop."""

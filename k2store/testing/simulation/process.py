@@ -12,7 +12,7 @@ import asyncio
 import copy
 import random
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, Literal, NoReturn, TypeVar, cast
+from typing import Any, Literal, NoReturn, TypeVar, cast
 
 from k2store.rpc.transport import Connection, Handler, Listening
 from k2store.storage.memory_disk import MemoryDisk
@@ -20,7 +20,7 @@ from k2store.storage.options import StorageOptions
 from k2store.storage.store import MemoryMachine, OpenStore, open_memory_store
 from k2store.testing.simulation.clock import HostClock, SimClock
 from k2store.testing.simulation.disk import Mount, Names, SimDisk
-from k2store.testing.simulation.domain import SECOND_NS, Domain, DomainKilled, State
+from k2store.testing.simulation.domain import BLOCKING_NS, Domain, DomainKilled, State
 from k2store.testing.simulation.loop import Loop, UnhandledError
 from k2store.testing.simulation.network import Host, Network
 from k2store.testing.simulation.probes import Buggify
@@ -29,8 +29,6 @@ from k2store.testing.simulation.trace import Trace
 from k2store.testing.simulation.transport import SimTransport
 
 T = TypeVar("T")
-
-DISK_LATENCY_NS: Final = 200_000
 
 DiskAfter = Literal["same", "lost", "stale"]
 """What a process finds on its machine's disk when it starts again."""
@@ -83,8 +81,7 @@ class Environment:
 
     async def offload(self, call: Callable[[], T]) -> T:
         """Run a blocking call of the disk as a thread would: its latency passes, others run."""
-        await asyncio.sleep(self.machine.disk_latency_ns / SECOND_NS)
-        return call()
+        return await self.loop.run_in_executor(None, call)
 
     async def connect(
         self,
@@ -123,7 +120,7 @@ class Machine:
         self.disk = disk
         self.memory = MemoryMachine()
         """Settled rows and the store's identity; its disk is the mount of whoever runs."""
-        self.disk_latency_ns = DISK_LATENCY_NS
+        self.disk_latency_ns = BLOCKING_NS
         """How long a blocking call of the disk takes, for those who wait for it."""
         self._rng = rng
         self._kept: tuple[Names, MemoryMachine] | None = None
@@ -171,7 +168,7 @@ class Machine:
     def behave(self) -> None:
         """Take back every fault ordered from the disk."""
         self.disk.behave()
-        self.disk_latency_ns = DISK_LATENCY_NS
+        self.disk_latency_ns = BLOCKING_NS
         self.memory.table.flushes_to_fail = 0
 
 
@@ -226,6 +223,7 @@ class Process:
         self.incarnation += 1
         machine.network.trace.event("start", self.name, self.incarnation, disk)
         domain = self._domain = loop.domain(f"{self.name}#{self.incarnation}")
+        domain.blocking_ns = lambda: machine.disk_latency_ns
         machine.host.domain = domain
         self._ended = loop.create_future()
         # Whether anybody asks for the end is the test's business.

@@ -45,6 +45,10 @@ INVOKE = 3
 _PAD = 64
 
 
+_ANYWHERE = (b"type", b"value", b"process", b"in", b"time", b"ok", b"fail")
+_SHORT = 255
+
+
 class NotPlain(Exception):  # noqa: N818 - a reason to take another way, not an error
     """The text needs the slow reader."""
 
@@ -141,29 +145,35 @@ def lines_of(block: Raw, kind: str, shift: int, shape: Shape) -> Lines:
     if kind == "json":
         require(plain=len(marks) % 2 == 0)
         marks = marks[::2]
-    one, two, three = block[marks + 1], block[marks + 2], block[marks + 3]
+    one, two = block[marks + 1], block[marks + 2]
     stop = ord(" ") if kind == "edn" else ord('"')
+    table = np.zeros(1 << 16, dtype=np.uint8)
+    words = (*_ANYWHERE, *shape.value)
+    for number, name in enumerate(words, 1):
+        table[name[0] << 8 | name[1]] = number
+    for letter in b"fr" if shape is Shape.TRANSACTIONS else b"f":
+        table[letter << 8 | stop] = _SHORT
+    found = table[one.astype(np.uint16) << 8 | two]
+    require(plain=found.all())
 
-    def word(name: bytes) -> Flags:
-        found: Flags = (one == name[0]) & (two == name[1])
-        if name[:2] == b"in":
-            found &= three == name[2]
-        after = block[marks[found] + 1 + len(name)]
+    def word(name: bytes) -> Ints:
+        places = marks[found == words.index(name) + 1]
+        after = block[places + 1 + len(name)]
         ended = after == stop
         if kind == "edn":
             ended |= (after == ord(",")) | (after == ord("}"))
         require(plain=ended.all())
-        return found
+        return places
 
-    places = {name: marks[word(name)] for name in (b"type", b"value", b"process", b"index")}
-    words = (b"time", b"invoke", b"info", b"ok", b"fail", *shape.value)
-    known = sum(int(word(name).sum()) for name in words)
-    short = (one == ord("f")) if shape is Shape.REGISTER else (one == ord("f")) | (one == ord("r"))
-    known += int((short & (two == stop)).sum())
-    require(plain=known + sum(map(len, places.values())) == len(marks))
-    for name, found in places.items():
-        if name != b"index" or len(found):
-            require(plain=len(found) == len(ends) and _one_each(found, ends))
+    # `index`, `info` and `invoke` begin alike; the third letter tells.
+    inner = marks[found == words.index(b"in") + 1]
+    places = {name: word(name) for name in (b"type", b"value", b"process")}
+    places[b"index"] = inner[block[inner + 3] == ord("d")]
+    require(plain=(block[places[b"index"] + 6] == stop).all())
+    require(plain=np.isin(block[inner + 3], (ord("d"), ord("v"), ord("f"))).all())
+    for name, where in places.items():
+        if name != b"index" or len(where):
+            require(plain=len(where) == len(ends) and _one_each(where, ends))
     letter = block[places[b"type"] + 7 + shift]
     third = block[places[b"type"] + 9 + shift]
     kinds = np.full(len(ends), -1, dtype=np.int64)
@@ -178,7 +188,7 @@ def lines_of(block: Raw, kind: str, shift: int, shape: Shape) -> Lines:
         index, _ = numbers_at(block, places[b"index"] + 7 + shift)
     write = np.zeros(len(ends), dtype=np.bool_)
     if shape is Shape.REGISTER:
-        verbs = marks[word(b"read") | word(b"write")]
+        verbs = np.sort(np.concatenate((word(b"read"), word(b"write"))))
         require(plain=len(verbs) == len(ends) and _one_each(verbs, ends))
         write = block[verbs + 1] == ord("w")
     return Lines(kinds, process, index, places[b"value"] + 7 + shift, ends, write)

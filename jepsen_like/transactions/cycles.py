@@ -82,10 +82,10 @@ _FAMILIES = (
 def find_cycles(graph: Graph, expired: Callable[[], bool]) -> tuple[list[Cycle], bool]:
     """One cycle of each telling kind of every component, and whether the time sufficed for all components."""
     found: list[Cycle] = []
-    for knot, old in graph.without_shadowed().knots():
+    for knot, old in graph.knots():
         if found and expired():
             return found, False
-        for cycle in _in_knot(knot):
+        for cycle in _in_knot(knot.without_shadowed()):
             hops = tuple(Hop(int(old[h.source]), int(old[h.target]), h.kind) for h in cycle.hops)
             found.append(Cycle(cycle.name, hops))
     return found, True

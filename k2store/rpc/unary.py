@@ -24,9 +24,8 @@ from k2store.client.conditions import FIELD, NO_ROW, Condition, Own, Predicate, 
 from k2store.client.database import Database
 from k2store.client.ranges import KeyRange
 from k2store.client.scan import StrongReader
-from k2store.client.session import CommitLost
-from k2store.errors import Deadline, K2Error, OutcomeUnknown, Rejected
-from k2store.rpc.interactive import Interactive
+from k2store.errors import Deadline, K2Error, Rejected
+from k2store.rpc.interactive import OpenTransactions
 from k2store.rpc.status import abort
 from k2store.v1 import session_pb2, store_pb2, store_pb2_grpc
 
@@ -46,11 +45,11 @@ class StoreMethods(store_pb2_grpc.StoreServiceServicer):
         self._database = database
         self._deadline_s = deadline_s
         self._deadline_s_max = deadline_s_max
-        self._interactive = Interactive(database, lifetime_s=lifetime_s)
+        self._open = OpenTransactions(database.session, lifetime_s=lifetime_s)
 
     def close(self) -> None:
         """End what is still open."""
-        self._interactive.close()
+        self._open.close()
 
     # ------------------------------------------------------------------------------- reads
 
@@ -59,12 +58,10 @@ class StoreMethods(store_pb2_grpc.StoreServiceServicer):
 
         async def get(timeout_s: float) -> store_pb2.GetResponse:
             if request.txn:
-                txn = self._interactive.find(request.txn)
-                record = await txn.get_record(request.key)
-                if record is None:
-                    return store_pb2.GetResponse(at=txn.at)
+                txn = self._open.find(request.txn)
+                value, version = await txn.get(request.key, _milliseconds(timeout_s))
                 return store_pb2.GetResponse(
-                    found=True, value=record.value, version=record.version, at=txn.at
+                    found=value is not None, value=value or b"", version=version, at=txn.at
                 )
             return await self._read(request.key, request.at, timeout_s)
 
@@ -82,13 +79,13 @@ class StoreMethods(store_pb2_grpc.StoreServiceServicer):
                 limit=request.limit,
                 reverse=request.reverse,
             )
+            timeout_ms = _milliseconds(timeout_s)
             if request.txn:
-                page = await self._interactive.find(request.txn).page(message)
+                page = await self._open.find(request.txn).page(message, timeout_ms)
             else:
                 session = self._database.session
                 if request.at:
                     await session.bounded_time.past(request.at)
-                timeout_ms = _milliseconds(timeout_s)
                 page = await StrongReader(session, timeout_s, timeout_ms, request.at).page(message)
             answer = store_pb2.ScanResponse(at=page.at)
             for key, value, version in zip(page.key, page.value, page.version, strict=True):
@@ -219,7 +216,7 @@ class StoreMethods(store_pb2_grpc.StoreServiceServicer):
         """Begin an interactive transaction."""
 
         async def begin(_: float) -> store_pb2.BeginResponse:
-            return store_pb2.BeginResponse(txn=(await self._interactive.begin()).id)
+            return store_pb2.BeginResponse(txn=self._open.begin().id)
 
         return await self._answer(context, begin)
 
@@ -228,15 +225,10 @@ class StoreMethods(store_pb2_grpc.StoreServiceServicer):
     ) -> store_pb2.CommitResponse:
         """Commit an interactive transaction with its writes."""
 
-        async def commit(_: float) -> store_pb2.CommitResponse:
-            txn = self._interactive.take(request.txn)
-            async with txn:
-                for key, value in _writes(request.writes):
-                    if value is None:
-                        txn.delete(key)
-                    else:
-                        txn.put(key, value)
-            return store_pb2.CommitResponse(at=txn.at)
+        async def commit(timeout_s: float) -> store_pb2.CommitResponse:
+            txn = self._open.take(request.txn)
+            at = await txn.commit(_writes(request.writes), _milliseconds(timeout_s))
+            return store_pb2.CommitResponse(at=at)
 
         return await self._answer(context, commit)
 
@@ -247,7 +239,7 @@ class StoreMethods(store_pb2_grpc.StoreServiceServicer):
 
         async def rollback(_: float) -> store_pb2.RollbackResponse:
             _check_txn(request.txn)
-            await self._interactive.rollback(request.txn)
+            self._open.rollback(request.txn)
             return store_pb2.RollbackResponse()
 
         return await self._answer(context, rollback)
@@ -310,9 +302,6 @@ class StoreMethods(store_pb2_grpc.StoreServiceServicer):
                 return await run(timeout_s)
         except TimeoutError:
             return await _end(context, Deadline("the deadline passed before the answer"))
-        except CommitLost as lost:
-            unknown = OutcomeUnknown(f"the transaction may or may not have taken: {lost}")
-            return await _end(context, unknown)
         except K2Error as error:
             return await _end(context, error)
 

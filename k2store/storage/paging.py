@@ -99,5 +99,6 @@ def page_down(
             rows.append((*split_row(best), stored_value(value)))
         if not cursor.valid():  # the end, or damage: the status must not be lost to another seek
             break
-        cursor.seek_for_prev(head)
+        if row.startswith(head):  # newer versions are left above; else we stand on the next key
+            cursor.seek_for_prev(head)
     return Page(rows, None)

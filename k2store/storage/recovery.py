@@ -21,14 +21,13 @@ from k2store.storage.failures import Damaged
 from k2store.storage.frame import (
     GENESIS,
     SEGMENT_HEADER_BYTES,
-    TURN_HEADER_BYTES,
     TURN_MAGIC,
     SegmentHeader,
-    chain_hash,
     decode_segment_header,
     decode_turn_header,
     encode_segment_header,
     frame_bytes,
+    verified_turns,
 )
 from k2store.storage.watermark import WATERMARK_BYTES, Mark, Watermark
 
@@ -213,26 +212,16 @@ class _Found(msgspec.Struct):
 def _scan(segment: Segment, chain: bytes, mark_lsn: int) -> _Found:
     """Walk the turns of a segment as far as they verify; sets its ``last_lsn`` and ``end``."""
     data = segment.file.read(0, segment.header.size)
-    salt = segment.header.salt
-    offset, lsn = SEGMENT_HEADER_BYTES, segment.header.first_lsn
     found = _Found(chain, None, 0, 0, data)
-    while True:
-        turn = decode_turn_header(data, offset, salt)
-        if turn is None or turn.lsn != lsn or turn.run < found.run:
-            break
-        if offset + TURN_HEADER_BYTES + turn.length > len(data):
-            break
-        chain = chain_hash(data, offset, turn.length, chain)
-        if chain != turn.hash:
-            break
-        found.chain, found.run = chain, turn.run
-        if turn.checkpoint:
+    first_lsn, salt = segment.header.first_lsn, segment.header.salt
+    for end, run, checkpoint, turn_chain in verified_turns(data, first_lsn, chain, salt):
+        segment.end = end
+        segment.last_lsn = lsn = segment.last_lsn + 1
+        found.chain, found.run = turn_chain, run
+        if checkpoint:
             found.checkpoint_lsn = lsn
         if lsn == mark_lsn:
-            found.mark_chain = chain
-        offset += frame_bytes(turn.length)
-        lsn += 1
-    segment.last_lsn, segment.end = lsn - 1, offset
+            found.mark_chain = turn_chain
     return found
 
 

@@ -106,6 +106,7 @@ def commits_alone(state: State, message: CommitsAlone) -> None:
     lowest = max(state.closed + 1, state.low_water)
     highest = state.future
     keys, values = message.keys, message.values
+    slow: list[CommitAlone] = []
     position = 0
     for request, txn, stamp, count in zip(
         message.requests, message.txns, message.stamps, message.counts, strict=True
@@ -129,9 +130,12 @@ def commits_alone(state: State, message: CommitsAlone) -> None:
                     continue
         writes = list(zip(keys[position:end], values[position:end], strict=True))
         token = message.owner << OWNER_BITS | request
-        commit_alone(state, CommitAlone(token, txn, stamp, writes, []))
+        slow.append(CommitAlone(token, txn, stamp, writes, []))
         position = end
     _launch(state, flight)
+    # After the launch: they may have to wait for somebody in the flight.
+    for single in slow:
+        commit_alone(state, single)
 
 
 def _commits_of_one_write(state: State, message: CommitsAlone) -> None:
@@ -199,6 +203,7 @@ def one_shots(state: State, message: OneShots) -> None:
     plain = state.serving and not state.ranges
     stamps = iter(state.oracle.next_stamps(len(message.requests)) if plain else ())
     keys, values = message.keys, message.values
+    slow: list[OneShot] = []
     condition = position = 0
     for request, txn, deadline_ns, conditions, writes in zip(
         message.requests,
@@ -218,8 +223,7 @@ def one_shots(state: State, message: OneShots) -> None:
                 _take_off(state, flight, request, txn, stamp, keys, values, position, end, found)
                 condition, position = condition_end, end
                 continue
-        one_shot(
-            state,
+        slow.append(
             OneShot(
                 message.owner << OWNER_BITS | request,
                 txn,
@@ -240,6 +244,8 @@ def one_shots(state: State, message: OneShots) -> None:
         )
         condition, position = condition_end, end
     _launch(state, flight)
+    for single in slow:
+        one_shot(state, single)
 
 
 def _ready_to_write(

@@ -23,6 +23,7 @@ PROTO = ROOT / "proto"
 GENERATED = Path("k2store/v1")
 
 PAGES: Mapping[str, str] = {
+    "docs/cli.md": "k2store.cli.pages:commands",
     "docs/configuration.md": "k2store.config.page:render",
     "docs/errors.md": "k2store.cli.pages:errors",
 }

@@ -71,26 +71,20 @@ def is_keyed(operations: Sequence[Operation]) -> bool:
     for operation in operations:
         if operation.key is not None:
             return False
-        for value in (operation.argument, operation.result):
-            if value is None or value is True or value is False:
-                if operation.f == "read" and operation.outcome == "ok":
-                    return False
-                continue
-            if not isinstance(value, Sequence) or isinstance(value, str | bytes) or len(value) != 2:
-                return False
-            inner = value[1]
-            if operation.f == "cas" and not (
-                isinstance(inner, Sequence)
-                and not isinstance(inner, str | bytes)
-                and len(inner) == 2
-            ):
-                return False
-            found = True
-        if operation.f == "read" and operation.start >= 0:
-            asked = operation.argument
-            if not isinstance(asked, Sequence) or isinstance(asked, str | bytes) or len(asked) != 2:
-                return False
+        asked = operation.argument if operation.start >= 0 else operation.result
+        if asked is None and operation.f not in ("read", "get") and operation.outcome != "ok":
+            continue
+        if not _is_pair(asked):
+            return False
+        assert isinstance(asked, Sequence)
+        if operation.f == "cas" and not _is_pair(asked[1]):
+            return False
+        found = True
     return found
+
+
+def _is_pair(value: object) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes) and len(value) == 2
 
 
 def by_key(operations: Sequence[Operation]) -> dict[Hashable, list[Operation]]:

@@ -31,6 +31,8 @@ from jepsen_like.values import freeze, show
 from jepsen_like.verdict import Finding, Verdict
 
 NOT_LINEARIZABLE = "not-linearizable"
+PLACED_SHOWN = 8
+"""How many of the operations before the point where no order goes on are part of the explanation."""
 
 
 def check_register(operations: Sequence[Operation], options: Options) -> Verdict:
@@ -106,7 +108,7 @@ def check_strings(operations: Sequence[Operation], options: Options) -> Verdict:
     initial = "" if options.initial in (UNSET, None) else options.initial
     if not isinstance(initial, str):
         raise HistoryError(f"the initial value of kv-append is a string, not {show(initial)}")
-    parts = parts_of(operations, read_string, initial, string_step, keyed=False)
+    parts = parts_of(operations, read_string, initial, string_step, keyed=is_keyed(operations))
     return judge(parts, operations, options)
 
 
@@ -124,7 +126,8 @@ def judge(parts: Sequence[Part], operations: Sequence[Operation], options: Optio
             f"{show(blocked.value)} by process {blocked.process} (event {blocked.index}) cannot happen in "
             f"any state that is left, for instance {show(stuck.state)}."
         )
-        finding = Finding(NOT_LINEARIZABLE, why, (stuck.blocked, *stuck.open_calls), key=part.key)
+        around = (stuck.blocked, *stuck.open_calls, *stuck.placed[-PLACED_SHOWN:])
+        finding = Finding(NOT_LINEARIZABLE, why, tuple(dict.fromkeys(around)), key=part.key)
         return Verdict(False, (NOT_LINEARIZABLE,), ("linearizable",), (), (finding,), why)
     if answer is None:
         return Verdict(

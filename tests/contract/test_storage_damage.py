@@ -155,6 +155,37 @@ def test_a_turn_cut_off_never_comes_back() -> None:
     assert replayed(machine.open()) == [b"acknowledged", b"torn"]
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_what_a_restart_found_outlives_a_power_cut(seed: int) -> None:
+    """Turns that a killed process left in the page cache count as durable once the log is open
+    again, so a power cut right after the restart does not take them."""
+    machine = SimulatedMachine(TINY, seed)
+    store = machine.open()
+    for number in range(10):
+        store.log.append(b"never synced %d" % number)
+    machine.stop(store)
+    found = replayed(machine.open())
+    assert len(found) == 10
+    machine.machine.power_cut(machine.random)
+    assert replayed(machine.open()) == found
+
+
+def test_another_history_of_the_same_length_is_refused() -> None:
+    """A log that reads well and is long enough, but is not the one whose turns were
+    acknowledged, does not open."""
+    contents = []
+    for word in (b"this", b"that"):
+        machine = SimulatedMachine(TINY, seed=5)  # one seed: the same store, the same salts
+        store = machine.open()
+        store.log.append(word)
+        store.log.sync()
+        machine.stop(store)
+        contents.append(machine.machine.disk.snapshot())
+    machine.machine.disk.restore({**contents[0], "watermark": contents[1]["watermark"]})
+    with pytest.raises(Corruption, match="not the one whose turns were acknowledged"):
+        machine.open()
+
+
 def test_the_watermark_catches_the_very_last_turn() -> None:
     """A flip in the last acknowledged turn, after which nothing was written, is refused."""
     machine = SimulatedMachine(TINY)

@@ -25,7 +25,6 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from k2store.client.bounded_time import BoundedTime
-from k2store.client.failures import error_of
 from k2store.client.outbox import (
     CALL,
     COMMIT,
@@ -53,6 +52,7 @@ from k2store.errors import (
     Rejected,
     Unavailable,
 )
+from k2store.rpc.failures import from_failure
 from k2store.rpc.transport import (
     FRAME_BYTES_MAX,
     SEND_QUEUE_BYTES_MAX,
@@ -107,7 +107,6 @@ class Session:
         "_pending",
         "_queued_bytes",
         "_rng",
-        "_settings",
         "_sweeper",
         "_turn",
         "_watches",
@@ -122,6 +121,7 @@ class Session:
         "operations_max",
         "safe",
         "seen",
+        "settings",
         "unresolved",
         "value_bytes_max",
         "welcome",
@@ -147,7 +147,7 @@ class Session:
         self.client = hello.client
         self.next_number = 1
         self._metadata = metadata
-        self._settings = settings
+        self.settings = settings
         self._operations_max = settings.operations_max
         self._loop = loop
         self._create_future: Callable[[], Future] = loop.create_future
@@ -265,7 +265,7 @@ class Session:
         self._queued_bytes += size
         if (
             len(self._pending) >= self._operations_max
-            or self._queued_bytes > self._settings.queued_bytes_max
+            or self._queued_bytes > self.settings.queued_bytes_max
             or self._closed
         ):
             self._queued_bytes -= size
@@ -306,7 +306,7 @@ class Session:
         self._queued_bytes += size
         if (
             len(self._pending) >= self._operations_max
-            or self._queued_bytes > self._settings.queued_bytes_max
+            or self._queued_bytes > self.settings.queued_bytes_max
             or self._closed
         ):
             self._queued_bytes -= size
@@ -328,7 +328,7 @@ class Session:
         self._queued_bytes += size
         if (
             len(self._pending) >= self._operations_max
-            or self._queued_bytes > self._settings.queued_bytes_max
+            or self._queued_bytes > self.settings.queued_bytes_max
             or self._closed
         ):
             self._queued_bytes -= size
@@ -371,6 +371,10 @@ class Session:
         self._queue_watch(request, watch)
         return request
 
+    def forget_watch(self, request: int) -> None:
+        """The node has ended a watch."""
+        self._watches.pop(request, None)
+
     def watch_progress(self, request: int, consumed: int, *, cancel: bool = False) -> None:
         """Tell the node what has been consumed of a watch, or that it is over."""
         if cancel and self._watches.pop(request, None) is None:
@@ -403,11 +407,11 @@ class Session:
         if len(self._pending) >= self._operations_max:
             limit, what = "operations_max", f"{self._operations_max} operations"
         else:
-            limit, what = "queued_bytes_max", f"{self._settings.queued_bytes_max} bytes"
+            limit, what = "queued_bytes_max", f"{self.settings.queued_bytes_max} bytes"
         return Overloaded(
             f"{what} of this client already wait",
             limit=limit,
-            retry_after_s=self._settings.sweep_interval_s,
+            retry_after_s=self.settings.sweep_interval_s,
         )
 
     # --------------------------------------------------------------------------- leaving
@@ -416,7 +420,7 @@ class Session:
         self._flushing = True
         self._loop.call_soon(self._flush)
         if self._sweeper is None:
-            self._sweeper = self._loop.call_later(self._settings.sweep_interval_s, self._sweep)
+            self._sweeper = self._loop.call_later(self.settings.sweep_interval_s, self._sweep)
 
     def _flush(self) -> None:
         self._flushing = False
@@ -557,7 +561,7 @@ class Session:
             entry[FUTURE].set_result(answer)
 
     def _take_failure(self, failure: wire.Failure) -> None:
-        error = error_of(failure)
+        error = from_failure(failure)
         if failure.request == 0:
             self._fail_session(error)
             return
@@ -608,8 +612,8 @@ class Session:
                 if self._pause_s:
                     await asyncio.sleep(self._pause_s * (0.5 + self._rng.random()))
                 self._pause_s = min(
-                    max(self._pause_s * 2, self._settings.reconnect_pause_s),
-                    self._settings.reconnect_pause_max_s,
+                    max(self._pause_s * 2, self.settings.reconnect_pause_s),
+                    self.settings.reconnect_pause_max_s,
                 )
                 for _ in self._addresses:
                     if await self._dial(self.address):
@@ -620,7 +624,7 @@ class Session:
 
     async def _dial(self, address: str) -> bool:
         try:
-            async with asyncio.timeout(self._settings.connect_timeout_s):
+            async with asyncio.timeout(self.settings.connect_timeout_s):
                 connection = await self._dialer.connect(address, self._metadata, self)
         except (ConnectFailed, TimeoutError, OSError) as error:
             self._last_failure = str(error) or f"{address} does not answer"
@@ -638,13 +642,15 @@ class Session:
             if entry[FUTURE].done():  # Its caller has been cancelled.
                 del self._pending[request]
                 continue
+            again: Any
             left_ms = max(1, int((entry[DEADLINE] - now_s) * 1000))
             kind = entry[KIND]
             if kind == READ:
-                _, _, _, _, txn, at, key, timeout_ms, owner = entry  # type: ignore[misc]
+                again = entry
+                _, _, _, _, txn, at, key, timeout_ms, owner = again
                 at = at or (owner.at if owner is not None else 0)
                 timeout_ms = timeout_ms and left_ms
-                again: Any = (*entry[:4], txn, at, key, timeout_ms, owner)
+                again = (*entry[:4], txn, at, key, timeout_ms, owner)
                 outbox.reads.append(again)
             elif kind == ONE_SHOT:
                 again = (*entry[:5], left_ms, *entry[6:])
@@ -701,7 +707,7 @@ class Session:
             elif connection is not None:
                 self._send_finished(connection)
         if self._pending or self._outbox:
-            self._sweeper = self._loop.call_later(self._settings.sweep_interval_s, self._sweep)
+            self._sweeper = self._loop.call_later(self.settings.sweep_interval_s, self._sweep)
 
     def _drop_from_outbox(self, requests: set[int]) -> None:
         outbox = self._outbox

@@ -349,10 +349,11 @@ class Transaction:
                     attempts = None
                     if not follows:
                         raise
-            elif self._failure is not None:
+            elif self._failure is not None and (
+                attempts is None or not attempts.failed(self._failure)
+            ):
                 # The block has swallowed the failure; it must not look like a commit.
-                if attempts is None or not attempts.failed(self._failure):
-                    raise self._failure
+                raise self._failure
             return False
         if self._state == _OPEN:
             self._abandon(_ROLLED_BACK)

@@ -24,6 +24,7 @@ from k2store.client.conditions import FIELD, NO_ROW, Condition, Own, Predicate, 
 from k2store.client.database import Database
 from k2store.client.ranges import KeyRange
 from k2store.client.scan import StrongReader
+from k2store.client.watch import Changes
 from k2store.errors import Deadline, K2Error, Rejected
 from k2store.rpc.interactive import OpenTransactions
 from k2store.rpc.status import abort
@@ -119,8 +120,6 @@ class StoreMethods(store_pb2_grpc.StoreServiceServicer):
         self, request: store_pb2.WatchRequest, context: Context
     ) -> AsyncIterator[store_pb2.WatchResponse]:
         """Deliver the commits of a range, in order, with marks."""
-        from k2store.client.watch import Changes
-
         where = KeyRange(request.start, request.end)
         watch = self._database.watch(where, since=request.since or None)
         try:

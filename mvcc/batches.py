@@ -165,7 +165,7 @@ def _commits_of_one_write(state: State, message: CommitsAlone) -> None:
         else:
             slow.append(len(found))
         found.append(chain)
-    _launch(state, _flight_of_one_write(state, message, found, slow))
+    _launch(state, _flight_of_one_write(state, message, message.stamps, found, slow))
     base = message.owner << OWNER_BITS
     for index in slow:
         write = (message.keys[index], message.values[index])
@@ -176,9 +176,13 @@ def _commits_of_one_write(state: State, message: CommitsAlone) -> None:
 
 
 def _flight_of_one_write(
-    state: State, message: CommitsAlone, chains: list[Chain], slow: list[int]
+    state: State,
+    message: CommitsAlone | OneShots,
+    stamps: list[int],
+    chains: list[Chain],
+    slow: list[int],
 ) -> Flight:
-    requests, txns, stamps = message.requests, message.txns, message.stamps
+    requests, txns = message.requests, message.txns
     keys, values = message.keys, message.values
     if slow:
         left_out = set(slow)
@@ -196,6 +200,20 @@ def _flight_of_one_write(
 
 def one_shots(state: State, message: OneShots) -> None:
     """Run the plain one-shots together, the others one by one."""
+    if (
+        state.serving
+        and not state.ranges
+        and set(message.write_counts) == {1}
+        and (
+            (message.condition_keys == message.keys and set(message.condition_counts) == {1})
+            or not message.condition_keys
+        )
+        and min(message.deadlines_ns) >= state.now.hi_ns
+    ):
+        own = list(state.oracle.next_stamps(len(message.requests)))
+        if len(own) == len(message.requests):
+            _one_shots_of_one_key(state, message, own)
+            return
     flight = _new_flight(state, message.owner)
     transactions = state.transactions
     lowest = max(state.closed + 1, state.low_water, message.floor + 1)
@@ -248,6 +266,80 @@ def one_shots(state: State, message: OneShots) -> None:
         one_shot(state, single)
 
 
+def _one_shots_of_one_key(state: State, message: OneShots, stamps: list[int]) -> None:
+    """The commonest shape: each writes one key, on a condition on that key or on none."""
+    chains = state.chains
+    transactions = state.transactions
+    lowest = max(state.closed + 1, state.low_water, message.floor + 1)
+    lsn = state.lsn
+    count = len(stamps)
+    conditional = bool(message.condition_keys)
+    found: list[Chain] = []
+    slow: list[int] = []
+    for txn, stamp, key, value, kind, version, wanted in zip(
+        message.txns,
+        stamps,
+        message.keys,
+        message.values,
+        message.kinds if conditional else [0] * count,
+        message.condition_versions if conditional else [0] * count,
+        message.condition_values if conditional else [b""] * count,
+        strict=True,
+    ):
+        chain = chains.get(key)
+        if chain is None:
+            chain = state.load(key)
+        current = chain.value
+        if (
+            chain.intents is None
+            and chain.read <= stamp
+            and chain.stamp < stamp
+            and stamp >= lowest
+            and txn not in transactions
+            and (
+                not kind
+                or (kind == _VALUE and current is not None and current == wanted)
+                or (kind == _ABSENT and current is None)
+                or (kind == _VERSION and current is not None and chain.stamp == version)
+                or (kind == _PRESENT and current is not None)
+            )
+        ):
+            transactions[txn] = stamp
+            chain.intents = (Intent(stamp, value, txn, 0, lsn),)
+            if kind:
+                chain.read = stamp
+                chain.reader = txn
+        else:
+            slow.append(len(found))
+        found.append(chain)
+    _launch(state, _flight_of_one_write(state, message, stamps, found, slow))
+    for index in slow:
+        one_shot(state, _single(message, index, conditional=conditional))
+
+
+def _single(message: OneShots, index: int, *, conditional: bool) -> OneShot:
+    """One operation of a batch of single keys as a message of its own."""
+    conditions = []
+    if conditional:
+        conditions.append(
+            Condition(
+                message.kinds[index],
+                message.condition_keys[index],
+                message.condition_versions[index],
+                message.condition_values[index],
+            )
+        )
+    return OneShot(
+        message.owner << OWNER_BITS | message.requests[index],
+        message.txns[index],
+        message.floor,
+        message.deadlines_ns[index],
+        conditions,
+        [],
+        [(message.keys[index], message.values[index])],
+    )
+
+
 def _ready_to_write(
     state: State,
     message: OneShots,
@@ -281,13 +373,6 @@ def _ready_to_write(
             return None
         read.append(chain)
     keys = message.keys
-    if len(read) == 1 and end - position == 1 and condition_keys[condition] == keys[position]:
-        chain = read[0]
-        if chain.read > stamp:
-            return None
-        chain.read = stamp
-        chain.reader = txn
-        return read
     found: list[Chain] = []
     for key in keys[position:end]:
         chain = chains.get(key)
@@ -364,7 +449,6 @@ def _launch(state: State, flight: Flight) -> None:
 def land(state: State, flight: Flight) -> None:
     """The flight's log entry is durable: turn its intents into versions and answer."""
     round_ = state.round
-    unsettled = state.unsettled
     with_old = state.with_old
     for txn, stamp, key, value, chain in zip(
         flight.write_txns,
@@ -387,9 +471,9 @@ def land(state: State, flight: Flight) -> None:
             chain.round = round_
         elif chain.commit(stamp, value, round_):
             with_old.append(chain)
-        unsettled.append((key, stamp, value))
     if state.watched:
         state.feed.extend(zip(flight.write_stamps, flight.keys, flight.values, strict=True))
+    state.landed.append(flight)
     state.commits += len(flight.txns)
     state.answers.append(Commits(flight.owner, flight.requests, flight.stamps))
     for local in flight.spelled_out:

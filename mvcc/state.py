@@ -9,6 +9,7 @@ its start holds at its end (docs/protocol.md §5.8 case 24).
 from __future__ import annotations
 
 from collections import deque
+from itertools import chain as chain_rows
 from typing import TypeAlias
 
 from msgspec import Struct
@@ -136,6 +137,7 @@ class State:
 
         # Committed and durable, not yet in the settled store.
         self.unsettled: list[tuple[bytes, int, bytes | None]] = []
+        self.landed: list[Flight] = []
         self.with_old: list[Chain] = []
         self.round = 1
 
@@ -189,11 +191,13 @@ class State:
         """The newest committed version at or below ``stamp``: (its stamp, its value), (0, None)."""
         if chain.stamp <= stamp:
             return chain.stamp, chain.value
+        newest = self.settled.newest(self.space, key, stamp) or (0, None)
         if chain.old is not None:
             for version, value in reversed(chain.old):
                 if version <= stamp:
-                    return version, value
-        return self.settled.newest(self.space, key, stamp) or (0, None)
+                    # A late commit may lie below versions that have been settled long ago.
+                    return (version, value) if version > newest[0] else newest
+        return newest
 
     def read_mark(self, key: bytes, chain: Chain) -> tuple[int, bytes]:
         """The largest stamp that has read the key, alone or in a range, and who."""
@@ -289,16 +293,19 @@ class State:
 
     def settle(self) -> int:
         """Hand everything committed to the settled store; returns how many versions."""
-        rows = self.unsettled
-        if not rows:
+        rows, landed = self.unsettled, self.landed
+        if not rows and not landed:
             return 0
-        self.settled.settle(self.space, rows)
+        columns = (zip(one.keys, one.write_stamps, one.values, strict=True) for one in landed)
+        self.settled.settle(self.space, chain_rows(rows, *columns))
+        settled = len(rows) + sum(len(one.keys) for one in landed)
+        self.landed = []
         for chain in self.with_old:
             chain.old = None
         self.with_old = []
         self.unsettled = []
         self.round += 1
-        return len(rows)
+        return settled
 
     # -- safe time ---------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ class StorageOptions(msgspec.Struct, frozen=True):
     segment_bytes: int = 64 << 20
     """Size of a segment of the log, a multiple of 4096.  A full one asks for a checkpoint, so it
     bounds what a restart must replay."""
-    memtable_bytes: int = 16 << 20
+    memtable_bytes: int = 8 << 20
     """How many settled rows RocksDB gathers before it writes a table by itself."""
     cache_bytes: int = 64 << 20
     """RocksDB's cache of blocks it has read."""

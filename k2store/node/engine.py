@@ -56,6 +56,8 @@ from truetime.timestamp import ceiling, floor
 
 ROUNDS_MAX = 1_000
 """Rounds of messages between partitions in one turn; more can only be a loop."""
+SEND_AHEAD_MIN = 48
+"""Answers to reads that are sent before the commits of the same turn are made durable."""
 SPACE = 1
 """The space of the default keyspace in the settled store."""
 
@@ -129,6 +131,7 @@ class Engine:
         self._by_connection: dict[int, Session] = {}
         self._session_number = 0
         self._inbox: list[tuple[Session, bytes]] = []
+        self._half_done: list[tuple[Session, wire.SessionRequest]] = []
         self._touched: dict[int, Session] = {}
         self._scans: dict[int, bytes] = {}
         self._scheduled = False
@@ -317,6 +320,11 @@ class Engine:
             self._loop.call_soon(self._turn)
 
     def _turn(self) -> None:
+        """The first half of a turn: decode what has arrived and run its reads.
+
+        When there are many of them their answers leave before the second half begins, so that the
+        clients work on them while commits are made durable here.
+        """
         self._scheduled = False
         if self.stopped or self.failed is not None:
             return
@@ -324,19 +332,64 @@ class Engine:
             self._see()
             inbox, self._inbox = self._inbox, []
             now = self.now
-            for session, frame in inbox:
+            for session, data in inbox:
                 if session.closed:
                     continue
                 try:
-                    session.take(frame, now)
+                    frame = session.begin(data, now)
                 except Malformed as error:
                     self._expel(session, str(error))
+                    continue
+                if frame is not None:
+                    self._half_done.append((session, frame))
             self.counts["turns"] += 1
             self.counts["frames"] += len(inbox)
-            self._run()
+            if self._send_reads():
+                assert self._loop is not None
+                self._loop.call_soon(self._finish_turn)
+            else:
+                self._finish()
         except BaseException as error:
             self._fail(error)
             raise
+
+    def _send_reads(self) -> bool:
+        """Send the answers to reads ahead if they are worth a frame of their own."""
+        answers: list[Answer | BatchAnswer] = []
+        for partition in self.partitions:
+            state = partition.state
+            answers += state.answers
+            state.answers = []
+        if not answers:
+            return False
+        self._dispatch(answers)
+        worth = [one for one in self._touched.values() if one.out.count >= SEND_AHEAD_MIN]
+        for session in worth:
+            self._send(session)
+            del self._touched[session.number]
+        return bool(worth)
+
+    def _finish_turn(self) -> None:
+        """The second half of a turn whose reads have been answered ahead."""
+        if self.stopped or self.failed is not None:
+            return
+        try:
+            self._see()
+            self._finish()
+        except BaseException as error:
+            self._fail(error)
+            raise
+
+    def _finish(self) -> None:
+        frames, self._half_done = self._half_done, []
+        for session, frame in frames:
+            if session.closed:
+                continue
+            try:
+                session.finish(frame, self.now)
+            except Malformed as error:
+                self._expel(session, str(error))
+        self._run()
 
     def _see(self) -> None:
         lo_ns, hi_ns = self.clock.read()

@@ -71,8 +71,11 @@ class Session:
 
     # -- frames --------------------------------------------------------------------------------------------------
 
-    def take(self, data: bytes, now: Interval) -> None:
-        """Run one frame.  Raises Malformed when the session cannot go on."""
+    def begin(self, data: bytes, now: Interval) -> wire.SessionRequest | None:
+        """Decode a frame and run its point reads; returns it if :meth:`finish` has more to do.
+
+        Raises Malformed when the session cannot go on.
+        """
         try:
             frame = wire.SessionRequest.FromString(data)
         except DecodeError:
@@ -83,12 +86,16 @@ class Session:
             raise Malformed("the first frame must carry `hello`")
         if frame.seen:
             self._see(frame.seen, now)
-        if frame.finished:
-            self._finished(frame.finished)
         if not self._admit(frame):
-            return
+            return None
         if frame.HasField("reads"):
             self._reads(frame.reads, now)
+        return frame
+
+    def finish(self, frame: wire.SessionRequest, now: Interval) -> None:
+        """Run everything else of a frame.  Raises Malformed when the session cannot go on."""
+        if frame.finished:
+            self._finished(frame.finished)
         if frame.HasField("one_shots"):
             self._one_shots(frame.one_shots, now)
         for write in frame.writes:

@@ -377,7 +377,7 @@ class Database:
                 newest = page.at[-1] - 1
         if found:
             await session.bounded_time.past(found[0].at)
-        return found
+        return found[:limit]
 
     async def outcome(
         self,

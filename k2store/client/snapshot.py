@@ -92,6 +92,8 @@ class View:
     async def get_many(self, keys: Iterable[bytes]) -> dict[bytes, bytes | None]:
         """The values of several keys, asked for together."""
         found: dict[bytes, bytes | None] = dict.fromkeys(keys)
+        for key in found:
+            self._check(key)
         rest = list(found)
         if rest and not self.at:
             found[rest[0]] = (await self._first(rest[0]))[0]
@@ -137,13 +139,16 @@ class View:
         return ()
 
     def _ask(self, key: bytes) -> Future:
-        if not self._open:
-            raise _closed()
+        self._check(key)
         session = self._session
-        if type(key) is not bytes or len(key) > session.key_bytes_max:
-            raise bad_key(key, session.key_bytes_max)
         deadline = session.now_s() + self._timeout_s
         return session.read(b"", self.at, key, deadline, self._timeout_ms, self)
+
+    def _check(self, key: bytes) -> None:
+        if not self._open:
+            raise _closed()
+        if type(key) is not bytes or len(key) > self._session.key_bytes_max:
+            raise bad_key(key, self._session.key_bytes_max)
 
     async def _first(self, key: bytes) -> tuple[bytes | None, int, int]:
         """A read of a strong view that may have to take the stamp."""

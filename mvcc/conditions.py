@@ -126,7 +126,7 @@ def matches(condition: Condition, value: bytes, stamp: int, time_ns: int) -> boo
 def _field(value: bytes, field: str | int) -> object:
     try:
         record = _decode(value)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise FieldError(f"the value is not a msgpack record: {error}") from None
     if isinstance(record, dict) and isinstance(field, str) and field in record:
         return record[field]

@@ -13,7 +13,14 @@ from mvcc.reads import wait
 from mvcc.records import CommittedAlone, Planted
 from mvcc.refusals import Refusal, Rule
 from mvcc.state import State, answer_for
-from mvcc.transactions import ABORTED, ABORTING, ACTIVE, COMMITTING, PLACEHOLDER, Local
+from mvcc.transactions import (
+    ABORTED,
+    ABORTING,
+    ACTIVE,
+    COMMITTING,
+    PLACEHOLDER,
+    Local,
+)
 from mvcc.versions import Chain, Intent
 from truetime.timestamp import time_ns
 
@@ -25,25 +32,37 @@ def write(state: State, message: Write) -> None:
     if refusal is None and local is not None and local.state not in (ACTIVE, PLACEHOLDER):
         _write_after_the_end(state, message, local)
         return
+    keys = [key for key, _, _ in message.writes]
+    if local is None and _stand_committed(state, keys, message.stamp):
+        state.answers.append(Written(message.request))
+        return
+    if local is not None and local.state == ACTIVE and message.anchor != local.anchor:
+        # Two coordinators, of which one does not know what the other has written.
+        refusal = refusal or state.refuse(Rule.ABORTED, other=message.txn)
     fresh: list[tuple[bytes, bytes | None, int]] = []
+    overtaken: list[int] = []
     lsn = 0
     for key, value, sequence in message.writes:
         own = (state.chains.get(key) or state.load(key)).intent_of(message.txn)
         if own is None:
             refusal = refusal or check(state, key, message.stamp)
         elif own.sequence >= sequence:
-            lsn = max(lsn, own.lsn)  # a repeated or overtaken message: its effect already stands
+            # A repeated or overtaken message: its effect already stands.
+            lsn = max(lsn, own.lsn)
+            overtaken.append(sequence)
             continue
         fresh.append((key, value, sequence))
     if refusal is not None:
-        keys = [key for key, _, _ in message.writes]
-        if _stand_committed(state, keys, message.stamp):
-            state.answers.append(Written(message.request))
-        else:
-            state.answers.append(Refused(message.request, refusal))
+        state.answers.append(Refused(message.request, refusal))
         return
-    if message.conditions and not _conditions_hold(state, message):
+    # What stands already was written when its conditions held; they may see it now.
+    repeated = overtaken and not fresh
+    if message.conditions and not repeated and not _conditions_hold(state, message):
         return
+    if overtaken:
+        assert local is not None
+        assert local.sequences is not None
+        local.sequences.update(overtaken)
     if fresh:
         lsn = state.lsn
         _plant(state, message, local, fresh)
@@ -68,7 +87,14 @@ def _write_after_the_end(state: State, message: Write, local: Local) -> None:
         state.answers.append(Refused(message.request, refusal))
         return
     sequences = local.sequences or set()
+    keys = [key for key, _, _ in message.writes]
     if all(sequence in sequences for _, _, sequence in message.writes):
+        if local.lsn > state.durable_lsn:
+            state.when_durable(local.lsn, Written(message.request))
+        else:
+            state.answers.append(Written(message.request))
+    elif not sequences and local.decided and _stand_committed(state, keys, message.stamp):
+        # A checkpoint keeps outcomes but no sequence numbers.
         state.answers.append(Written(message.request))
     else:
         refusal = state.refuse(Rule.ENDED, other=message.txn)
@@ -166,6 +192,9 @@ def commit_alone(state: State, message: CommitAlone) -> None:
         have = local.sequences if local is not None and local.sequences is not None else set()
         if not have.issuperset(message.sequences):
             refusal = state.refuse(Rule.MISSING_WRITE, other=txn)
+    if local is not None and local.state == ACTIVE and not state.owns(local.anchor):
+        # It has written to another partition as well, which the sender does not know.
+        refusal = refusal or state.refuse(Rule.MISSING_WRITE, other=txn)
     if refusal is None:
         refusal = _check_last_writes(state, message, local)
     if refusal is not None:

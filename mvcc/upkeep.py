@@ -134,6 +134,8 @@ class Collection:
         self._horizon = 0
         self._key: bytes | None = None
         self._kept = False
+        self._deletion: tuple[bytes, int] | None = None
+        self._lsn = 0
 
     def begin(self, state: State, protected: int) -> None:
         """Raise and log the horizon, then start a pass; ``protected`` is the oldest snapshot in use
@@ -150,34 +152,45 @@ class Collection:
         # Logged before anything is deleted, and tested by every read.
         state.horizon = horizon
         state.records.append(Horizon(horizon))
+        self._lsn = state.lsn
         state.settle()
         self._horizon = horizon
         self._key = None
+        self._deletion = None
         self._batches = state.settled.all_rows(state.space, state.start, state.end or None)
 
     def step(self, state: State) -> int:
         """Go through one batch; returns how many versions were deleted."""
-        if self._batches is None:
+        if self._batches is None or self._lsn > state.durable_lsn:
             return 0
         batch = next(self._batches, None)
-        if batch is None:
-            self._batches = None
-            return 0
         doomed: list[tuple[bytes, int]] = []
-        for key, stamp, value in batch:
+        for key, stamp, value in batch or ():
             if key != self._key:
+                self._drop_deletion(doomed)
                 self._key = key
                 self._kept = False
             if stamp > self._horizon:
                 continue
             # Newest first: the first one at or below the horizon is what a read at the horizon
-            # sees. It stays, unless it is a deletion, which reads the same as nothing at all.
-            if self._kept or value is None:
+            # sees. It stays, unless it is a deletion, which reads the same as nothing at all, once
+            # everything that it covers is gone.
+            if self._kept:
                 doomed.append((key, stamp))
+            elif value is None:
+                self._deletion = key, stamp
             self._kept = True
+        if batch is None:
+            self._batches = None
+            self._drop_deletion(doomed)
         if doomed:
             state.settled.forget(state.space, doomed)
         return len(doomed)
+
+    def _drop_deletion(self, doomed: list[tuple[bytes, int]]) -> None:
+        if self._deletion is not None:
+            doomed.append(self._deletion)
+            self._deletion = None
 
 
 def evict(state: State) -> int:

@@ -83,12 +83,15 @@ class Entry(Struct, frozen=True, gc=False, array_like=True):
 
 
 class Pending(Struct, frozen=True, gc=False, array_like=True):
-    """An undecided transaction in a checkpoint: its intents as (key, value, sequence)."""
+    """An undecided transaction in a checkpoint: its intents as (key, value, sequence), and the
+    numbers of all its writes, also of those that later ones have replaced.
+    """
 
     txn: bytes
     stamp: int
     anchor: bytes
     writes: list[tuple[bytes, bytes | None, int]]
+    sequences: list[int]
 
 
 class Ended(Struct, frozen=True, gc=False, array_like=True):

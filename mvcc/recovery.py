@@ -35,6 +35,7 @@ def checkpoint(state: State) -> Checkpoint:
     Decisions whose entry is not durable yet appear as pending: their entry comes after the
     checkpoint's position.
     """
+    assert not state.flights(), "a checkpoint is taken when every commit is durable"
     pending: list[Pending] = []
     ended: list[Ended] = []
     for txn, local in state.transactions.items():
@@ -58,7 +59,9 @@ def checkpoint(state: State) -> Checkpoint:
             assert local.state != COMMITTING, (
                 "a checkpoint is taken when everything gathered is durable"
             )
-            pending.append(Pending(local.txn, local.stamp, local.anchor, _writes(state, local)))
+            sequences = sorted(local.sequences or ())
+            writes = _writes(state, local)
+            pending.append(Pending(local.txn, local.stamp, local.anchor, writes, sequences))
     return Checkpoint(
         state.partition,
         state.lsn,
@@ -84,8 +87,7 @@ def _writes(state: State, local: Local) -> list[tuple[bytes, bytes | None, int]]
 
 def restore(state: State, saved: Checkpoint) -> None:
     """Take over a checkpoint."""
-    state.lsn = saved.lsn
-    state.durable_lsn = saved.lsn - 1
+    state.lsn = state.durable_lsn = saved.lsn - 1  # what the checkpoint holds is durable
     state.start = saved.start
     state.end = saved.end
     state.closed = saved.closed
@@ -94,6 +96,10 @@ def restore(state: State, saved: Checkpoint) -> None:
     state.record_edge = saved.record_edge
     for pending in saved.pending:
         _planted(state, Planted(pending.txn, pending.stamp, pending.anchor, pending.writes))
+        local = state.undecided[pending.txn]
+        assert local.sequences is not None
+        local.sequences.update(pending.sequences)
+    state.lsn = saved.lsn
     for ended in saved.ended:
         local = Local(
             ended.txn,

@@ -55,6 +55,8 @@ def end(state: State, message: End) -> None:
             return
         local = _abort_unknown(state, message.txn, message.stamp, local)
         state.answers.append(answer_for(local, message.request))
+        local.participants = message.participants
+        state.send_verdict(local)
         return
     if local.decided:
         state.answers.append(answer_for(local, message.request))
@@ -165,7 +167,7 @@ def confirm(state: State, message: Confirm) -> None:
         state.unconfirmed.pop(message.txn, None)
         local.unconfirmed = None
         local.participants = None
-        if local.acknowledged:
+        if local.acknowledged and droppable(state, local):
             del state.transactions[message.txn]
 
 

@@ -45,6 +45,7 @@ Mutation = tuple[bytes, bytes | None]
 OPEN = 0
 COMMITTING = 1
 ENDING = 2
+ROLLING_BACK = 3
 
 
 class Route:
@@ -252,6 +253,9 @@ class Coordinator:
     def rollback(self, transaction: Open, request: int = 0) -> None:
         """End without effect; a request (not 0) is answered with an Outcome."""
         if transaction.phase != OPEN:
+            if request:
+                refusal = Refusal(Rule.ENDED, other=transaction.txn)
+                self.answers.append(Refused(request, refusal))
             return
         if transaction.participants is None:
             del self.open[transaction.txn]
@@ -259,8 +263,8 @@ class Coordinator:
                 self.answers.append(Outcome(request, Verdict.ABORTED, 0))
             return
         transaction.request = request
-        transaction.refusal = Refusal(Rule.ABORTED, other=transaction.txn)
         self._end(transaction, commit=False)
+        transaction.phase = ROLLING_BACK
 
     # -- answers of partitions ---------------------------------------------------------------------
 
@@ -272,6 +276,11 @@ class Coordinator:
             return
         if transaction.waiting is not None and answer.request in transaction.waiting:
             self._acknowledge(transaction, answer)
+            return
+        if transaction.phase == ROLLING_BACK:
+            del self.open[transaction.txn]
+            if transaction.request:
+                self.answers.append(Outcome(transaction.request, Verdict.ABORTED, 0))
             return
         if isinstance(answer, Refused) and transaction.participants and not transaction.refusal:
             # The partition would not commit it alone, and its earlier intents still stand there.

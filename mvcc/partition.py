@@ -212,7 +212,10 @@ class Partition:
         """Serve nobody any more; requests that wait are refused."""
         state = self.state
         state.serving = False
-        for local in list(state.undecided.values()):
+        blocking = list(state.undecided.values())
+        for flight in state.flights():
+            blocking += flight.spelled_out
+        for local in blocking:
             for waiter in local.waiters or ():
                 state.answers.append(Refused(waiter.request, state.refuse(rule)))
             local.waiters = None

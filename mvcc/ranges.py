@@ -30,11 +30,11 @@ class RangeMarks:
 
     def note(self, start: bytes, end: bytes, stamp: int, reader: bytes) -> None:
         """Raise the marks of [start, end) to at least ``stamp``."""
+        if end != UNBOUNDED and end <= start:
+            return
         marks = self._marks
         self._split(start)
         if end != UNBOUNDED:
-            if end <= start:
-                return
             self._split(end)
         entry = (stamp, reader)
         upper = end if end != UNBOUNDED else None

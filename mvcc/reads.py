@@ -63,12 +63,13 @@ def scan(state: State, message: Scan) -> None:
     end = earlier_end(message.end, state.end)
     # Everything committed goes to the settled store first: only intents are left to be merged.
     state.settle()
+    limit = min(message.limit, state.settings.scan_rows_max)
     page = state.settled.scan(
         state.space,
         start,
         end or None,
         stamp=message.stamp,
-        rows_max=min(message.limit, state.settings.scan_rows_max),
+        rows_max=limit,
         reverse=message.reverse,
     )
     resume = page.resume
@@ -107,6 +108,10 @@ def scan(state: State, message: Scan) -> None:
             (key, version, value) for key, (version, value) in overlay.items() if value is not None
         ]
         rows.sort(reverse=message.reverse)
+        if len(rows) > limit:
+            # Own writes made the page too long; what is cut off begins the next one.
+            resume = rows[limit - 1 if message.reverse else limit][0]
+            del rows[limit:]
     state.answers.append(Rows(message.request, message.stamp, rows, resume))
 
 

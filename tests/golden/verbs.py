@@ -120,7 +120,7 @@ def condition_of(scene: Scene, word: str) -> Condition:
     if kind in ("absent", "present"):
         return Condition(Kind[kind.upper()], key.encode())
     name, sign, operand = rest
-    compares = dict(zip("= != < <= > >=".split(), list(Compare)[1:], strict=True))
+    compares = dict(zip(["=", "!=", "<", "<=", ">", ">="], list(Compare)[1:], strict=True))
     own = {"stamp": Operand.OWN_STAMP, "time": Operand.OWN_TIME}
     constant = int(operand) if operand.isdigit() else operand
     start, end = bounds_of(key) if kind == "norow" else (key.encode(), b"")
@@ -404,7 +404,7 @@ def write(scene: Scene, name: str, txn: Txn, words: list[str]) -> None:
     pairs = writes_of(words)
     node = scene.node_of(pairs[0][0])
     sent = len(txn.sequences.get(node.name, []))
-    txn.anchor = txn.anchor or anchor or pairs[0][0]
+    txn.anchor = anchor or txn.anchor or pairs[0][0]
     numbered = []
     for key, value in pairs:
         txn.sequence += 0 if again else 1

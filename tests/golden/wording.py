@@ -27,6 +27,7 @@ from mvcc.messages import (
 )
 from mvcc.records import (
     CommittedAlone,
+    CommittedTogether,
     Decided,
     Edge,
     Entry,
@@ -111,9 +112,8 @@ def _answer(names: Names, answer: Answer) -> str:
             values = f" having read {' '.join(read)}"
         return f"committed {names.stamp(answer.stamp)}{values}"
     if isinstance(answer, Failed):
-        return f"condition {answer.condition} on {answer.key.decode()} failed" + (
-            f" {names.stamp(answer.stamp)}"
-        )
+        key, stamp = answer.key.decode(), names.stamp(answer.stamp)
+        return f"condition {answer.condition} on {key} failed {stamp}"
     if isinstance(answer, Outcome):
         stamp = f" {names.stamp(answer.stamp)}" if answer.stamp else ""
         return f"outcome {Verdict(answer.verdict).name}{stamp}"
@@ -148,6 +148,12 @@ def _record(names: Names, record: Record) -> str:
         writes = " ".join(f"{k.decode()}={show(v)}" for k, v in record.writes)
         alone = f"{names.txn(record.txn)} committed alone {names.stamp(record.stamp)} {writes}"
         return alone.rstrip()
+    if isinstance(record, CommittedTogether):
+        columns = zip(record.txns, record.stamps, record.keys, record.values, strict=True)
+        writes = (
+            f"{names.txn(t)}{names.stamp(s)} {k.decode()}={show(v)}" for t, s, k, v in columns
+        )
+        return f"committed together {', '.join(writes)}"
     if isinstance(record, Decided):
         verdict = "commit" if record.committed else "abort"
         keys = " ".join(key.decode() for key in record.participants)

@@ -335,3 +335,15 @@ def test_secrets_are_never_logged(tmp_path: Path) -> None:
     assert '"principal": "operator"' in text, "admin acts are audited"
     for secret in (READER, WRITER, OPERATOR, "guessed-secret", "hidden-key", "hidden-value"):
         assert secret not in text
+
+
+def test_the_page_of_security_has_every_method() -> None:
+    """docs/security.md lists each method beside the permission that the table gives it."""
+    page = (Path(__file__).parents[2] / "docs" / "security.md").read_text("utf-8")
+    for path, needed in PERMISSIONS.items():
+        (line,) = [
+            line
+            for line in page.splitlines()
+            if line.startswith(f"| {'none' if needed is None else needed.value} |")
+        ]
+        assert f"`{path.rpartition('/')[2]}`" in line, path

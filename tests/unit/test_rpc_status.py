@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import grpc
 import grpc.aio
@@ -154,3 +155,10 @@ def test_failures_need_no_grpc() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_page_of_the_wire_has_every_class() -> None:
+    """docs/wire.md states class, code, retry and fields exactly as the table does."""
+    page = (Path(__file__).parents[2] / "docs" / "wire.md").read_text("utf-8")
+    for kind, code, retry, fields in status.rows():
+        assert f"| `{kind}` | {code} | {retry} | {fields} |" in page, kind

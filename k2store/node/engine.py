@@ -31,7 +31,7 @@ from k2store.node.session import REQUEST_BITS, REQUEST_MASK, Malformed, Session
 from k2store.node.turns import NodeCheckpoint, Turn, encode
 from k2store.rpc.failures import to_failure
 from k2store.rpc.transport import Connection, ConnectionClosed, SendQueueFull
-from k2store.storage import Store
+from k2store.storage import StorageFailed, Store
 from k2store.v1 import session_pb2 as wire
 from mvcc.coordinator import Coordinator, Route
 from mvcc.messages import (
@@ -168,6 +168,9 @@ class Engine:
             # Transactions that begin now would be refused until the mark has passed: wait for it here, once.
             await asyncio.sleep(0.005)
             self.now = self.clock.now()
+        self._flushing = True
+        preparing = self._loop.run_in_executor(None, self.log.prepare_segment)
+        preparing.add_done_callback(self._prepared)
         self._tick()
 
     def handler_ready(self) -> bool:
@@ -349,6 +352,8 @@ class Engine:
                 self._loop.call_soon(self._finish_turn)
             else:
                 self._finish()
+        except StorageFailed as error:
+            self._fail(error)
         except BaseException as error:
             self._fail(error)
             raise
@@ -376,6 +381,8 @@ class Engine:
         try:
             self._see()
             self._finish()
+        except StorageFailed as error:
+            self._fail(error)
         except BaseException as error:
             self._fail(error)
             raise
@@ -592,6 +599,8 @@ class Engine:
         try:
             self._see()
             self._run()
+        except StorageFailed as error:
+            self._fail(error)
         except BaseException as error:
             self._fail(error)
             raise
@@ -606,6 +615,8 @@ class Engine:
             self._upkeep()
         except ClockUncertain:
             return  # no stamps are given and no time is closed until the clock is certain again
+        except StorageFailed as error:
+            self._fail(error)
         except BaseException as error:
             self._fail(error)
             raise
@@ -659,6 +670,13 @@ class Engine:
         applied = self.settled.flush()
         self.log.prepare_segment()
         return applied
+
+    def _prepared(self, task: asyncio.Future[None]) -> None:
+        """A spare segment lies ready, so that the first full one can be left without a pause."""
+        self._flushing = False
+        error = task.exception()
+        if error is not None and not self.stopped:
+            self._fail(error)
 
     def _flushed(self, task: asyncio.Future[int]) -> None:
         self._flushing = False

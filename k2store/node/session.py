@@ -87,6 +87,7 @@ class Session:
         if frame.seen:
             self._see(frame.seen, now)
         if not self._admit(frame):
+            self._finished(frame.finished)
             return None
         if frame.HasField("reads"):
             self._reads(frame.reads, now)

@@ -166,6 +166,7 @@ class Lease:
                 raise self._lost
             return
         held = self.held
+        self._expiry_ns = 0
         await self._release()
         if not held and error is None:
             raise self._expired("it ended before its block did")

@@ -81,6 +81,7 @@ class Watch:
         "_received",
         "_reported",
         "_request",
+        "_resolved",
         "_session",
         "_waiter",
     )
@@ -97,6 +98,7 @@ class Watch:
         self._held_changes = 0
         self._held_bytes = 0
         self._mark = 0
+        self._resolved = self._cursor
         self._consumed = 0
         self._reported = 0
         self._request = 0
@@ -134,8 +136,8 @@ class Watch:
         while True:
             if self._events:
                 return self._next_changes()
-            if self._mark > self._cursor:
-                self._cursor = self._mark
+            if self._mark > self._resolved and self._mark >= self._cursor:
+                self._cursor = self._resolved = self._mark
                 return Resolved(self._mark)
             if self._failure is not None:
                 raise self._failure
@@ -221,7 +223,7 @@ class Watch:
             self._events.append(changes)
             self._held_changes += count
             self._held_bytes += _size(changes)
-        if events.resolved > self._received or events.resolved > self._mark:
+        if events.resolved:
             self._mark = max(self._mark, events.resolved)
             self._received = max(self._received, events.resolved)
         if events.HasField("failure"):

@@ -11,6 +11,8 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from k2store.client.connect import connect
 from k2store.rpc.local import LocalTransport
 from k2store.rpc.transport import Connection
@@ -45,6 +47,9 @@ class Peer:
         self.page_rows = 3
         self.last = 0
         self.limits: dict[str, int] = {}
+        self.watches: dict[int, tuple[Connection, wire.WatchCall]] = {}
+        self.told: dict[int, int] = {}
+        self.progress: list[tuple[int, int, bool]] = []
 
     # The transport's side
 
@@ -62,11 +67,44 @@ class Peer:
             if hook(self, connection, request):
                 return
         answer = self.serve(request)
+        for call in request.watches:
+            self.watches[call.request] = connection, call
+            self.told[call.request] = call.since or self.stamp()
+        for progress in request.watch_progress:
+            self.progress.append((progress.request, progress.consumed, progress.cancel))
         if self.lose_answers:
             self.lose_answers = False
             connection.close("lost")
         elif not self.silent and not connection.closed:
             connection.send(answer.SerializeToString())
+
+    def tell(self, *, mark: bool = True, lose_after: int | None = None) -> None:
+        """Send every watch what it has not been told, and a mark."""
+        for request, (connection, call) in list(self.watches.items()):
+            if connection.closed:
+                del self.watches[request]
+                continue
+            answer = self.frame()
+            events = answer.watch_events.add(request=request)
+            commits: dict[int, list[tuple[bytes, bytes | None]]] = defaultdict(list)
+            for key, versions in sorted(self.rows.items()):
+                if call.start <= key and (not call.end or key < call.end):
+                    for at, value in versions:
+                        if at > self.told[request]:
+                            commits[at].append((key, value))
+            for at, changes in sorted(commits.items())[:lose_after]:
+                events.at.append(at)
+                events.change_count.append(len(changes))
+                for key, value in changes:
+                    events.key.append(key)
+                    events.value.append(value or b"")
+                    events.deleted.append(value is None)
+                self.told[request] = at
+            if mark and lose_after is None:
+                events.resolved = self.told[request] = max(self.told[request], self.last)
+            connection.send(answer.SerializeToString())
+            if lose_after is not None:
+                connection.close("lost")
 
     # Serving
 
@@ -191,13 +229,17 @@ class Peer:
                 self.committed(answer, request, at)
 
     def serve_one_shots(self, shots: wire.OneShotColumns, answer: wire.SessionResponse) -> None:
+        predicates = iter(shots.predicates)
         conditions = iter(
-            zip(
-                shots.condition_kind,
-                shots.condition_key,
-                shots.condition_version or [0] * len(shots.condition_key),
-                shots.condition_value or [b""] * len(shots.condition_key),
-            )
+            [
+                (kind, key, version, value, next(predicates) if kind == 5 else None)
+                for kind, key, version, value in zip(
+                    shots.condition_kind,
+                    shots.condition_key,
+                    shots.condition_version or [0] * len(shots.condition_key),
+                    shots.condition_value or [b""] * len(shots.condition_key),
+                )
+            ]
         )
         reads = iter(shots.read_key)
         deleted = shots.write_deleted or [False] * len(shots.write_key)
@@ -225,9 +267,15 @@ class Peer:
                 answer.committed.version.extend(version for version, _ in values)
                 answer.committed.value.extend(value or b"" for _, value in values)
 
-    def holds(self, condition: tuple[int, bytes, int, bytes], at: int) -> bool:
-        kind, key, wanted, expected = condition
+    def holds(self, condition: tuple[int, bytes, int, bytes, Any], at: int) -> bool:
+        kind, key, wanted, expected, predicate = condition
         version, value = self.newest(key, at)
+        if kind == 5:
+            if value is None:
+                return False
+            left = msgspec.msgpack.decode(value)[predicate.name]
+            right = {0: predicate.integer, 1: at, 2: timestamp.time_ns(at)}[predicate.own]
+            return {3: left < right, 5: left > right}[predicate.comparison]
         return {
             1: value is None,
             2: value is not None,

@@ -1,0 +1,125 @@
+"""The peer: an etcd of the distribution, under its own load generator.
+
+`etcdctl check perf --load=xl` has 1,000 clients put new keys for 60 s, at most 15,000 a second:
+keys of 276 bytes (a prefix of 20 and 256 random ones) and values of 1,024 bytes, as the generator's
+source says (etcd 3.4, etcdctl/ctlv3/command/check.go). It prints the rate it has reached.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+from msgspec import Struct
+
+from bench.machine import process_cpu_s
+from bench.processes import BenchError, Cores, end, free_port, last_words, start
+
+HOW_TO_INSTALL = (
+    "etcd is not installed, so nothing is compared with it. "
+    "On Debian and Ubuntu, as root: apt-get install etcd-server etcd-client"
+)
+START_S = 20.0
+PERF_S = 60.0
+LIMIT_PER_S = 15_000
+
+_RATE = re.compile(r"Throughput(?: is| too low:) (\d+) writes/s")
+_SLOWEST = re.compile(r"Slowest request took(?: too long:)? ([0-9.]+)s")
+
+
+class EtcdRun(Struct, frozen=True):
+    """One run of etcd's own load generator against a fresh etcd."""
+
+    version: str
+    per_s: float
+    slowest_s: float
+    server_us: float
+
+
+def installed() -> bool:
+    """Whether both programs can be found."""
+    return shutil.which("etcd") is not None and shutil.which("etcdctl") is not None
+
+
+def measure(folder: Path, cores: Cores) -> EtcdRun:
+    """Start an etcd on a fresh folder, load it, and end it."""
+    folder.mkdir(parents=True)
+    errors = folder / "etcd.log"
+    clients, peers = f"http://127.0.0.1:{free_port()}", f"http://127.0.0.1:{free_port()}"
+    server = start(
+        [
+            *("etcd", "--name", "bench", "--data-dir", str(folder / "data")),
+            *("--listen-client-urls", clients, "--advertise-client-urls", clients),
+            *("--listen-peer-urls", peers, "--initial-advertise-peer-urls", peers),
+            *("--initial-cluster", f"bench={peers}", "--quota-backend-bytes", str(8 << 30)),
+        ],
+        cores.server,
+        errors=errors,
+        folder=folder,
+        talk=False,
+    )
+    try:
+        _wait_healthy(server, clients, errors)
+        before_s = process_cpu_s(server.pid)
+        said = _ask(["check", "perf", "--load=xl"], clients, cores.load, folder, PERF_S * 3)
+        used_s = process_cpu_s(server.pid) - before_s
+        rate = _RATE.search(said)
+        if rate is None:
+            raise BenchError(f"etcdctl check perf gave no rate: {said.strip()[-400:]!r}")
+        per_s = float(rate[1])
+        slowest = _SLOWEST.search(said)
+        return EtcdRun(
+            version=_version(),
+            per_s=per_s,
+            slowest_s=float(slowest[1]) if slowest else 0.0,
+            server_us=used_s * 1e6 / (per_s * PERF_S),
+        )
+    finally:
+        end(server)
+        shutil.rmtree(folder)
+
+
+def _wait_healthy(server: subprocess.Popen[str], clients: str, errors: Path) -> None:
+    until_s = time.monotonic() + START_S
+    while True:
+        done = subprocess.run(
+            ["etcdctl", "--endpoints", clients, "endpoint", "health"],
+            capture_output=True,
+            check=False,
+            env=_environment(),
+        )
+        if done.returncode == 0:
+            return
+        if server.poll() is not None or time.monotonic() > until_s:
+            raise BenchError(f"etcd does not start: {last_words(errors)}")
+        time.sleep(0.1)
+
+
+def _ask(arguments: list[str], clients: str, core: int, folder: Path, limit_s: float) -> str:
+    """Run etcdctl on a core; gives what it printed, whatever it thought of the result."""
+    client = start(
+        ["etcdctl", "--endpoints", clients, *arguments],
+        core,
+        errors=folder / "etcdctl.log",
+        folder=folder,
+        environment=_environment(),
+    )
+    try:
+        return client.communicate(timeout=limit_s)[0]
+    except subprocess.TimeoutExpired:
+        raise BenchError(f"etcdctl {' '.join(arguments)} takes longer than {limit_s} s") from None
+    finally:
+        end(client)
+
+
+def _version() -> str:
+    said = subprocess.run(["etcd", "--version"], capture_output=True, text=True, check=True).stdout
+    return said.partition("\n")[0].removeprefix("etcd Version: ")
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "ETCDCTL_API": "3"}

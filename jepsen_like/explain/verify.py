@@ -63,12 +63,12 @@ def _holds(step: Step, operation: Lookup, everything: Callable[[], Iterable[Oper
     mine, theirs = _accesses(one), _accesses(two)
     key = _plain(step.key)
     if any(f == "append" for f, _, _ in mine + theirs):
-        return _list_edge(step, key, mine, theirs, two, operation)
+        return _list_edge(step, key, mine, theirs, operation)
     return _register_edge(step, key, mine, theirs, everything)
 
 
 def _list_edge(
-    step: Step, key: object, mine: list[Access], theirs: list[Access], two: Operation, operation: Lookup
+    step: Step, key: object, mine: list[Access], theirs: list[Access], operation: Lookup
 ) -> bool:
     value, after = _plain(step.value), _plain(step.next_value)
     if step.kind == "wr":
@@ -79,15 +79,21 @@ def _list_edge(
     if ("append", key, after) not in theirs:
         return False
     if step.kind == "rw":
-        return any(f == "r" and k == key and after not in (v or []) for f, k, v in mine)  # type: ignore[operator]
-    if ("append", key, value) not in mine or step.witness is None:
+        reads = [v for f, k, v in mine if f == "r" and k == key]
+        if any(after not in v for v in reads if isinstance(v, list)) or None in reads:
+            return True
+        if not any(isinstance(v, list) and v[-1:] == [value] for v in reads):
+            return False
+    elif ("append", key, value) not in mine:
+        return False
+    if step.witness is None:
         return False
     for f, k, seen in _accesses(operation(step.witness)):
         if f == "r" and k == key and isinstance(seen, list) and value in seen:
             if after in seen:
                 return seen.index(value) < seen.index(after)
-            # Whoever saw the one and not the other saw the time between them, if the other is sure.
-            return two.outcome == "ok" or step.witness is not None
+            # Whoever saw the one and not the other saw the time between them.
+            return step.kind == "ww"
     return False
 
 

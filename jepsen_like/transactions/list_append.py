@@ -42,13 +42,14 @@ Flags = npt.NDArray[np.bool_]
 
 TABLE_ENTRIES_MAX = 1 << 26
 EXAMPLES_MAX = 8
+NOWHERE = -10
 
 
 class Order(NamedTuple):
     """The version order. Elements of all keys stand one after the other; `first[k]` is where key k begins.
 
     `append[e]` is the micro-operation that wrote element e, -1 for none; `position[m]` the place of append m in
-    the order of its key, -1 if nobody read it; `state[m]` the place of the last element that read m saw, -1 for
+    the order of its key, -1 if nobody read it, -2 if only reads that fit nowhere have it; `state[m]` the place of the last element that read m saw, -1 for
     the empty list, -2 if it fits nowhere; `last_append[m]` the append behind that element.
     """
 
@@ -75,6 +76,7 @@ def check(txns: Transactions, consistency: str, expired: Callable[[], bool]) -> 
     order = _version_order(txns, lookup, reads, findings)
     findings += _unclean_reads(txns, lookup, order)
     findings += _intermediate_reads(txns, order, reads)
+    findings += _disordered_appends(txns, order)
     findings += _own_contradictions(txns, order)
     findings += _lost_updates(txns, reads)
     graph = dependencies(txns, order, reads, *needs(consistency))
@@ -182,6 +184,12 @@ def _version_order(
         last_append[crooked] >= 0, position[last_append[crooked]], -2
     )
     _duplicates(txns, findings, seen)
+    side = np.isin(np.arange(len(branches)), main, invert=True)
+    if side.any():
+        places = _spread(branches.first[:-1][side], lengths[side])
+        elsewhere = lookup.append_of(np.repeat(branches.key[side], lengths[side]), branches.flat[places])
+        elsewhere = elsewhere[elsewhere >= 0]
+        position[elsewhere[position[elsewhere] < 0]] = -2
     return Order(first, size, append, position, state, last_append)
 
 
@@ -339,6 +347,27 @@ def _intermediate_reads(txns: Transactions, order: Order, reads: Flags) -> list[
     return findings
 
 
+def _disordered_appends(txns: Transactions, order: Order) -> list[Finding]:
+    """Appends of one transaction to one key that others read in another order, or the later without the earlier."""
+    appends = np.flatnonzero(txns.mop_kind == APPEND)
+    group = txns.mop_txn[appends] * len(txns.keys) + txns.mop_key[appends]
+    by_group = np.argsort(group, kind="stable")
+    appends, group = appends[by_group], group[by_group]
+    one, two = order.position[appends[:-1]], order.position[appends[1:]]
+    wrong = (group[1:] == group[:-1]) & (two >= 0) & ((one == -1) | (one > two))
+    findings: list[Finding] = []
+    for at in np.flatnonzero(wrong).tolist()[:EXAMPLES_MAX]:
+        txn = int(txns.mop_txn[appends[at]])
+        key = txns.keys[int(txns.mop_key[appends[at]])]
+        first, second = (txns.value(int(txns.mop_value[appends[at + i]])) for i in (0, 1))
+        why = (
+            f"Transaction {txn} appended {show(first)} and then {show(second)} to key {show(key)}; reads "
+            f"have {show(second)} without {show(first)} before it."
+        )
+        findings.append(Finding("incompatible-order", why, (txn,), key=key))
+    return findings
+
+
 def _own_contradictions(txns: Transactions, order: Order) -> list[Finding]:
     """Transactions whose own reads and appends of one key do not fit together."""
     findings: list[Finding] = []
@@ -371,7 +400,9 @@ def _suspects(txns: Transactions, order: Order) -> Ints:
     if not len(pair):
         return np.zeros(0, dtype=np.int64)
     is_read = txns.mop_kind[mops] == READ
+    # An append that nobody read has no place at all, not even one next to the empty list.
     place = np.where(is_read, order.state[mops], order.position[mops])
+    place[~is_read & (place < 0)] = NOWHERE
     # The group of the nearest read at or after (before) each micro-operation: its own if there is one.
     here = np.arange(len(mops))
     next_read = np.minimum.accumulate(np.where(is_read, here, len(mops))[::-1])[::-1]
@@ -438,7 +469,7 @@ def dependencies(
     owner = np.repeat(np.arange(len(order.size)), order.size)
     neighbours = firm[1:] & firm[:-1] & (owner[1:] == owner[:-1])
     edges.add(txn[order.append[:-1][neighbours]], txn[order.append[1:][neighbours]], WW)
-    appends = np.flatnonzero((txns.mop_kind == APPEND) & (order.position < 0))
+    appends = np.flatnonzero((txns.mop_kind == APPEND) & (order.position == -1))
     unread = appends[txns.outcome[txn[appends]] != FAIL]
     tail = order.first + order.size - 1
     after = unread[order.size[txns.mop_key[unread]] > 0]

@@ -74,21 +74,22 @@ def _ww(txns: Transactions, a: int, b: int) -> Reason | None:
 
 
 def _witness(txns: Transactions, key: int, x: int, y: int) -> tuple[int | None, int]:
-    """A read of the longest version that holds x before y (2), or x without y (1)."""
-    reads = np.flatnonzero(
-        (txns.mop_kind == READ) & (txns.mop_key == key) & (txns.mop_size > 0)
-    )
-    if not len(reads):
-        return None, 0
-    longest = int(reads[np.argmax(txns.mop_size[reads])])
-    elements = txns.branches.elements(int(txns.mop_value[longest])).tolist()
-    if x not in elements:
-        return None, 0
-    if y not in elements:
-        return int(txns.mop_txn[longest]), 1
-    if elements.index(x) < elements.index(y):
-        return int(txns.mop_txn[longest]), 2
-    return None, 0
+    """A transaction that read x before y (2), or x without y (1) in a longest read; 0 when nobody did."""
+    found: tuple[int | None, int] = (None, 0)
+    for branch in np.flatnonzero(txns.branches.key == key).tolist():
+        elements = txns.branches.elements(branch).tolist()
+        if x not in elements:
+            continue
+        ordered = y in elements and elements.index(x) < elements.index(y)
+        if not ordered and y in elements:
+            continue
+        reads = np.flatnonzero(
+            (txns.mop_kind == READ) & (txns.mop_value == branch) & (txns.mop_size == len(elements))
+        )
+        if ordered:
+            return int(txns.mop_txn[reads[0]]), 2
+        found = int(txns.mop_txn[reads[0]]), 1
+    return found
 
 
 def _wr(txns: Transactions, a: int, b: int) -> Reason | None:
@@ -105,14 +106,25 @@ def _wr(txns: Transactions, a: int, b: int) -> Reason | None:
 
 
 def _rw(txns: Transactions, a: int, b: int) -> Reason | None:
+    fallback: Reason | None = None
     for append in _mops(txns, b, APPEND):
         for read in _mops(txns, a, READ):
             if txns.mop_key[append] != txns.mop_key[read] or txns.mop_size[read] < 0:
                 continue
             seen = txns.read_list(read)
-            value = txns.value(int(txns.mop_value[append]))
+            y = int(txns.mop_value[append])
+            value = txns.value(y)
+            name = txns.keys[int(txns.mop_key[read])]
             if value not in seen:
-                key = txns.keys[int(txns.mop_key[read])]
-                why = f"T{a} read {show(key)} as {show(seen)}, without T{b}'s append of {show(value)}"
-                return why, key, seen[-1] if seen else None, value, None
-    return None
+                why = f"T{a} read {show(name)} as {show(seen)}, without T{b}'s append of {show(value)}"
+                return why, name, seen[-1] if seen else None, value, None
+            # Orders that do not fit together: the read ends with something that stands before in another.
+            x = int(txns.branches.elements(int(txns.mop_value[read]))[txns.mop_size[read] - 1])
+            witness, told = _witness(txns, int(txns.mop_key[read]), x, y)
+            if told == 2:
+                why = (
+                    f"T{a} read {show(name)} ending with {show(seen[-1])}, and T{b} appended {show(value)}, "
+                    f"which T{witness} read after it"
+                )
+                fallback = (why, name, seen[-1], value, witness)
+    return fallback

@@ -1,0 +1,162 @@
+"""The serial replay by commit stamp, over all keys, ranges and workloads of a run.
+
+Strict serializability by timestamps says: run the committed transactions one after the other in
+order of their stamps, and each must see what it saw; and what began after another was
+acknowledged has the larger stamp. Here that is done with plain dictionaries.
+
+A transaction nobody was told the outcome of is placed by what the store shows of it: every
+written value is marked with its transaction, so any version of it that anybody ever saw says that
+it committed, and when. Such a version must bring all its others along.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from jepsen_like.sim.journal import Entry, Journal, Reading, Scanned
+
+FINDINGS_MAX = 20
+
+Row = tuple[int, bytes | None]
+
+
+class Shown(msgspec.Struct, frozen=True):
+    """One version that the store holds, from its history of a key."""
+
+    key: bytes
+    version: int
+    value: bytes | None
+
+
+def place_unknown(journal: Journal, shown: Iterable[Shown]) -> list[str]:
+    """Give transactions of unknown outcome the stamp the store shows for them; problems found."""
+    problems: list[str] = []
+    writers: dict[tuple[bytes, bytes], Entry] = {}
+    for entry in journal.entries:
+        if entry.outcome in ("open", "unknown"):
+            for key, value in entry.writes.items():
+                if value is not None:
+                    writers[key, value] = entry
+
+    def saw(key: bytes, version: int, value: bytes | None, where: str) -> None:
+        writer = None if value is None else writers.get((key, value))
+        if writer is None:
+            return
+        if writer.at and writer.outcome == "ok" and writer.at != version:
+            problems.append(
+                f"{where} shows {key!r} of transaction {writer.number} at {version}, another "
+                f"version of it is at {writer.at}"
+            )
+        writer.at, writer.outcome = version, "ok"
+
+    for entry in list(journal.entries):
+        if entry.outcome != "ok":
+            continue
+        for reading in _all_readings(entry):
+            saw(reading.key, reading.version, reading.value, f"transaction {entry.number}")
+    for row in shown:
+        saw(row.key, row.version, row.value, "the store")
+    return problems
+
+
+def _all_readings(entry: Entry) -> Iterable[Reading]:
+    yield from entry.reads
+    for scan in entry.scans:
+        yield from scan.rows
+
+
+def replay(journal: Journal) -> list[str]:
+    """What contradicts a serial run in order of stamps; empty for a correct store."""
+    placed = [entry for entry in journal.entries if entry.outcome == "ok" and entry.at]
+    placed.sort(key=lambda entry: (entry.at, entry.stale, entry.number))
+    problems = _stamps(placed)
+    state: dict[bytes, Row] = {}
+    for entry in placed:
+        problems += _contradictions(entry, state)
+        for key, value in entry.writes.items():
+            state[key] = (entry.at, value)
+        if len(problems) >= FINDINGS_MAX:
+            break
+    return problems[:FINDINGS_MAX]
+
+
+def final_state(journal: Journal) -> dict[bytes, Row]:
+    """What the store must hold after everything, by the replay."""
+    state: dict[bytes, Row] = {}
+    for entry in sorted(journal.entries, key=lambda entry: entry.at):
+        if entry.outcome == "ok" and entry.at:
+            for key, value in entry.writes.items():
+                state[key] = (entry.at, value)
+    return state
+
+
+def _stamps(placed: list[Entry]) -> list[str]:
+    """Stamps are unique and agree with real time."""
+    problems: list[str] = []
+    latest: Entry | None = None
+    previous: Entry | None = None
+    for entry in placed:
+        if entry.stale:
+            continue
+        if previous is not None and previous.at == entry.at:
+            problems.append(f"{_name(previous)} and {_name(entry)} share a stamp")
+        previous = entry
+        if latest is not None and 0 < entry.ended < latest.began:
+            problems.append(
+                f"{_name(entry)} was acknowledged before {_name(latest)} began, which has the "
+                "smaller stamp"
+            )
+        if latest is None or entry.began > latest.began:
+            latest = entry
+    return problems
+
+
+def _contradictions(entry: Entry, state: dict[bytes, Row]) -> list[str]:
+    problems: list[str] = []
+    for reading in entry.reads:
+        version, value = state.get(reading.key, (0, None))
+        if value != reading.value or (value is not None and version != reading.version):
+            problems.append(
+                f"{_name(entry)} read {reading.key!r} as {reading.value!r} of {reading.version}; "
+                f"in order of stamps it was {value!r} of {version}"
+            )
+    for scan in entry.scans:
+        expected = _expected(scan, state)
+        if list(scan.rows) != expected:
+            problems.append(
+                f"{_name(entry)} scanned {scan.start!r} to {scan.end!r} and saw "
+                f"{_difference(scan.rows, expected)}"
+            )
+    for reading in entry.refuted:
+        version, value = state.get(reading.key, (0, None))
+        if value == reading.value:
+            problems.append(
+                f"{_name(entry)} was told that {reading.key!r} is not {reading.value!r}; in order "
+                f"of stamps it was, of {version}"
+            )
+    return problems
+
+
+def _expected(scan: Scanned, state: dict[bytes, Row]) -> list[Reading]:
+    rows = [
+        Reading(key, version, value)
+        for key, (version, value) in state.items()
+        if value is not None
+        and key >= scan.start
+        and (not scan.end or key < scan.end)
+        and key not in scan.hidden
+    ]
+    rows.sort(key=lambda row: row.key, reverse=scan.reverse)
+    return rows if scan.complete else rows[: len(scan.rows)]
+
+
+def _difference(rows: tuple[Reading, ...], expected: list[Reading]) -> str:
+    extra = [row for row in rows if row not in expected]
+    missing = [row for row in expected if row not in rows]
+    return f"{extra[:2]} that was not there and not {missing[:2]} that was"
+
+
+def _name(entry: Entry) -> str:
+    return f"{entry.what} {entry.number} at {entry.at}"

@@ -50,8 +50,10 @@ class Scan:
         return self
 
     async def __anext__(self) -> Record:
+        if self._left == 0:
+            raise StopAsyncIteration
         while not self._rows:
-            if self._rest is None or self._left == 0:
+            if self._rest is None:
                 raise StopAsyncIteration
             await self._fetch(self._rest)
         row = self._rows.popleft()

@@ -124,7 +124,7 @@ class Peer:
             )
         for call in request.writes:
             self.begin(call.txn, call.at)
-            writes = zip(call.key, call.value, call.deleted or [False] * len(call.key))
+            writes = zip(call.key, call.value, call.deleted or [False] * len(call.key), strict=True)
             self.planted[call.txn].update({k: None if d else v for k, v, d in writes})
             answer.written.append(call.request)
         self.serve_reads(request.reads, answer)
@@ -163,7 +163,9 @@ class Peer:
         return (0, None) if value is None else (version, value)
 
     def serve_reads(self, reads: wire.ReadColumns, answer: wire.SessionResponse) -> None:
-        for request, txn, at, key in zip(reads.request, reads.txn, reads.at, reads.key):
+        for request, txn, at, key in zip(
+            reads.request, reads.txn, reads.at, reads.key, strict=True
+        ):
             at = self.begin(txn, at)
             if txn:
                 self.marks[key][txn] = at
@@ -207,13 +209,13 @@ class Peer:
         start = 0
         deleted = commits.deleted or [False] * len(commits.key)
         for request, txn, at, count in zip(
-            commits.request, commits.txn, commits.at, commits.write_count
+            commits.request, commits.txn, commits.at, commits.write_count, strict=True
         ):
             end = start + count
             at = self.begin(txn, at)
             writes = dict(self.planted.pop(txn, {}))
             for key, value, gone in zip(
-                commits.key[start:end], commits.value[start:end], deleted[start:end]
+                commits.key[start:end], commits.value[start:end], deleted[start:end], strict=True
             ):
                 writes[key] = None if gone else value
             start = end
@@ -238,13 +240,14 @@ class Peer:
                     shots.condition_key,
                     shots.condition_version or [0] * len(shots.condition_key),
                     shots.condition_value or [b""] * len(shots.condition_key),
+                    strict=True,
                 )
             ]
         )
         reads = iter(shots.read_key)
         deleted = shots.write_deleted or [False] * len(shots.write_key)
-        writes = iter(zip(shots.write_key, shots.write_value, deleted))
-        for place, (request, txn) in enumerate(zip(shots.request, shots.txn)):
+        writes = iter(zip(shots.write_key, shots.write_value, deleted, strict=True))
+        for place, (request, txn) in enumerate(zip(shots.request, shots.txn, strict=True)):
             mine = [next(conditions) for _ in range(_count(shots.condition_count, place))]
             read = [next(reads) for _ in range(_count(shots.read_count, place))]
             written = [next(writes) for _ in range(_count(shots.write_count, place))]

@@ -245,6 +245,8 @@ def test_own_writes_are_seen() -> None:
                 assert names == [b"a", b"b", b"bb", b"d", b"e", b"f", b"g", b"z"]
                 back = [row.key[2:] async for row in txn.scan(b"p/", reverse=True)]
                 assert back == names[::-1]
+                few = await txn.scan(b"p/", limit=2, reverse=True).all()
+                assert [row.key[2:] for row in few] == [b"z", b"g"]
                 first = await txn.scan(b"p/", limit=4).all()
                 assert [row.key[2:] for row in first] == [b"a", b"b", b"bb", b"d"]
 

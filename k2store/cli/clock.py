@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,10 @@ from k2store.config import Duration
 from k2store.errors import ClockUncertain
 
 if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
     from k2store.clock import Clock
+    from k2store.config import Settings
     from k2store.config.settings import Clock as ClockSettings
 
 
@@ -80,30 +84,50 @@ class NodeAnswer(Struct, frozen=True, kw_only=True):
     help="Between two looks.",
 )
 @click.option("--count", type=click.IntRange(min=1), help="With --watch: stop after so many looks.")
-def clock(*, watch: bool, interval_s: float, count: int | None) -> None:
+@click.option("--address", metavar="HOST:PORT", help="Ask this node, instead of this machine.")
+def clock(*, watch: bool, interval_s: float, count: int | None, address: str | None) -> None:
     """Show where time comes from, how uncertain it is, and the commit wait that it implies.
 
-    Exit code 3 while the clock is too uncertain to give stamps.
+    Without --address it is the clock that a node on this machine would have, by the settings in
+    force. Exit code 3 while the clock is too uncertain to give stamps.
     """
-    loaded = settings().settings.clock
-    from k2store.clock import open_clock
-
-    source = open_clock(
-        loaded.source, bound_ns=loaded.bound, path=Path(loaded.file) if loaded.file else None
-    )
+    loaded = settings({"client.endpoint": address}).settings
     looks = itertools.count() if count is None else range(count)
-    status = of_machine(source, loaded)
-    for look in looks if watch else range(1):
-        if look:
-            time.sleep(interval_s)
-            status = of_machine(source, loaded)
-        document = msgspec.to_builtins(status)
-        if watch:
-            output().record(document, line(status))
-        else:
-            output().document(document, page(status))
+    with _clock(loaded, remotely=address is not None) as look:
+        for number in looks if watch else range(1):
+            if number:
+                time.sleep(interval_s)
+            status = look()
+            document = msgspec.to_builtins(status)
+            if watch:
+                output().record(document, line(status))
+            else:
+                output().document(document, page(status))
     if status.refusal is not None:
         click.get_current_context().exit(Exit.UNAVAILABLE)
+
+
+@contextmanager
+def _clock(loaded: Settings, *, remotely: bool) -> Iterator[Callable[[], ClockStatus]]:
+    """A function that takes one look at the clock of the node, or of this machine."""
+    if remotely:
+        from k2store.cli.remote import admin
+
+        with admin(loaded) as remote:
+            yield lambda: of_node(remote.address, fields_of(remote.clock()))
+        return
+    from k2store.clock import open_clock
+
+    file = loaded.clock.file
+    source = open_clock(
+        loaded.clock.source, bound_ns=loaded.clock.bound, path=Path(file) if file else None
+    )
+    yield lambda: of_machine(source, loaded.clock)
+
+
+def fields_of(answer: Message) -> dict[str, object]:
+    """A message by field name, fields that are at their default included."""
+    return {field.name: getattr(answer, field.name) for field in answer.DESCRIPTOR.fields}
 
 
 def of_machine(source: Clock, loaded: ClockSettings) -> ClockStatus:

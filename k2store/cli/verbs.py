@@ -22,12 +22,21 @@ class Place(NamedTuple):
 
 
 VERBS: Final[Mapping[str, Place]] = {
+    "backup": Place("k2store.cli.backup:backup", "Write the store, as of one stamp, to a file."),
     "clock": Place("k2store.cli.clock:clock", "Show the clock: source, bound, commit wait."),
     "config": Place("k2store.cli.config:config", "Show and check the settings in force."),
+    "delete": Place("k2store.cli.delete:delete", "Delete a key."),
     "dev": Place("k2store.cli.dev:dev", "Run a node to try things on, with a table of rates."),
     "doctor": Place("k2store.cli.doctor:doctor", "Examine this machine: versions, clock, disk."),
+    "get": Place("k2store.cli.get:get", "Read a key, now or as of then."),
+    "history": Place("k2store.cli.history:history", "Show the versions of a key over time."),
     "node": Place("k2store.cli.node:node", "Run a node, or drain one."),
+    "put": Place("k2store.cli.put:put", "Write a key, under a condition if asked."),
+    "restore": Place("k2store.cli.restore:restore", "Write the rows of a backup to a store."),
+    "scan": Place("k2store.cli.scan:scan", "Read the rows of a range, all at one stamp."),
     "status": Place("k2store.cli.status:status", "Show what a node is doing and how full it is."),
+    "txn": Place("k2store.cli.txn:txn", "Run a small script as one transaction."),
+    "watch": Place("k2store.cli.watch:watch", "Follow the commits of a range."),
 }
 
 SUMMARIES: Final[Mapping[str, str]] = {

@@ -30,7 +30,7 @@ async def running_node(
     folder: Path, log: io.StringIO | None = None, **overrides: object
 ) -> AsyncIterator[NodeProcess]:
     """A node on free loopback ports; `overrides` are settings with `__` for the dot."""
-    said = {
+    said: dict[str, object] = {
         "node.data": str(folder / "data"),
         "node.listen": "127.0.0.1:0",
         "admin.listen": "127.0.0.1:0",
@@ -53,7 +53,7 @@ def with_node(
     async def run() -> None:
         async with (
             asyncio.timeout(30),
-            running_node(folder, **overrides) as node,
+            running_node(folder, None, **overrides) as node,
             grpc.aio.insecure_channel(node.address) as channel,
         ):
             await body(node, channel)

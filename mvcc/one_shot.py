@@ -46,7 +46,10 @@ def one_shot(state: State, message: OneShot) -> None:
         return
     stamp = _stamp(state, message)
     if not stamp:
-        state.parked.append((state.now.lo_ns + 1, message))
+        if state.now.width_ns > state.oracle.settings.uncertainty_max_ns:
+            _refuse(state, message, Rule.UNCERTAIN)
+        else:
+            state.parked.append((state.now.lo_ns + 1, message))
         return
     try:
         failed = _first_failure(state, message, stamp)

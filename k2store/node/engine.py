@@ -56,6 +56,8 @@ from truetime.timestamp import ceiling, floor
 
 ROUNDS_MAX = 1_000
 """Rounds of messages between partitions in one turn; more can only be a loop."""
+START_WAIT_NS_MAX = 10_000_000_000
+"""How long a start waits for the clock to pass the stamps of an earlier life."""
 SEND_AHEAD_MIN = 48
 """Answers to reads that are sent before the commits of the same turn are made durable."""
 SPACE = 1
@@ -135,7 +137,7 @@ class Engine:
         self._touched: dict[int, Session] = {}
         self._scans: dict[int, bytes] = {}
         self._scheduled = False
-        self._lsn_by_partition: list[int] = []
+        self._standing = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._alarm: Alarm | None = None
         self._ticker: asyncio.TimerHandle | None = None
@@ -156,11 +158,7 @@ class Engine:
             if until_ns is None:
                 break
             self._persist([], until_ns)
-        while self.oracle.refusal(self.now.lo_ns, self.now.hi_ns) is not None:
-            refusal = self.oracle.refusal(self.now.lo_ns, self.now.hi_ns)
-            assert refusal is not None
-            await asyncio.sleep((refusal.retry_after_ns or 1_000_000) / 1e9)
-            self.now = self.clock.now()
+        await self._wait_for_stamps()
         for partition in self.partitions:
             partition.start(self.now)
         marks = max(partition.state.low_water for partition in self.partitions)
@@ -172,6 +170,27 @@ class Engine:
         preparing = self._loop.run_in_executor(None, self.log.prepare_segment)
         preparing.add_done_callback(self._prepared)
         self._tick()
+
+    async def _wait_for_stamps(self) -> None:
+        """Wait until the oracle is past everything an earlier life may have given.
+
+        Raises ClockUncertain when that would take longer than anybody expects of a start.
+        """
+        while True:
+            refusal = self.oracle.refusal(self.now.lo_ns, self.now.hi_ns)
+            if refusal is None:
+                return
+            wait_ns = refusal.retry_after_ns
+            if wait_ns is None:
+                raise ClockUncertain(f"the node cannot start: {refusal.message}")
+            if wait_ns > START_WAIT_NS_MAX:
+                raise ClockUncertain(
+                    f"the node cannot start: stamps up to {wait_ns / 1e9:.1f} s ahead of this "
+                    "clock have been given before; the clock was set back: set it right",
+                    retry_after_s=wait_ns / 1e9,
+                )
+            await asyncio.sleep(wait_ns / 1e9)
+            self.now = self.clock.now()
 
     def handler_ready(self) -> bool:
         """Whether requests can be answered."""
@@ -202,14 +221,17 @@ class Engine:
             self._alarm.close()
         for session in list(self.sessions.values()):
             self._drop(session, "the node has stopped")
-        if self.failed is None:
-            for partition in self.partitions:
-                partition.stop()
-            until_ns = self.oracle.close()
-            self._persist([], until_ns)
-            self._checkpoint()
-            self.settled.flush()
-        self.store.close()
+        try:
+            if self.failed is None:
+                for partition in self.partitions:
+                    partition.stop()
+                until_ns = self.oracle.close()
+                self._persist([], until_ns)
+                if not self._flushing:
+                    self._checkpoint()
+                    self.settled.flush()
+        finally:
+            self.store.close()
 
     # -- transport -----------------------------------------------------------------------------------------------
 
@@ -399,7 +421,18 @@ class Engine:
         self._run()
 
     def _see(self) -> None:
-        lo_ns, hi_ns = self.clock.read()
+        """Read the clock for the turn.
+
+        While the clock promises nothing, time stands still here: no stamps are given, nothing is
+        closed, nothing that waits for its stamp is told; what needs no stamp goes on.
+        """
+        try:
+            lo_ns, hi_ns = self.clock.read()
+            self._standing = False
+        except ClockUncertain:
+            self._standing = True
+            lo_ns = self.now.lo_ns
+            hi_ns = max(self.now.hi_ns, lo_ns + 2 * self.settings.oracle.uncertainty_max_ns)
         self.now = Interval(lo_ns, hi_ns)
         self.oracle.open_turn(lo_ns, hi_ns)
 
@@ -536,7 +569,8 @@ class Engine:
         held = self.held
         if not len(held):
             return
-        lo_ns, _ = self.clock.read()
+        self._see()
+        lo_ns = self.now.lo_ns
         for answer, waited_ns in held.release(floor(lo_ns), lo_ns):
             self._tell(answer, waited_ns)
 
@@ -590,7 +624,8 @@ class Engine:
             soon_ns = self.now.lo_ns + 50_000
             next_ns = soon_ns if next_ns is None else min(next_ns, soon_ns)
         if next_ns is not None and self._alarm is not None:
-            self._alarm.set(next_ns - self.now.lo_ns)
+            delay_ns = next_ns - self.now.lo_ns
+            self._alarm.set(max(delay_ns, 5_000_000) if self._standing else delay_ns)
 
     def _wake(self) -> None:
         """The alarm: something can be released or run again."""

@@ -83,6 +83,7 @@ class SegmentedLog:
         self._pending: SegmentSync | None = None
         self._moved_on = False
         self._failed: str | None = None
+        self._preparing = threading.Lock()
         self._closed = False
         self.hash = recovered.chain
         self.next_lsn = self._tail.last_lsn + 1
@@ -266,15 +267,16 @@ class SegmentedLog:
 
     def prepare_segment(self) -> None:
         """Make a spare segment."""
-        if self._spares or self._failed is not None or self._closed:
-            return
-        try:
-            self._disk.create("making-spare", self._segment_bytes).close()
-            name = f"{SPARE}{next(self._spare_numbers)}"
-            self._disk.rename("making-spare", name)
-        except OSError:
-            return  # begin_segment will try again in the owner's thread and report
-        self._spares.append(name)
+        with self._preparing:
+            if self._spares or self._failed is not None or self._closed:
+                return
+            try:
+                self._disk.create("making-spare", self._segment_bytes).close()
+                name = f"{SPARE}{next(self._spare_numbers)}"
+                self._disk.rename("making-spare", name)
+            except OSError:
+                return  # begin_segment will try again in the owner's thread and report
+            self._spares.append(name)
 
     def drop_before(self, lsn: int) -> int:
         """Forget whole segments."""
@@ -347,6 +349,8 @@ class SegmentedLog:
         if self._closed:
             return
         self._closed = True
+        with self._preparing:
+            pass  # a segment that is being prepared in another thread is finished first
         if self._pending is not None:
             self._pending.run()
         for segment in self._segments:

@@ -12,6 +12,7 @@ the upper one; so no bounds are set and each row is compared instead.
 
 from __future__ import annotations
 
+import threading
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
@@ -95,6 +96,7 @@ class RocksSettled:
         self._write_options.disable_wal = True  # type: ignore[method-assign, assignment]
         self._failed: str | None = None
         self._closed = False
+        self._in_use = threading.Lock()
         applied = self._get(_APPLIED)
         self.applied_lsn = 0 if applied is None else int.from_bytes(applied, "big")
 
@@ -155,7 +157,10 @@ class RocksSettled:
         self._check()
         applied = self.applied_lsn
         try:
-            self._db.flush(wait=True)
+            with self._in_use:
+                if self._closed:
+                    return applied
+                self._db.flush(wait=True)
         except Exception as error:
             raise self._fail("flush", error) from error
         return applied
@@ -321,7 +326,8 @@ class RocksSettled:
         if not self._closed:
             self._closed = True
             self._failed = self._failed or "the settled rows are closed"
-            self._db.close()
+            with self._in_use:  # a flush may be running in another thread
+                self._db.close()
 
     def _check(self) -> None:
         if self._failed is not None:

@@ -28,6 +28,9 @@ SERVICE: Final = "k2store.v1.StoreService"
 METHOD: Final = "Session"
 PATH: Final = f"/{SERVICE}/{METHOD}"
 
+ACCEPTED: Final = ("k2-session", "accepted")
+"""In the initial metadata of a session that the listener has taken."""
+
 CONNECTIONS_MAX: Final = 4096
 """Sessions a listener holds open at once."""
 
@@ -94,8 +97,9 @@ class GrpcDialer:
         try:
             stub: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(PATH)
             call = stub(metadata=tuple(_outgoing(metadata)))
-            await call.initial_metadata()
-            if call.done():
+            accepted = await call.initial_metadata()
+            # A refusal may show its (empty) metadata before it shows its status.
+            if call.done() or ACCEPTED not in tuple(accepted):
                 code, details = await call.code(), await call.details()
                 raise ConnectFailed(address, f"{code.name}: {details}")
         except grpc.RpcError as failure:
@@ -240,7 +244,7 @@ class _Sessions:
         self._none.clear()
         try:
             # The dialling side takes this as word that the connection stands.
-            await context.send_initial_metadata(())
+            await context.send_initial_metadata((ACCEPTED,))
             connection.start()
             await connection.run(context.read, context.write)
         finally:

@@ -14,7 +14,7 @@ import grpc.aio
 
 import k2store
 from k2store.node.process import NodeProcess
-from k2store.rpc.grpc_transport import PATH, STREAMS_PER_SOCKET_MAX, GrpcDialer
+from k2store.rpc.grpc_transport import ACCEPTED, PATH, STREAMS_PER_SOCKET_MAX, GrpcDialer
 from k2store.rpc.transport import FRAME_BYTES_MAX, ConnectionClosed
 from k2store.v1 import session_pb2
 from tests.integration.rpc_node import with_node
@@ -212,8 +212,12 @@ def test_more_streams_than_allowed(tmp_path: Path) -> None:
     async def body(node: NodeProcess, _: grpc.aio.Channel) -> None:
         async with grpc.aio.insecure_channel(node.address) as channel:
             calls = [channel.stream_stream(PATH)() for _ in range(40)]
-            await asyncio.gather(*(call.initial_metadata() for call in calls))
-            refused = [call for call in calls if call.done()]
+            first = await asyncio.gather(*(call.initial_metadata() for call in calls))
+            refused = [
+                call
+                for call, metadata in zip(calls, first, strict=True)
+                if ACCEPTED not in tuple(metadata)
+            ]
             assert len(refused) == 40 - 20
             assert {await call.code() for call in refused} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
         assert STREAMS_PER_SOCKET_MAX >= 20

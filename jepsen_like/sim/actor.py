@@ -15,7 +15,7 @@ import msgspec
 
 import k2store
 from jepsen_like.history import Recorder
-from jepsen_like.sim.journal import Entry, Journal, Reading, Scanned
+from jepsen_like.sim.journal import ANY_VERSION, Entry, Journal, Reading, Scanned
 
 T = TypeVar("T")
 
@@ -153,19 +153,29 @@ class Actor:
         self._ok(entry, done.at, result)
         return True
 
-    async def look(self, f: str, argument: object, key: bytes, *, name: object) -> object:
-        """Read one key as its own transaction (a strong view)."""
-        entry = self._begin(f, argument, name)
+    async def look(self, f: str, key: bytes, *, name: object) -> Reading | None:
+        """Read one key as its own transaction (a strong view); None if that failed."""
+        entry = self._begin(f, None, name)
         try:
             async with self.database.snapshot(strong=True) as view:
                 record = await view.get_record(key)
         except k2store.K2Error as error:
             self._failed(entry, error)
             return None
-        entry.reads.append(_reading(key, record))
-        value = payload(None if record is None else record.value)
-        self._ok(entry, view.at, value)
-        return value
+        reading = _reading(key, record)
+        entry.reads.append(reading)
+        self._ok(entry, view.at, payload(reading.value))
+        return reading
+
+    async def get(self, f: str, key: bytes, *, name: object) -> None:
+        """Read one key by itself. Its stamp is not told, so only the history has it."""
+        entry = self._begin(f, None, name)
+        try:
+            record = await self.database.get_record(key)
+        except k2store.K2Error as error:
+            self._failed(entry, error)
+            return
+        self._ok(entry, 0, payload(None if record is None else record.value))
 
     @asynccontextmanager
     async def past(self) -> AsyncIterator[Past]:
@@ -228,9 +238,9 @@ class Past:
 def _condition(expected: Reading) -> k2store.Condition:
     if expected.value is None:
         return k2store.absent(expected.key)
-    if expected.version:
-        return k2store.version_is(expected.key, expected.version)
-    return k2store.value_is(expected.key, expected.value)
+    if expected.version == ANY_VERSION:
+        return k2store.value_is(expected.key, expected.value)
+    return k2store.version_is(expected.key, expected.version)
 
 
 def _reading(key: bytes, record: k2store.Record | None) -> Reading:

@@ -9,11 +9,15 @@ run, so they order events of different workloads as the one observer saw them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import msgspec
 
 Outcome: TypeAlias = Literal["open", "ok", "fail", "unknown"]
+
+
+ANY_VERSION: Final = -1
+"""The version of a reading that only the value is known of."""
 
 
 class Reading(msgspec.Struct, frozen=True):
@@ -84,6 +88,8 @@ class Journal:
         self._stamp_ns = stamp_ns
         self._position = 0
         self._processes = 0
+        self.commits_so_far = 0
+        """Acknowledged transactions that wrote something."""
 
     def process(self) -> int:
         """A process number that nobody has had."""
@@ -108,6 +114,8 @@ class Journal:
         entry.error = error
         if at:
             entry.at = at
+        if outcome == "ok" and entry.writes:
+            self.commits_so_far += 1
         if outcome == "ok" and entry.at and not entry.stale:
             self._check_time(entry)
 
@@ -123,8 +131,3 @@ class Journal:
                 f"{entry.what} {entry.number} was acknowledged {stamp_ns - now_ns} ns before its "
                 "stamp"
             )
-
-    @property
-    def commits(self) -> int:
-        """Acknowledged transactions that wrote something."""
-        return sum(1 for entry in self.entries if entry.outcome == "ok" and entry.writes)

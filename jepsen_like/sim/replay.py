@@ -15,7 +15,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from jepsen_like.sim.journal import Entry, Journal, Reading, Scanned
+from jepsen_like.sim.journal import ANY_VERSION, Entry, Journal, Reading, Scanned
 
 FINDINGS_MAX = 20
 
@@ -42,7 +42,7 @@ def place_unknown(journal: Journal, shown: Iterable[Shown]) -> list[str]:
 
     def saw(key: bytes, version: int, value: bytes | None, where: str) -> None:
         writer = None if value is None else writers.get((key, value))
-        if writer is None:
+        if writer is None or version == ANY_VERSION:
             return
         if writer.at and writer.outcome == "ok" and writer.at != version:
             problems.append(
@@ -117,7 +117,8 @@ def _contradictions(entry: Entry, state: dict[bytes, Row]) -> list[str]:
     problems: list[str] = []
     for reading in entry.reads:
         version, value = state.get(reading.key, (0, None))
-        if value != reading.value or (value is not None and version != reading.version):
+        other = reading.version not in (version, ANY_VERSION)
+        if value != reading.value or (value is not None and other):
             problems.append(
                 f"{_name(entry)} read {reading.key!r} as {reading.value!r} of {reading.version}; "
                 f"in order of stamps it was {value!r} of {version}"

@@ -161,12 +161,22 @@ def _version_order(
     size[have] = lengths[main[have]]
     first = np.cumsum(size) - size
     elements = branches.flat[_spread(branches.first[main[have]], size[have])]
-    append = lookup.append_of(np.repeat(np.arange(len(size)), size), elements)
-    place = np.arange(len(elements)) - np.repeat(first, size)
+    owner = np.repeat(np.arange(len(size)), size)
+    append = lookup.append_of(owner, elements)
+    place = np.arange(len(elements)) - first[owner]
     position = np.full(len(txns.mop_kind), -1, dtype=np.int64)
     written = append >= 0
     # Backwards, so that of an element that stands twice the first place is kept.
     position[append[written][::-1]] = place[written][::-1]
+    doubled = written & (position[append] != place)
+    repeated = np.zeros(len(txns.keys), dtype=np.bool_)
+    if doubled.any():
+        repeated[owner[doubled]] = True
+        owner, append = owner[~doubled], append[~doubled]
+        size = np.bincount(owner, minlength=len(size))
+        first = np.cumsum(size) - size
+        written = append >= 0
+        position[append[written]] = (np.arange(len(append)) - first[owner])[written]
     state = np.full(len(txns.mop_kind), -2, dtype=np.int64)
     state[reads] = txns.mop_size[reads] - 1
     last_append = np.full(len(txns.mop_kind), -1, dtype=np.int64)
@@ -175,9 +185,6 @@ def _version_order(
     straight = main[txns.mop_key[seen]] == branch
     ends = branches.flat[branches.first[branch] + txns.mop_size[seen] - 1]
     last_append[seen] = lookup.append_of(txns.mop_key[seen], ends)
-    doubled = written & (position[append] != place)
-    repeated = np.zeros(len(txns.keys), dtype=np.bool_)
-    repeated[np.repeat(np.arange(len(size)), size)[doubled]] = True
     _odd_reads(txns, main, seen[~straight], state, last_append, position, findings)
     crooked = seen[repeated[txns.mop_key[seen]]]
     state[crooked] = np.where(

@@ -134,14 +134,13 @@ IMPLIES: Mapping[str, tuple[str, ...]] = {
     "GSIb": ("GSI",),
     "incompatible-order": ("G1a",),
     "dirty-update": ("G1a",),
-    "garbage-read": ("G1a",),
     "future-read": ("G1c",),
     "lost-update": ("write-skew", "G2-item"),
     "write-skew": ("G2",),
 }
 
 PROSCRIBES: Mapping[str, tuple[str, ...]] = {
-    "read-uncommitted": ("G0", "duplicate-elements", "cyclic-versions"),
+    "read-uncommitted": ("G0", "duplicate-elements", "cyclic-versions", "garbage-read"),
     "read-committed": ("G1",),
     "cursor-stability": ("G1", "G-cursor", "lost-update"),
     "monotonic-view": ("G1", "G-monotonic"),

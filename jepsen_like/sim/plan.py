@@ -1,0 +1,188 @@
+"""What a seed stands for: who runs where, doing what, with which knobs, and what goes wrong."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from jepsen_like.history import Recorder
+from jepsen_like.workloads import WORKLOADS
+from k2store import ClientSettings
+from k2store.testing.simulation import (
+    MILLISECOND_NS,
+    SECOND_NS,
+    Conditions,
+    Fault,
+    Knobs,
+    draw_schedule,
+    stream,
+)
+from k2store.testing.simulation.node import NodeKnobs, draw_node_knobs
+
+SERVER: Final = "node"
+KINDS: Final = (
+    "isolate",
+    "halves",
+    "one-way",
+    "flap",
+    "slow-link",
+    "lossy-link",
+    "clog",
+    "reset",
+    "kill",
+    "power-cut",
+    "pause",
+    "fail-sync",
+    "fail-flush",
+    "disk-full",
+    "slow-disk",
+    "clock-step",
+    "clock-drift",
+    "clock-freeze",
+    "clock-doubt",
+)
+"""Faults after which a single node must have kept everything it acknowledged."""
+SURE: Final = ("kill", "power-cut", "pause", "fail-sync", "reset")
+"""Kinds of which one is in every schedule, at a moment when it certainly takes effect."""
+VIOLATIONS: Final = ("clock-step",)
+"""Kinds that a run with a dishonest clock has beside the others."""
+
+_BOUND_NS: Final = 500_000
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """Everything that is drawn before a run begins."""
+
+    seed: int
+    workloads: tuple[str, ...]
+    clients: tuple[str, ...]
+    watchers: tuple[bytes, ...]
+    """For each watcher the prefix that it watches; empty for everything."""
+    commits: int
+    duration_ns: int
+    pause_s: float
+    bound_ns: int
+    offsets_ns: tuple[int, ...]
+    drifts_ppb: tuple[int, ...]
+    near_ns: int
+    far: tuple[str, ...]
+    """Clients in another region than the node."""
+    node: NodeKnobs
+    client: ClientSettings
+    schedule: tuple[Fault, ...]
+    honest: bool = True
+
+    def conditions(self) -> Conditions:
+        """The network."""
+        return Conditions(
+            near_ns=self.near_ns,
+            far_ns=15 * MILLISECOND_NS,
+            stream_silence_ns=1 * SECOND_NS,
+            connect_ns=2 * SECOND_NS,
+        )
+
+
+def draw(seed: int, only: Sequence[str] = (), *, honest: bool = True) -> Plan:
+    """The plan of a seed; `only` restricts its workloads to these."""
+    rng = stream(seed, "plan")
+    names = tuple(only) or _draw_workloads(rng, honest=honest)
+    for name in names:
+        if name not in WORKLOADS:
+            raise ValueError(f"no workload {name!r}; there are {', '.join(sorted(WORKLOADS))}")
+    clients = tuple(f"client-{number}" for number in range(rng.randint(3, 8)))
+    watchers = (b"", b"stream/")[: rng.randint(1, 2)] if "watch" in names else ()
+    duration_ns = rng.randint(2_000, 4_000) * MILLISECOND_NS
+    commits = rng.randint(110, 150)
+    hosts = [SERVER, *clients, *(f"watcher-{number}" for number in range(len(watchers)))]
+    return Plan(
+        seed,
+        names,
+        clients,
+        watchers,
+        commits,
+        duration_ns,
+        pause_s=len(clients) * len(names) * duration_ns / 1e9 / (commits * 2.5),
+        bound_ns=rng.choice((_BOUND_NS // 10, _BOUND_NS)),
+        offsets_ns=tuple(rng.randint(-_BOUND_NS // 4, _BOUND_NS // 4) for _ in hosts),
+        drifts_ppb=tuple(rng.choice((0, -50_000, 50_000, 400_000)) for _ in hosts),
+        near_ns=rng.choice((50_000, 250_000, 2_000_000)),
+        far=tuple(name for name in clients if rng.random() < 0.2),
+        node=draw_node_knobs(rng, _split_candidates(names)),
+        client=_draw_client(rng),
+        schedule=tuple(_draw_faults(rng, hosts, clients, duration_ns, honest=honest)),
+        honest=honest,
+    )
+
+
+def _draw_workloads(rng: random.Random, *, honest: bool) -> tuple[str, ...]:
+    names = rng.sample(sorted(WORKLOADS), rng.randint(2, 3))
+    if not honest and "lease" not in names:
+        # Leases depend on true time; without a second node nothing else does.
+        names[0] = "lease"
+    if set(names) <= {"lease", "watch", "register"}:
+        names.append("bank")
+    return tuple(sorted(names))
+
+
+def _split_candidates(names: Sequence[str]) -> tuple[bytes, ...]:
+    rng = random.Random(0)
+    keys = [WORKLOADS[name](Recorder(), rng).keys for name in names]
+    # In the middle of a workload's keys, so that its transactions cross the boundary.
+    return tuple(sorted({some[len(some) // 2] for some in keys}))
+
+
+def _draw_client(rng: random.Random) -> ClientSettings:
+    return ClientSettings(
+        timeout_s=rng.choice((1.0, 3.0, 5.0)),
+        early_write_count=rng.choice((1, 2, 128)),
+        frame_bytes=rng.choice((64, 1024 * 1024)),
+        reconnect_pause_max_s=rng.choice((0.1, 1.0)),
+        connect_timeout_s=1.0,
+        watch_events_max=rng.choice((8, 65_536)),
+    )
+
+
+def _draw_faults(
+    rng: random.Random,
+    hosts: Sequence[str],
+    clients: Sequence[str],
+    duration_ns: int,
+    *,
+    honest: bool,
+) -> list[Fault]:
+    kinds = tuple(kind for kind in KINDS if rng.random() < 0.35) or (rng.choice(KINDS),)
+    knobs = Knobs(
+        kinds=kinds,
+        every_ns=rng.choice((400, 1_000, 2_000)) * MILLISECOND_NS,
+        lasts_ns=rng.choice((100, 500, 1_500)) * MILLISECOND_NS,
+    )
+    schedule = [_tamed(one) for one in draw_schedule(rng, [SERVER], hosts, duration_ns, knobs)]
+    schedule.append(_sure(rng, clients, duration_ns))
+    if rng.random() < 0.3:
+        at_ns = rng.randrange(duration_ns)
+        schedule.append(Fault(at_ns, "kill", 200 * MILLISECOND_NS, rng.choice(clients)))
+    if not honest:
+        for _ in range(3):
+            amount = rng.choice((-1, 1)) * rng.randint(50, 2_000) * MILLISECOND_NS
+            at_ns = rng.randrange(duration_ns)
+            schedule.append(Fault(at_ns, "clock-step", 500 * MILLISECOND_NS, SERVER, (), amount))
+    return sorted(schedule, key=lambda fault: fault.at_ns)
+
+
+def _tamed(fault: Fault) -> Fault:
+    """A second for each sync would only be a standstill; a tenth already holds everybody up."""
+    if fault.name == "slow-disk":
+        return msgspec.structs.replace(fault, amount=min(fault.amount, 50 * MILLISECOND_NS))
+    return fault
+
+
+def _sure(rng: random.Random, clients: Sequence[str], duration_ns: int) -> Fault:
+    kind = rng.choice(SURE)
+    at_ns = rng.randrange(duration_ns // 4, duration_ns // 2)
+    for_ns = rng.randint(100, 600) * MILLISECOND_NS
+    if kind == "reset":
+        return Fault(at_ns, kind, for_ns, pairs=((SERVER, rng.choice(clients)),))
+    return Fault(at_ns, kind, for_ns, SERVER, (), 1)

@@ -1,1 +1,42 @@
-"""Tools for testing what is built on K2store, and K2store itself."""
+"""Tools for testing what is built on K2store, and K2store itself.
+
+::
+
+    with k2store.testing.local_node() as node:  # a node process of its own, a fresh folder
+        with node.blocking() as db:
+            ...
+    async with k2store.testing.local_node() as node:  # the same in async code
+        async with node.connect() as db:
+            ...
+    with k2store.testing.embedded() as db:
+        ...  # the engine in this process, real storage
+
+``k2store.testing.plugin`` gives pytest the fixtures ``k2_node``, ``k2_db`` and ``k2_blocking_db``;
+it is found by itself where k2store is installed. ``k2store.testing.simulation`` is the deterministic
+simulator in which K2store tests itself. See docs/testing.md.
+
+A node needs the ``server`` extra. Importing this package imports none of it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from k2store.testing.embedded import embedded as embedded
+    from k2store.testing.local import LocalNode as LocalNode
+    from k2store.testing.local import local_node as local_node
+
+_HOMES = {"LocalNode": "local", "local_node": "local", "embedded": "embedded"}
+
+__all__ = ["LocalNode", "embedded", "local_node"]
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'k2store.testing' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"k2store.testing.{home}"), name)
+    globals()[name] = value
+    return value

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
 
 from k2store.client import outcome as outcomes
 from k2store.client.attempts import Attempts
@@ -169,7 +169,9 @@ class Database:
 
         `timeout` is the deadline of all attempts together.
         """
-        session = self.session
+        session = self._session
+        if session is None:
+            raise _not_open()
         number = session.next_number
         session.next_number = number + 1
         policy = self._policy
@@ -271,18 +273,15 @@ class Database:
             condition = absent(key)
         return await self._write(key, value, (condition,), timeout)
 
-    async def _write(
+    def _write(
         self,
         key: bytes,
         value: bytes | None,
         conditions: tuple[Condition, ...],
         timeout: Span | None,
-    ) -> int:
+    ) -> Coroutine[Any, Any, int]:
         timeout_s = None if timeout is None else seconds(timeout)
-        shots = self._one_shots
-        if shots is None:
-            shots = self._shots()
-        return await shots.write(key, value, conditions, timeout_s)
+        return self._shots().write(key, value, conditions, timeout_s)
 
     def _shots(self) -> OneShots:
         if self._one_shots is None:

@@ -80,8 +80,14 @@ class View:
 
     async def get(self, key: bytes) -> bytes | None:
         """The value of a key at the view's stamp; None when there is none."""
-        answer = await (self._ask(key) if self.at else self._first(key))
-        value: bytes | None = answer[0]
+        value: bytes | None
+        session, at = self._session, self.at
+        if not at or not self._open or type(key) is not bytes or len(key) > session.key_bytes_max:
+            self._check(key)
+            value, _, _ = await self._first(key)
+            return value
+        deadline = session.now_s() + self._timeout_s
+        value, _, _ = await session.read(b"", at, key, deadline, self._timeout_ms, self)
         return value
 
     async def get_record(self, key: bytes) -> Record | None:

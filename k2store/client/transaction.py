@@ -147,8 +147,21 @@ class Transaction:
             return self._writes[key]
         if self._sent is not None and key in self._sent:
             return self._sent[key]
+        # `_read`, written out: this is what programs do most.
+        session = self._session
+        if type(key) is not bytes or len(key) > session.key_bytes_max:
+            raise bad_key(key, session.key_bytes_max)
+        self._touched = True
         value: bytes | None
-        value, _, _ = await self._read(key)
+        try:
+            value, _, at = await session.read(
+                self._id, self._at, key, self._deadline, self._timeout_ms, self
+            )
+        except K2Error as error:
+            self._fail(error)
+            raise
+        if at != self._at:
+            self._begun(at)
         return value
 
     async def get_record(self, key: bytes) -> Record | None:

@@ -96,7 +96,12 @@ CATALOGUE: Final[tuple[Row, ...]] = (
         "Size of the settled store on disk, an estimate.",
         _status(lambda s: s.settled_bytes),
     ),
-    Row("k2_sessions", "gauge", "Open sessions.", _status(lambda s: s.sessions)),
+    Row(
+        "k2_sessions",
+        "gauge",
+        "Open sessions, the one behind the unary methods included.",
+        _status(lambda s: s.sessions),
+    ),
     Row(
         "k2_transactions_open",
         "gauge",

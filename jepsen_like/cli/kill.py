@@ -45,11 +45,11 @@ def kill(
     with tempfile.TemporaryDirectory(prefix="k2-kill-", dir=data) as folder:
         server = Server(Path(folder) / "data", Path(folder) / "node.log")
         campaign = Campaign(server, Random(seed), tell=tell)
+        result = campaign.result
         try:
-            result = asyncio.run(campaign.run(rounds))
-        except NodeFailed as error:
-            campaign.result.violations.append(str(error))
-            result = campaign.result
+            asyncio.run(campaign.run(rounds))
+        except* NodeFailed as failed:
+            result.violations.append(str(failed.exceptions[0]))
     if as_json:
         import msgspec
 

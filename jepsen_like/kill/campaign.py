@@ -14,7 +14,7 @@ from jepsen_like.kill.clients import Clients, audit, open_bank
 from jepsen_like.kill.ledger import End, Ledger, Row
 from jepsen_like.kill.server import Server
 
-CLIENTS_EACH: Final = 4
+CLIENTS_EACH: Final = 12
 RUN_S_MIN: Final = 0.1
 RUN_S_MAX: Final = 0.7
 ROUNDS: Final = b"round/"

@@ -1,97 +1,18 @@
-"""Power cuts under a real file system: ext4 on a loop device, stopped in the middle of its work.
-
-The ext4 shutdown call ends all writing at once, as if the machine had lost power; unmounting and
-mounting again is the restart.  Where that is not possible the tests are skipped with the reason;
-with K2_REQUIRE_POWER_CUT=1 they fail instead.
-"""
+"""Power cuts under the store alone: a writer of turns and rows, stopped in the middle of its work."""
 
 from __future__ import annotations
 
-import fcntl
 import os
-import shutil
-import struct
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 from random import Random
 
-import pytest
-
 from tests.contract.storage_writer import last_acknowledged, verify
+from tests.integration.power_switch import PowerSwitch, power
 
-EXT4_IOC_SHUTDOWN = 0x8004587D  # _IOR('X', 125, __u32)
-WITHOUT_FLUSHING = 2
+__all__ = ["power"]
+
 CUTS = int(os.environ.get("K2_POWER_CUTS", "3"))
-
-
-class PowerSwitch:
-    """A small ext4 whose power can be cut."""
-
-    def __init__(self, directory: Path) -> None:
-        self.image = directory / "disk.img"
-        self.mount = directory / "mounted"
-        self.mount.mkdir()
-        with self.image.open("wb") as file:
-            file.truncate(192 << 20)
-        _run("mkfs.ext4", "-q", "-F", str(self.image))
-
-    def on(self) -> None:
-        """Mount; the file system replays its journal."""
-        _run("mount", "-o", "loop", str(self.image), str(self.mount))
-
-    def cut(self) -> None:
-        """No byte reaches the disk from now on."""
-        descriptor = os.open(self.mount, os.O_RDONLY)
-        try:
-            fcntl.ioctl(descriptor, EXT4_IOC_SHUTDOWN, struct.pack("I", WITHOUT_FLUSHING))
-        finally:
-            os.close(descriptor)
-
-    def off(self) -> None:
-        """Unmount."""
-        _run("umount", str(self.mount))
-
-
-def _run(*command: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise OSError(f"{' '.join(command)}: {done.stderr.strip() or done.returncode}")
-
-
-def _cannot(reason: str) -> None:
-    if os.environ.get("K2_REQUIRE_POWER_CUT") == "1":
-        pytest.fail(f"power cuts are required but not possible: {reason}")
-    pytest.skip(f"NO POWER CUT WAS TESTED: {reason}")
-
-
-@pytest.fixture
-def power(tmp_path: Path) -> Iterator[PowerSwitch]:
-    """A mounted file system that has survived one cut already: the mechanism works here."""
-    missing = [name for name in ("mkfs.ext4", "mount", "umount") if shutil.which(name) is None]
-    if missing or os.geteuid() != 0:
-        _cannot(f"needs root and {', '.join(missing) or 'nothing else'}")
-    mounted = False
-    try:
-        switch = PowerSwitch(tmp_path)
-        switch.on()
-        mounted = True
-        lost = switch.mount / "never synced"
-        lost.write_bytes(b"x" * 100_000)
-        switch.cut()
-        switch.off()
-        mounted = False
-        switch.on()
-        mounted = True
-        if lost.exists() and lost.stat().st_size == 100_000:
-            raise OSError("an unsynced file survived the cut, so it was none")
-    except OSError as error:
-        if mounted:
-            switch.off()
-        _cannot(str(error))
-    yield switch
-    subprocess.run(["umount", "-l", str(switch.mount)], capture_output=True, check=False)
 
 
 def test_power_cuts_lose_nothing_acknowledged(power: PowerSwitch) -> None:

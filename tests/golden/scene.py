@@ -14,7 +14,17 @@ from msgspec import Struct, field
 from k2store.node.held import Held
 from k2store.storage import MemoryMachine, open_memory_store
 from mvcc.coordinator import Coordinator, Route
-from mvcc.messages import Answer, Committed, Failed, Message, Outcome, Rows, Value
+from mvcc.messages import (
+    Answer,
+    Commits,
+    Committed,
+    Failed,
+    Message,
+    Outcome,
+    Rows,
+    Value,
+    Values,
+)
 from mvcc.partition import Partition
 from mvcc.records import Checkpoint, Entry
 from mvcc.state import PartitionSettings
@@ -179,6 +189,7 @@ class Scene:
             node.appended.append(ready.entry)
             self.say(describe_entry(self.names, node.name, ready.entry))
         for answer in ready.answers:
+            assert not isinstance(answer, Values | Commits), "scripts send nothing in batches"
             self._answer(answer)
         for key, message in ready.sends:
             self._post(node.name, self.node_of(key), message)

@@ -149,11 +149,9 @@ def _record(names: Names, record: Record) -> str:
         alone = f"{names.txn(record.txn)} committed alone {names.stamp(record.stamp)} {writes}"
         return alone.rstrip()
     if isinstance(record, CommittedTogether):
-        columns = zip(record.txns, record.stamps, record.keys, record.values, strict=True)
-        writes = (
-            f"{names.txn(t)}{names.stamp(s)} {k.decode()}={show(v)}" for t, s, k, v in columns
-        )
-        return f"committed together {', '.join(writes)}"
+        rows = zip(record.txns, record.stamps, record.keys, record.values, strict=True)
+        said = [f"{names.txn(t)}{names.stamp(s)} {k.decode()}={show(v)}" for t, s, k, v in rows]
+        return f"committed together {', '.join(said)}"
     if isinstance(record, Decided):
         verdict = "commit" if record.committed else "abort"
         keys = " ".join(key.decode() for key in record.participants)

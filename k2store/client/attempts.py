@@ -24,7 +24,23 @@ from k2store.errors import K2Error, Rejected
 if TYPE_CHECKING:
     from k2store.client.session import Session
 
-_ATTEMPT_BITS = 16
+_PLAIN_ATTEMPTS = 8
+"""So many attempts take their stamp where they are; later ones are placed in the future."""
+
+
+_ATTEMPTS_PER_NUMBER = 255
+
+
+def _suffix(number: int, attempt: int) -> bytes:
+    """The half of a transaction's id behind the client's: its number, attempt and placement.
+
+    The last byte tells the node how far into the future to place the stamp: 1 for not at all. The
+    writes of a placed attempt land ahead of present readers, which rescues a transaction that is
+    always overtaken; but until then everybody else's reads and writes of these keys collide with
+    it. So contenders first move apart by pausing, which is cheaper where a round trip is short.
+    """
+    placement = max(1, attempt - _PLAIN_ATTEMPTS + 1)
+    return (number << 16 | (attempt - 1) << 8 | placement).to_bytes(8, "big")
 
 
 class Attempts:
@@ -82,8 +98,12 @@ class Attempts:
             if pause_s > 0:
                 await asyncio.sleep(pause_s)
         self._attempt = attempt = self._attempt + 1
-        name = self._session.client + (self._number << _ATTEMPT_BITS | attempt).to_bytes(8, "big")
+        name = self._session.client + _suffix(self._number, attempt)
         txn = self._txn = Transaction(self._session, name, self._deadline, self._timeout_ms, self)
+        if attempt == _ATTEMPTS_PER_NUMBER:
+            self._number = self._session.next_number
+            self._session.next_number += 1
+            self._attempt = 0
         return txn
 
     def failed(self, error: K2Error) -> bool:

@@ -8,7 +8,7 @@ same plan serves coroutines, threads and simulated time.
 What a failure permits is its own property (`K2Error.retry`):
 
     NOW       lost to somebody else: the first retry goes at once, later ones after a jittered,
-              doubling pause from 1 ms, so that contenders move apart
+              doubling pause from 10 ms, so that contenders move apart
     LATER     nobody can serve this now: from 20 ms, or when the failure says so
     RESOLVE   the outcome must be learned first; that is done before the plan is asked, so here
               it means that it could not be learned, and no retry is safe
@@ -44,8 +44,8 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
     """
 
     attempts_max: int = 20
-    now_s: float = 0.001
-    now_max_s: float = 0.05
+    now_s: float = 0.01
+    now_max_s: float = 0.2
     later_s: float = 0.02
     later_max_s: float = 1.0
 

@@ -107,8 +107,10 @@ def _register_edge(
     value, after = _plain(step.value), _plain(step.next_value)
     if step.kind == "wr":
         return ("w", key, value) in mine and ("r", key, value) in theirs
-    touched = "w" if step.kind == "ww" else "r"
-    seen = (touched, key, value) in mine or (value is None and step.kind == "rw")
+    # A later version known only through a reader of it counts as an anti-dependency, also of a writer.
+    seen = ("w", key, value) in mine
+    if step.kind == "rw":
+        seen |= ("r", key, value) in mine or value is None
     if not seen or ("w", key, after) not in theirs:
         return False
     if value is None:

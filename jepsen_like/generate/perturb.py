@@ -221,13 +221,13 @@ def fork(history: History, random: Random) -> History | None:
 
 
 def double_acquire(history: History, random: Random) -> History | None:
-    """A lock is granted again right after it was granted and answered, before anybody asked to release it."""
+    """A lock is granted again right after it was granted, while nobody was asking to release it."""
     places = [
         o.end
         for o in history.operations
         if o.f == "acquire" and o.outcome == "ok"
         and not any(
-            r.f == "release" and r.outcome != "fail" and r.start < o.end <= r.end
+            r.f == "release" and r.outcome != "fail" and r.start < o.end and r.end > o.start
             for r in history.operations
         )
     ]  # fmt: skip

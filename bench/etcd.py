@@ -67,20 +67,30 @@ def measure(folder: Path, cores: Cores) -> EtcdRun:
         before_s = process_cpu_s(server.pid)
         said = _ask(["check", "perf", "--load=xl"], clients, cores.load, folder, PERF_S * 3)
         used_s = process_cpu_s(server.pid) - before_s
-        rate = _RATE.search(said)
-        if rate is None:
+        per_s = read_rate(said)
+        if per_s is None:
             raise BenchError(f"etcdctl check perf gave no rate: {said.strip()[-400:]!r}")
-        per_s = float(rate[1])
-        slowest = _SLOWEST.search(said)
         return EtcdRun(
             version=_version(),
             per_s=per_s,
-            slowest_s=float(slowest[1]) if slowest else 0.0,
+            slowest_s=read_slowest_s(said),
             server_us=used_s * 1e6 / (per_s * PERF_S),
         )
     finally:
         end(server)
         shutil.rmtree(folder)
+
+
+def read_rate(said: str) -> float | None:
+    """The rate that `check perf` prints, whether it is content with it or not."""
+    found = _RATE.search(said)
+    return None if found is None else float(found[1])
+
+
+def read_slowest_s(said: str) -> float:
+    """The longest latency that it prints, seconds; 0 when it prints none."""
+    found = _SLOWEST.search(said)
+    return 0.0 if found is None else float(found[1])
 
 
 def _wait_healthy(server: subprocess.Popen[str], clients: str, errors: Path) -> None:

@@ -1,0 +1,83 @@
+"""`k2 bench store` from end to end, in small."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+K2 = "from k2store.cli import main; main()"
+STATED = {
+    "interactive_txn_per_s",
+    "one_shot_per_s",
+    "snapshot_reads_per_s",
+    "scan_rows_per_s",
+    "single_client_p50_ms",
+    "single_client_one_shot_p50_ms",
+    "bytes_per_key",
+    "restart_s",
+    "worst_pause_ms",
+    "fdatasync_p50_us",
+    "struct_ns",
+}
+
+
+def bench(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `k2 bench store` on little data."""
+    return subprocess.run(
+        [
+            *(sys.executable, "-c", K2, "bench", "store", "--quick", "--data", str(folder)),
+            *("--keys", "2000", "--seconds", "0.2", *arguments),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environment},
+    )
+
+
+@pytest.mark.slow
+def test_the_bench_states_every_figure_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    """The last line is one object with all figures; its rates are those of its measurements; the
+    conditions they depend on stand beside them; the data is gone."""
+    done = bench(tmp_path, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    for name in STATED:
+        assert isinstance(found[name], float), name
+        assert found[name] > 0 or name == "bytes_per_key", name
+    assert (found["in_flight"], found["fsync"], found["clock_bound_ns"]) == (256, True, 500_000)
+    assert (found["keys"], found["key_bytes"], found["value_bytes"]) == (2_000, 16, 64)
+    assert found["commit_wait_p50_ms"] >= 0
+    assert found["etcd_writes_per_s"] is None
+    assert found["ratio_one_shot_to_etcd"] is None
+    rates = {(one["workload"], one["in_flight"]): one["per_s"] for one in found["workloads"]}
+    assert len(rates) == 11
+    assert rates["interactive", 256] == found["interactive_txn_per_s"]
+    assert rates["one-shot", 256] == found["one_shot_per_s"]
+    assert found["server_cpu_us_per_transaction"]["interactive"].keys() == {"1", "16", "256"}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_etcd_the_bench_says_so_and_goes_on(tmp_path: Path) -> None:
+    """A peer that is not installed is said loudly, with the way to get it; the ratio is null."""
+    done = bench(tmp_path, "--peer", "etcd", "--workload", "scan", "--json", PATH=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "apt-get install etcd-server etcd-client" in done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["ratio_one_shot_to_etcd"] is None
+    assert found["etcd_writes_per_s"] is None
+    assert found["interactive_txn_per_s"] is None
+    assert found["scan_rows_per_s"] > 0
+
+
+def test_the_tables_tell_the_conditions(tmp_path: Path) -> None:
+    """Without --json the same stands in tables, under the conditions that decide the figures."""
+    done = bench(tmp_path, "--workload", "snapshot")
+    assert done.returncode == 0, done.stderr
+    for said in ("clock bound 0.5 ms", "every commit synced", "fdatasync p50", "snapshot"):
+        assert said in done.stdout

@@ -135,6 +135,7 @@ class Clients:
             await asyncio.sleep(PAUSE_S)
 
     async def _failed(self, write: Write, error: k2store.K2Error) -> None:
+        write.why = f"{type(error).__name__}: {error}"
         if isinstance(error, k2store.OutcomeUnknown):
             write.transaction = error.transaction or ""
         else:

@@ -32,6 +32,7 @@ class Write(Struct):
     transaction  id in hex of an unknown one, to ask for its outcome
     at           stamp, once it is known to have committed; 0 if it was told without
     counter      the counter it added to, if any
+    why          what its client was told instead of success
     """
 
     rows: dict[bytes, bytes]
@@ -39,6 +40,7 @@ class Write(Struct):
     transaction: str = ""
     at: int = 0
     counter: bytes = b""
+    why: str = ""
 
 
 class Ledger:
@@ -66,13 +68,16 @@ class Ledger:
         """The store has told what became of an unknown write."""
         self.resolved["committed" if committed else "aborted"] += 1
         write.end, write.at = (End.ACKNOWLEDGED, at) if committed else (End.REFUSED, 0)
+        write.why += "; the store says that it has aborted"
 
     def violations(self, rows: Mapping[bytes, Row], counters: Iterable[bytes]) -> Iterator[str]:
         """How all rows of the round, the counters' included, contradict what clients were told."""
         added = dict.fromkeys(counters, 0)
         expected = set(added)
+        refused: dict[bytes, str] = {}
         for write in self._writes:
             if write.end is End.REFUSED:
+                refused |= dict.fromkeys(write.rows, write.why)
                 continue
             expected |= write.rows.keys()
             if write.end is End.UNKNOWN:
@@ -82,7 +87,8 @@ class Ledger:
                 added[write.counter] += 1
             yield from self._missing(write, rows)
         for key in rows.keys() - expected:
-            yield f"{key!r} = {rows[key].value!r} is there, but its write was refused"
+            why = refused.get(key, "nobody wrote it")
+            yield f"{key!r} = {rows[key].value!r} is there, but its write was refused: {why}"
         for counter, count in added.items():
             held = int(rows[counter].value) if counter in rows else 0
             if held != count:

@@ -128,7 +128,8 @@ def measure(settings: Settings, progress: Progress) -> Findings:
     with _node(settings.folder / "store", findings.cores) as (node, folder):
         load = LoadProcess(settings.keys, findings.cores.load, folder)
         try:
-            _residence(findings, node, load, progress)
+            empty_bytes, filled = _fill(node, load, settings.keys, progress)
+            full_bytes = resident_bytes(node.process)
             for run in range(settings.runs):
                 for request in _requests(settings):
                     title = (
@@ -136,6 +137,15 @@ def measure(settings: Settings, progress: Progress) -> Findings:
                     )
                     progress(title, request.seconds + request.warm_up_s)
                     findings.measured.append(load.measure(request))
+            progress("kill and restart", 2 + settings.keys / 300_000)
+            restart_s = _restart(node, load)
+            own, keys = KEY_BYTES + VALUE_BYTES, settings.keys
+            findings.residence = Residence(
+                fill_s=filled.seconds,
+                bytes_per_key=(full_bytes - empty_bytes) / keys - own,
+                bytes_per_key_restarted=(resident_bytes(node.process) - empty_bytes) / keys - own,
+                restart_s=restart_s,
+            )
         finally:
             load.close()
     if settings.with_etcd:
@@ -163,29 +173,23 @@ def _node(folder: Path, cores: Cores) -> Iterator[tuple[Node, Path]]:
         shutil.rmtree(folder)
 
 
-def _residence(findings: Findings, node: Node, load: LoadProcess, progress: Progress) -> None:
-    """Fill the store; kill the node and bring it back."""
-    keys = findings.settings.keys
+def _fill(node: Node, load: LoadProcess, keys: int, progress: Progress) -> tuple[int, Done]:
+    """Write every key; gives the memory the node had before."""
     progress(f"filling {keys:,} keys", keys / 50_000)
     load.connect(node)
     empty_bytes = resident_bytes(node.process)
     filled = load.ask(Fill())
     assert isinstance(filled, Done)
-    full_bytes = resident_bytes(node.process)
-    progress("kill and restart", 2 + keys / 300_000)
+    return empty_bytes, filled
+
+
+def _restart(node: Node, load: LoadProcess) -> float:
+    """Kill the node and bring it back; seconds until a client has read a key."""
     node.kill()
     began_s = time.perf_counter()
     node.start()
     load.connect(node)
-    restart_s = time.perf_counter() - began_s
-    restarted_bytes = resident_bytes(node.process)
-    own = KEY_BYTES + VALUE_BYTES
-    findings.residence = Residence(
-        fill_s=filled.seconds,
-        bytes_per_key=(full_bytes - empty_bytes) / keys - own,
-        bytes_per_key_restarted=(restarted_bytes - empty_bytes) / keys - own,
-        restart_s=restart_s,
-    )
+    return time.perf_counter() - began_s
 
 
 def _beside_etcd(findings: Findings, run: int, progress: Progress) -> None:

@@ -17,7 +17,7 @@ publishes nothing), the run that it continues is there, and nobody has published
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
 import msgspec
@@ -51,6 +51,11 @@ class Run(Struct, frozen=True, array_like=True):
     depth: int
     hashes: bytes
 
+    @staticmethod
+    def decode(value: bytes) -> Run:
+        """The run in a row."""
+        return _RUNS.decode(value)
+
 
 _RUNS: Final = msgspec.msgpack.Decoder(Run)
 
@@ -78,8 +83,9 @@ class Pool:
 
     def __init__(self, db: k2store.Database, region: str, worker: str, incarnation: int) -> None:
         self._db = db
+        self.incarnation = incarnation
         self._id = _id_key(region, worker)
-        self.prefix = _owned(region, worker) + b"run/" + incarnation.to_bytes(4, "big") + b"/"
+        self._runs = _owned(region, worker) + b"run/" + incarnation.to_bytes(4, "big") + b"/"
         field = k2store.field
         self._still_holder = (
             field(self._id, "incarnation").equals(incarnation),
@@ -91,12 +97,12 @@ class Pool:
         found, reads, last = 0, 0, b""
         async with self._db.snapshot(strong=True) as view:
             while found < len(chain):
-                key = self.prefix + chain[found]
+                key = self._runs + chain[found]
                 value = await view.get(key)
                 reads += 1
                 if value is None:
                     break
-                run = _RUNS.decode(value)
+                run = Run.decode(value)
                 if run.parent != (chain[found - 1] if found else ROOT):
                     break  # The same hash on another way: not this prefix.
                 found += _common(run.hashes, chain, found)
@@ -111,7 +117,7 @@ class Pool:
         first = match.blocks
         assert first < len(chain), "there is something to publish"
         run = Run(chain[first - 1] if first else ROOT, first, b"".join(chain[first:]))
-        key = self.prefix + chain[first]
+        key = self._runs + chain[first]
         conditions = [*self._still_holder, k2store.absent(key)]
         if match.run:
             conditions.append(k2store.present(match.run))
@@ -119,6 +125,11 @@ class Pool:
             conditions=conditions, writes=[(key, _ENCODER.encode(run))]
         )
         return result.at
+
+    async def rows(self) -> AsyncIterator[tuple[bytes, bytes]]:
+        """Key and value of every run row, as of one stamp."""
+        async for record in self._db.scan(self._runs):
+            yield record.key, record.value
 
 
 async def register(db: k2store.Database, region: str, worker: str) -> Pool:

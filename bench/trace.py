@@ -175,7 +175,7 @@ _AGAIN: Final = 0.27
 """How often a prompt is gone on from although somebody has gone on from it before."""
 _NEAR: Final = 40
 """How many arrivals on either side of the wanted time are looked at first."""
-_FAR: Final = 1_000
+_FAR: Final = 400
 """How many where none of those was long enough."""
 
 

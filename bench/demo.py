@@ -33,6 +33,8 @@ from k2store.testing import LocalNode, local_node
 if TYPE_CHECKING:
     from rich.table import Table
 
+REQUESTS: Final = 4_000
+"""A third of the conversation trace: half a minute where two slow cores are busy."""
 LOOK_S: Final = 0.25
 NOTE_LOOKS: Final = 20
 """Where no table can be drawn, one line of progress in so many looks."""
@@ -88,7 +90,7 @@ class Figures(Struct, frozen=True, kw_only=True):
 @click.option(
     "--requests",
     type=click.IntRange(min=1),
-    default=traces.CONVERSATION.requests,
+    default=REQUESTS,
     show_default=True,
     metavar="N",
     help="How many prompts, from the beginning of the trace.",

@@ -76,9 +76,15 @@ def engine_settings(settings: Settings) -> EngineSettings:
 
 
 def engine_of(
-    settings: Settings, on_failure: Callable[[BaseException], None] | None = None
+    settings: Settings,
+    on_failure: Callable[[BaseException], None] | None = None,
+    *,
+    entropy: Callable[[int], bytes] = os.urandom,
 ) -> Engine:
-    """An engine over the settings' clock and data, recovered and not yet started."""
+    """An engine over the settings' clock and data, recovered and not yet started.
+
+    ``entropy`` gives the bytes that name this incarnation.
+    """
     clock = clock_of(settings)
     store = store_of(settings)
     try:
@@ -86,7 +92,7 @@ def engine_of(
             store,
             clock,
             engine_settings(settings),
-            incarnation=os.urandom(8),
+            incarnation=entropy(8),
             on_failure=on_failure,
         )
     except BaseException:

@@ -26,8 +26,8 @@ from k2store.node.columns import Columns
 from k2store.node.explain import explain, explain_failed
 from k2store.node.feed import Feed
 from k2store.node.held import Held
-from k2store.node.limits import SessionLimits
-from k2store.node.session import REQUEST_BITS, REQUEST_MASK, Malformed, Session
+from k2store.node.limits import Malformed, SessionLimits
+from k2store.node.session import REQUEST_BITS, REQUEST_MASK, Session
 from k2store.node.turns import NodeCheckpoint, Turn, encode
 from k2store.rpc.failures import to_failure
 from k2store.rpc.transport import Connection, ConnectionClosed, SendQueueFull
@@ -129,7 +129,7 @@ class Engine:
         self.sessions: dict[int, Session] = {}
         self.by_client: dict[bytes, Session] = {}
         self.safe = 0
-        self.counts = {"turns": 0, "syncs": 0, "frames": 0, "operations": 0, "commits": 0}
+        self.counts = {"turns": 0, "syncs": 0, "frames": 0, "operations": 0}
         self._by_connection: dict[int, Session] = {}
         self._session_number = 0
         self._inbox: list[tuple[Session, bytes]] = []
@@ -162,7 +162,7 @@ class Engine:
         for partition in self.partitions:
             partition.start(self.now)
         marks = max(partition.state.low_water for partition in self.partitions)
-        while floor(self.now.lo_ns) <= marks and self.replayed:
+        while floor(self.now.lo_ns) <= marks:
             # Transactions that begin now would be refused until the mark has passed: wait for it here, once.
             await asyncio.sleep(0.005)
             self.now = self.clock.now()

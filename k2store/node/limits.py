@@ -23,6 +23,10 @@ class SessionLimits(Struct, frozen=True, kw_only=True):
     watch_queue_max: int = 65_536
 
 
+class Malformed(Exception):
+    """The frame breaks the protocol; the session ends."""
+
+
 def key_refused(key: bytes, limit: int) -> Rejected:
     """A key is empty of meaning only when it is too long: any bytes, also none, are a key."""
     return Rejected(f"a key of {len(key)} bytes; at most {limit} are allowed", field="key")
@@ -44,5 +48,9 @@ def transaction_refused(size: int, limit: int) -> Rejected:
 
 
 def txn_refused(txn: bytes) -> Rejected:
-    """A transaction id is malformed."""
-    return Rejected(f"a transaction id has 16 bytes, not {len(txn)}", field="txn")
+    """A transaction id is malformed, or belongs to another client."""
+    return Rejected(
+        f"{txn.hex() or 'nothing'} is not a transaction id of this client: 16 bytes that begin with "
+        "the 8 of its hello",
+        field="txn",
+    )

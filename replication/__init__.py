@@ -29,3 +29,58 @@ in whichever region it stands.
 A store of one node has one voter and its log is that node's own; this package has no modules yet,
 and nothing in the project imports it.
 """
+
+from replication.entries import GENESIS, Entry, Kind, Position, chain
+from replication.membership import Membership
+from replication.messages import (
+    Append,
+    Appended,
+    CloseBeat,
+    Differs,
+    Fenced,
+    Fetch,
+    Fetched,
+    Install,
+    Message,
+    Renew,
+    Renewed,
+    Seal,
+    Sealed,
+    Send,
+)
+from replication.persistence import Persist, Saved, Snapshot
+from replication.replica import Replica
+from replication.state import Note, NoteKind, Ready, Refusal, ReplicaSettings, Role
+
+__all__ = [
+    "GENESIS",
+    "Append",
+    "Appended",
+    "CloseBeat",
+    "Differs",
+    "Entry",
+    "Fenced",
+    "Fetch",
+    "Fetched",
+    "Install",
+    "Kind",
+    "Membership",
+    "Message",
+    "Note",
+    "NoteKind",
+    "Persist",
+    "Position",
+    "Ready",
+    "Refusal",
+    "Renew",
+    "Renewed",
+    "Replica",
+    "ReplicaSettings",
+    "Role",
+    "Saved",
+    "Seal",
+    "Sealed",
+    "Send",
+    "Snapshot",
+    "chain",
+]

@@ -1,0 +1,298 @@
+"""Leading an epoch: append, replicate, commit by majority, hold the lease, change the membership.
+
+The leader counts its own log like any other voter's, when it is durable. An entry of an earlier
+epoch never commits by being counted; it stands when an entry of this epoch behind it does.
+"""
+
+from __future__ import annotations
+
+from replication.entries import Entry, Kind, chain
+from replication.membership import Membership, encode
+from replication.messages import (
+    Append,
+    Appended,
+    CloseBeat,
+    Differs,
+    Fenced,
+    Install,
+    Renew,
+    Renewed,
+)
+from replication.quorum import reached
+from replication.state import Lead, NoteKind, Progress, Refusal, Role, State
+from replication.voter import lend
+from truetime.interval import Interval
+from truetime.timestamp import BOUNDARY_ORACLE, EPOCH_NS, Stamp, floor, pack
+from truetime.timestamp import encode as encode_stamp
+
+
+def begin(state: State, closed: Stamp) -> None:
+    """Lead the promised epoch, from a log that holds everything committed.
+
+    Every earlier lease has passed. Stamps that earlier leaders served lie at most H ahead of true
+    time, and so does what they closed; the low-water mark in the first entry stands above both.
+    """
+    assert state.promise_durable == state.promise, (state.promise_durable, state.promise)
+    ahead = pack(state.now.hi_ns + state.settings.ahead_max_ns, BOUNDARY_ORACLE)
+    closed = max(closed, state.closed.known)
+    low_water = max(ahead, closed + 1)
+    epoch = state.promise
+    state.role = Role.LEADER
+    state.campaign = None
+    state.leader = state.identity
+    state.lead = Lead(epoch, state.log.last.lsn + 1, low_water, state.now.lo_ns, closed)
+    _append(state, state.lead, Kind.TAKEOVER, encode_stamp(low_water))
+    _renew(state, state.lead)
+
+
+def _append(state: State, lead: Lead, kind: Kind, payload: bytes) -> int:
+    entry = chain(state.log.last, lead.epoch, kind, lead.closed, payload)
+    state.log.append(entry)
+    for replica in followers(state, lead):
+        if replica not in lead.progress:
+            lead.progress[replica] = Progress(entry.lsn)
+    state.closed.known = max(state.closed.known, lead.closed)
+    return entry.lsn
+
+
+def followers(state: State, lead: Lead) -> list[int]:
+    """Who is sent the log: everyone in the membership, and whoever is just leaving it."""
+    everyone = {*state.log.membership.everyone, *lead.leaving}
+    return sorted(everyone - {state.identity})
+
+
+# -- what the node above asks for ------------------------------------------------------------------
+
+
+def serves(state: State, now: Interval) -> bool:
+    """Whether reads and acknowledgements may be given at this moment.
+
+    To be asked in the same turn that looks up and answers, with nothing awaited in between.
+    """
+    lead = state.lead
+    return lead is not None and state.applied_lsn >= lead.own_lsn and now.hi_ns < lease_end(state)
+
+
+def lease_end(state: State) -> int:
+    """When the lease ends that a majority of the log's newest membership has promised."""
+    lead = state.lead
+    return 0 if lead is None else reached(state.log.membership.voters, lead.ends_ns)
+
+
+def propose(state: State, payload: bytes, closed: Stamp) -> int | Refusal:
+    """Append an entry; returns its LSN. It stands when it comes back as committed.
+
+    ``closed`` is promised no further than the lease reaches: a successor keeps such promises
+    because it begins after every lease of its predecessors.
+    """
+    lead = state.lead
+    if lead is None or not serves(state, state.now):
+        return Refusal.NOT_LEADER
+    if state.log.last.lsn - state.commit_lsn >= state.settings.uncommitted_entries_max:
+        return Refusal.OVERLOADED
+    _close(state, lead, closed)
+    return _append(state, lead, Kind.DATA, payload)
+
+
+def close(state: State, closed: Stamp) -> bool:
+    """Announce a closed timestamp without an entry; False if this replica may not."""
+    lead = state.lead
+    if lead is None or not serves(state, state.now):
+        return False
+    _close(state, lead, closed)
+    lsn = state.log.last.lsn  # the last one enqueued: a smaller one could leave a write behind it
+    state.closed.hear(lsn, lead.closed, state.applied_lsn)
+    for replica in followers(state, lead):
+        beat = CloseBeat(lead.epoch, state.identity, lsn, lead.closed, state.commit_lsn)
+        state.send(replica, beat)
+    return True
+
+
+def _close(state: State, lead: Lead, closed: Stamp) -> None:
+    end_ns = lease_end(state)
+    bound = floor(end_ns) if end_ns > EPOCH_NS else 0
+    lead.closed = max(lead.closed, min(closed, bound))
+
+
+def change(state: State, new: Membership) -> int | Refusal:
+    """Append a new membership; returns its LSN. It counts from now on."""
+    lead = state.lead
+    if lead is None or not serves(state, state.now):
+        return Refusal.NOT_LEADER
+    old = state.log.membership
+    if not new.well_formed() or not old.step_to(new):
+        return Refusal.NOT_ONE_STEP
+    if state.log.membership_lsn > state.commit_lsn or lead.own_lsn > state.commit_lsn:
+        return Refusal.CHANGE_PENDING
+    lag_max = state.settings.join_lag_entries_max
+    for replica in sorted(set(new.voters) - set(old.voters)):
+        progress = lead.progress.get(replica)
+        if progress is None or progress.matched_lsn + lag_max < state.commit_lsn:
+            return Refusal.NOT_CAUGHT_UP
+    if reached(new.voters, lead.ends_ns) <= state.now.hi_ns:
+        return Refusal.LEASE_TOO_SHORT
+    lead.leaving = tuple(sorted(set(old.everyone) - set(new.everyone)))
+    lsn = _append(state, lead, Kind.MEMBERS, encode(new))
+    count(state)
+    return lsn
+
+
+# -- what the followers say ------------------------------------------------------------------------
+
+
+def appended(state: State, message: Appended) -> None:
+    """A follower's durable log has grown."""
+    lead = state.lead
+    if lead is None or message.epoch != lead.epoch or message.lsn > state.log.last.lsn:
+        return
+    progress = lead.progress.get(message.sender)
+    if progress is None:
+        return
+    progress.known = True
+    progress.matched_lsn = max(progress.matched_lsn, message.lsn)
+    progress.next_lsn = max(progress.next_lsn, message.lsn + 1)
+    count(state)
+
+
+def differs(state: State, message: Differs) -> None:
+    """A follower lacks what was sent: begin again from the last position both have."""
+    lead = state.lead
+    if lead is None or message.epoch != lead.epoch:
+        return
+    progress = lead.progress.get(message.sender)
+    if progress is None or message.round != progress.round:
+        return
+    equal_lsn = state.log.equal_lsn(message.points)
+    # Without a common point only a snapshot helps, which is sent for any place before the log's.
+    start_lsn = 0 if equal_lsn is None else equal_lsn + 1
+    progress.next_lsn = max(start_lsn, progress.matched_lsn + 1 if progress.known else 0)
+    progress.known = True
+    progress.round += 1
+
+
+def renewed(state: State, message: Renewed) -> None:
+    """A voter has promised a lease."""
+    lead = state.lead
+    if lead is not None and message.epoch == lead.epoch:
+        end_ns = lead.ends_ns.get(message.sender, 0)
+        lead.ends_ns[message.sender] = max(end_ns, message.end_ns)
+        _note_serving(state, lead)
+
+
+def fenced(state: State, message: Fenced) -> None:
+    """Somebody is bound to a later epoch: its candidate has some time to take over."""
+    lead = state.lead
+    if lead is not None and message.epoch > lead.epoch and not lead.fenced_ns:
+        lead.fenced_ns = state.now.lo_ns
+
+
+# -- committing ------------------------------------------------------------------------------------
+
+
+def count(state: State) -> None:
+    """Commit what a majority of the newest membership holds durably."""
+    lead = state.lead
+    if lead is None:
+        return
+    log = state.log
+    marks = {replica: each.matched_lsn for replica, each in lead.progress.items()}
+    marks[state.identity] = log.durable_lsn
+    lsn = reached(log.membership.voters, marks)
+    if lsn <= state.commit_lsn:
+        return
+    position = log.position(lsn)
+    assert position is not None, lsn
+    if position.epoch == lead.epoch:
+        state.commit_lsn = lsn
+
+
+def settle(state: State) -> None:
+    """After entries were applied: begin to serve, or leave if this replica has removed itself."""
+    lead = state.lead
+    if lead is None:
+        return
+    log = state.log
+    _note_serving(state, lead)
+    if state.identity not in log.membership.voters and log.membership_lsn <= state.commit_lsn:
+        state.stand_down()
+
+
+def _note_serving(state: State, lead: Lead) -> None:
+    if not lead.activated and serves(state, state.now):
+        lead.activated = True
+        state.note(NoteKind.SERVES, lead.epoch, lead.low_water)
+
+
+# -- sending ---------------------------------------------------------------------------------------
+
+
+def replicate(state: State) -> None:
+    """Send every follower what it has not been sent."""
+    lead = state.lead
+    if lead is None:
+        return
+    for replica in followers(state, lead):
+        progress = lead.progress[replica]
+        if progress.next_lsn <= state.log.last.lsn:
+            _send_log(state, lead, replica, progress)
+
+
+def _send_log(state: State, lead: Lead, replica: int, progress: Progress) -> None:
+    log = state.log
+    progress.sent_ns = state.now.lo_ns
+    if progress.next_lsn <= log.base.lsn:
+        state.send(replica, Install(lead.epoch, state.identity, log.snapshot, state.commit_lsn))
+        progress.next_lsn = log.base.lsn + 1
+    while True:
+        previous = log.position(progress.next_lsn - 1)
+        assert previous is not None, (progress.next_lsn, log.base)
+        entries: list[Entry] = log.after(previous.lsn, state.settings.batch_entries_max)
+        message = Append(
+            lead.epoch,
+            state.identity,
+            progress.round,
+            previous,
+            entries,
+            state.commit_lsn,
+            progress.matched_lsn,
+        )
+        state.send(replica, message)
+        progress.next_lsn += len(entries)
+        progress.commit_sent_lsn = state.commit_lsn
+        if progress.next_lsn > log.last.lsn:
+            return
+
+
+def tick(state: State) -> None:
+    """Renew the lease, send again what may be lost, and end what is over."""
+    lead = state.lead
+    if lead is None:
+        return
+    now, settings = state.now, state.settings
+    _note_serving(state, lead)
+    over = now.hi_ns >= lease_end(state)
+    stale = not lead.activated and now.lo_ns - lead.started_ns > settings.dead_after_ns
+    fenced_out = lead.fenced_ns and now.lo_ns - lead.fenced_ns > settings.dead_after_ns
+    if (lead.activated and over) or stale or fenced_out:
+        state.stand_down()
+        return
+    if now.lo_ns - lead.renewed_ns >= settings.renew_ns:
+        _renew(state, lead)
+    for replica in followers(state, lead):
+        progress = lead.progress[replica]
+        behind = progress.matched_lsn < state.log.last.lsn or not progress.known
+        if behind and now.lo_ns - progress.sent_ns >= settings.resend_ns:
+            # One whose log is not known yet is asked with an empty append, not flooded.
+            known = progress.known
+            progress.next_lsn = (progress.matched_lsn if known else state.log.last.lsn) + 1
+            progress.round += 1
+            _send_log(state, lead, replica, progress)
+        elif progress.commit_sent_lsn < state.commit_lsn:
+            _send_log(state, lead, replica, progress)
+
+
+def _renew(state: State, lead: Lead) -> None:
+    lead.renewed_ns = state.now.lo_ns
+    lead.ends_ns[state.identity] = lend(state)
+    for replica in followers(state, lead):
+        state.send(replica, Renew(lead.epoch, state.identity))

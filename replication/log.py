@@ -1,0 +1,169 @@
+"""A replica's log in memory: a snapshot's position, the entries behind it, how much is durable.
+
+::
+
+      snapshot        durable_lsn   saved_lsn    last
+         |  committed, applied |        |         |
+    -----#=====================#========#.........#
+     gone    on disk             handed   not yet handed
+                                 to the   to the driver
+                                 driver
+
+The tail may be cut where it differs from a leader's, and rewritten; an entry that was handed to the
+driver before the cut never makes anything durable after it. This module does not know epochs'
+owners, quorums or time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from replication.entries import Entry, Kind, Position
+from replication.membership import Membership, decode
+from replication.persistence import Flight, Persist, Snapshot
+from truetime.timestamp import Stamp
+
+
+class Log:
+    """The entries behind a snapshot, and the state of their flight to the disk."""
+
+    def __init__(self, snapshot: Snapshot, entries: Iterable[Entry] = ()) -> None:
+        self.snapshot = snapshot
+        self.durable_lsn = snapshot.position.lsn
+        self.saved_lsn = snapshot.position.lsn
+        self.last = snapshot.position
+        self._entries: list[Entry] = []
+        self._memberships: list[tuple[int, Membership]] = [
+            (snapshot.position.lsn, snapshot.membership)
+        ]
+        self._flights: list[Flight] = []
+        self._cut_lsn = 0
+        self._new_snapshot: Snapshot | None = None
+        self._token = 0
+        for entry in entries:
+            self.append(entry)
+        self.durable_lsn = self.saved_lsn = self.last.lsn
+
+    # -- looking -----------------------------------------------------------------------------------
+
+    @property
+    def base(self) -> Position:
+        """The position of the snapshot; entries at and below it are gone."""
+        return self.snapshot.position
+
+    @property
+    def membership(self) -> Membership:
+        """The newest membership in the log, committed or not."""
+        return self._memberships[-1][1]
+
+    @property
+    def membership_lsn(self) -> int:
+        """Where the newest membership stands."""
+        return self._memberships[-1][0]
+
+    def position(self, lsn: int) -> Position | None:
+        """The position at an LSN; None where the log has been compacted or does not reach."""
+        base = self.base
+        if lsn == base.lsn:
+            return base
+        if base.lsn < lsn <= self.last.lsn:
+            return self._entries[lsn - base.lsn - 1].position
+        return None
+
+    def after(self, lsn: int, limit: int) -> list[Entry]:
+        """At most ``limit`` entries that follow ``lsn``, which must not be below the snapshot."""
+        at = lsn - self.base.lsn
+        assert at >= 0, (lsn, self.base)
+        return self._entries[at : at + limit]
+
+    def points(self) -> list[Position]:
+        """Positions from the last one back to the snapshot's, ever further apart.
+
+        Whoever holds another log finds in them, within a factor of two, where both part.
+        """
+        found = []
+        back = 0
+        while self.last.lsn - back > self.base.lsn:
+            position = self.position(self.last.lsn - back)
+            assert position is not None
+            found.append(position)
+            back = back * 2 + 1
+        return [*found, self.base]
+
+    def equal_lsn(self, points: Sequence[Position]) -> int | None:
+        """The largest LSN among a peer's points where both logs are equal; None if none is."""
+        equal = [point.lsn for point in points if self.position(point.lsn) == point]
+        return max(equal, default=None)
+
+    # -- changing ----------------------------------------------------------------------------------
+
+    def append(self, entry: Entry) -> None:
+        """Add an entry behind the last."""
+        assert entry.lsn == self.last.lsn + 1, (entry.lsn, self.last)
+        assert entry.epoch >= self.last.epoch, (entry.epoch, self.last)
+        self._entries.append(entry)
+        self.last = entry.position
+        if entry.kind == Kind.MEMBERS:
+            self._memberships.append((entry.lsn, decode(entry.payload)))
+
+    def cut(self, lsn: int) -> None:
+        """Drop the entries from ``lsn`` on."""
+        assert self.base.lsn < lsn <= self.last.lsn, (lsn, self.base, self.last)
+        del self._entries[lsn - self.base.lsn - 1 :]
+        self.last = self._entries[-1].position if self._entries else self.base
+        while self._memberships[-1][0] >= lsn:
+            self._memberships.pop()
+        if lsn <= self.saved_lsn:
+            self._cut_lsn = min(self._cut_lsn or lsn, lsn)
+            self.saved_lsn = lsn - 1
+        self.durable_lsn = min(self.durable_lsn, lsn - 1)
+        for flight in self._flights:
+            flight.lsn = min(flight.lsn, lsn - 1)
+
+    def install(self, snapshot: Snapshot) -> None:
+        """Begin anew from a snapshot of another history; nothing is durable until it is."""
+        self._entries.clear()
+        self.snapshot = self._new_snapshot = snapshot
+        self.last = snapshot.position
+        self._memberships = [(snapshot.position.lsn, snapshot.membership)]
+        self._cut_lsn = 1
+        self.saved_lsn = snapshot.position.lsn
+        self.durable_lsn = 0
+        for flight in self._flights:
+            flight.lsn = 0
+
+    def compact(self, lsn: int, closed: Stamp, state: bytes) -> None:
+        """Put a snapshot of the state at ``lsn`` in the place of the entries up to there."""
+        assert self.base.lsn < lsn <= self.durable_lsn, (lsn, self.base, self.durable_lsn)
+        position = self.position(lsn)
+        assert position is not None
+        membership = [each for at, each in self._memberships if at <= lsn][-1]
+        later = [(at, each) for at, each in self._memberships if at > lsn]
+        del self._entries[: lsn - self.base.lsn]
+        self._memberships = [(lsn, membership), *later]
+        self.snapshot = self._new_snapshot = Snapshot(position, membership, closed, state)
+
+    # -- the way to the disk -----------------------------------------------------------------------
+
+    def take(self, promise: int, *, promised_before: int, lost: bool) -> Persist | None:
+        """What has to be made durable now; None if nothing has changed since the last time."""
+        entries = tuple(self.after(self.saved_lsn, len(self._entries)))
+        changed = entries or self._cut_lsn or self._new_snapshot or promise > promised_before
+        if not changed and not lost:
+            return None
+        self._token += 1
+        persist = Persist(self._token, promise, self._cut_lsn, self._new_snapshot, entries, lost)
+        self._cut_lsn = 0
+        self._new_snapshot = None
+        self.saved_lsn = self.last.lsn
+        self._flights.append(Flight(self._token, promise, self.last.lsn))
+        return persist
+
+    def landed(self, token: int) -> int:
+        """Everything up to ``token`` is durable; returns the durable promise, 0 if none landed."""
+        promise = 0
+        while self._flights and self._flights[0].token <= token:
+            flight = self._flights.pop(0)
+            self.durable_lsn = max(self.durable_lsn, flight.lsn)
+            promise = flight.promise
+        return promise

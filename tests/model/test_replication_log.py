@@ -1,0 +1,48 @@
+"""Replicas of one log in a world of faults, seed by seed.
+
+``python -m tests.model.test_replication_log FIRST COUNT`` runs many seeds by hand.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections import Counter
+
+import pytest
+
+from tests.model.replication_world import World
+
+
+def run(seed: int) -> Counter[str]:
+    """One history; every third is an ambush."""
+    world = World(seed, ambush=seed % 3 == 2)
+    world.run()
+    return world.count
+
+
+@pytest.mark.parametrize("first", range(0, 150, 15))
+def test_histories_keep_every_rule_of_the_log(first: int) -> None:
+    """No history breaks a rule of the log, and each one makes progress when faults end."""
+    total: Counter[str] = Counter()
+    for seed in range(first, first + 15):
+        total += run(seed)
+    assert all(total[each] for each in ("reads", "writes", "serves", "crashes", "snapshots")), total
+
+
+def main(first: int, count: int) -> None:
+    """Run ``count`` seeds and say what failed and what was reached."""
+    total: Counter[str] = Counter()
+    failed = []
+    for seed in range(first, first + count):
+        try:
+            total += run(seed)
+        except Exception as error:
+            failed.append(seed)
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            print(f"seed {seed}: {error!r} {where.filename}:{where.lineno}", flush=True)
+    print(f"{count} histories, {len(failed)} failed: {dict(sorted(total.items()))}")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))

@@ -48,7 +48,8 @@ class HostClock:
         self._shown_ns = self._anchor_ns + offset_ns
         self._drift_ppb = drift_ppb
         self._frozen = False
-        self._boot_true_ns = self._anchor_ns - boot_ns
+        self._counted_ns = boot_ns
+        self._counted_at_ns = self._anchor_ns
 
     def reading_ns(self) -> int:
         """What the clock shows now."""
@@ -84,6 +85,7 @@ class HostClock:
 
     def set_drift(self, drift_ppb: int) -> None:
         """Run too fast (positive) or too slow from now on, in parts of 10^9."""
+        self._count()
         self._shown_ns, self._anchor_ns = self.reading_ns(), self.true_ns()
         self._drift_ppb = drift_ppb
 
@@ -99,18 +101,23 @@ class HostClock:
 
     def correct(self) -> None:
         """Show true time, without drift, as after a good synchronisation."""
+        self._count()
         self._frozen = False
         self._drift_ppb = 0
         self._anchor_ns = self._shown_ns = self.true_ns()
 
     def monotonic_ns(self) -> int:
         """Time since the machine was started, in ns; runs at the clock's drift."""
-        elapsed_ns = self.true_ns() - self._boot_true_ns
-        return elapsed_ns + elapsed_ns * self._drift_ppb // _BILLION
+        elapsed_ns = self.true_ns() - self._counted_at_ns
+        return self._counted_ns + elapsed_ns + elapsed_ns * self._drift_ppb // _BILLION
 
     def reboot(self) -> None:
         """The monotonic clock begins again."""
-        self._boot_true_ns = self.true_ns()
+        self._counted_ns, self._counted_at_ns = 0, self.true_ns()
+
+    def _count(self) -> None:
+        """Keep what the monotonic clock has counted: a new drift holds from now on only."""
+        self._counted_ns, self._counted_at_ns = self.monotonic_ns(), self.true_ns()
 
 
 class SimClock:

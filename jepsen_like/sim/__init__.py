@@ -22,6 +22,6 @@ its verdict: a run in which nothing happened proves nothing.
 from __future__ import annotations
 
 from jepsen_like.sim.plan import Plan, draw
-from jepsen_like.sim.run import Result, run
+from jepsen_like.sim.scene import Result, run
 
 __all__ = ["Plan", "Result", "draw", "run"]

@@ -82,7 +82,7 @@ def draw_node_knobs(rng: random.Random, split_candidates: tuple[bytes, ...]) -> 
     return NodeKnobs(
         split_keys=splits,
         segment_bytes=rng.choice((1 << 14, 1 << 15, 1 << 20)),
-        tick_ns=rng.choice((5, 20, 50)) * _MILLISECOND_NS,
+        tick_ns=rng.choice((10, 20, 50)) * _MILLISECOND_NS,
         slack_ns=rng.choice((5, 50, 500)) * _MILLISECOND_NS,
         lifetime_ns=rng.choice((1, 4, 10)) * _SECOND_NS,
         expiry_ns=rng.choice((500, 1_000, 2_000)) * _MILLISECOND_NS,
@@ -93,7 +93,7 @@ def draw_node_knobs(rng: random.Random, split_candidates: tuple[bytes, ...]) -> 
         chains_max=rng.choice((2, 8, _DEFAULT.chains_max, _DEFAULT.chains_max)),
         scan_page=rng.choice((1, 3, _DEFAULT.scan_rows_max)),
         watch_queue_max=rng.choice((4, 65_536, 65_536)),
-        reservation_ns=rng.choice((5, 500)) * _MILLISECOND_NS,
+        reservation_ns=rng.choice((150, 500)) * _MILLISECOND_NS,
         stamp_batch=rng.choice((1, 100, 1_000)),
     )
 

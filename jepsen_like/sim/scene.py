@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
-from typing import Final, TextIO
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, TextIO, TypeVar
 
 import msgspec
 
@@ -27,6 +27,8 @@ from k2store.testing.simulation import (
     SimulationError,
 )
 from k2store.testing.simulation.node import PORT, Node, StorageFailed, stamp_time_ns
+
+T = TypeVar("T")
 
 COMMITS_MIN: Final = 100
 SETUP_LIMIT_NS: Final = 20 * SECOND_NS
@@ -174,7 +176,7 @@ class _Scene:
         result.transactions = len(entries)
         result.commits = self.journal.commits_so_far
         result.unknown = sum(entry.error == "OutcomeUnknown" for entry in entries)
-        result.conflicts = self.node.conflicts()
+        result.conflicts = self.node.conflicts() + sum(bool(entry.refuted) for entry in entries)
         for applied in self.engine.applied if self.engine is not None else ():
             if applied.evidence is not None:
                 kinds = result.fault_kinds
@@ -250,23 +252,23 @@ class _Scene:
         async with await self._patiently(environment) as database:
             for entry in self.journal.entries:
                 if entry.outcome in ("open", "unknown") and entry.writes:
-                    outcome = await database.outcome(entry.txn, anchor=entry.anchor, at=entry.at)
+                    outcome = await _persistently(
+                        lambda entry=entry: database.outcome(
+                            entry.txn, anchor=entry.anchor, at=entry.at
+                        )
+                    )
                     self.outcomes.append((entry, outcome))
             for name, workload in self.workloads.items():
                 await workload.close(self._actor(database, environment, name))
-            actor = self._actor(database, environment, self.plan.workloads[0])
-            await self._read_all(database, actor)
+            await self._read_all(database)
 
-    async def _read_all(self, database: k2store.Database, actor: Actor) -> None:
-        async with database.snapshot(strong=True) as view:
-            rows = await view.scan(k2store.EVERYTHING).all()
-        expected = {}
+    async def _read_all(self, database: k2store.Database) -> None:
+        rows = await _persistently(lambda: _rows(database))
         self.shown += [Shown(row.key, row.version, row.value) for row in rows]
         self.final = {row.key: (row.version, row.value) for row in rows}
-        del expected, actor
         keys = sorted({key for entry in self.journal.entries for key in entry.writes})
         for key in keys:
-            for version in await database.history(key):
+            for version in await _persistently(lambda key=key: database.history(key)):
                 self.shown.append(Shown(key, version.at, version.value))
 
     async def _patiently(self, environment: Environment) -> _Opened:
@@ -350,6 +352,20 @@ class _Scene:
 
     def _keeps_history(self) -> bool:
         return self.plan.node.retention_ns > 600 * SECOND_NS
+
+
+async def _rows(database: k2store.Database) -> list[k2store.Record]:
+    async with database.snapshot(strong=True) as view:
+        return await view.scan(k2store.EVERYTHING).all()
+
+
+async def _persistently(ask: Callable[[], Awaitable[T]]) -> T:
+    """Ask until there is an answer: a view does not repeat what the node cannot serve at once."""
+    while True:
+        try:
+            return await ask()
+        except (k2store.Unavailable, k2store.ClockUncertain, k2store.Deadline):
+            await asyncio.sleep(0.05)
 
 
 class _Opened:

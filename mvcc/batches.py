@@ -1,12 +1,14 @@
 """Many operations of one session in one message: the same rules, applied to columns.
 
-What a loaded node does is nearly always the plain case: a read of a key without intents, a commit with one participant
-whose keys nobody has read later, a one-shot whose conditions hold.  The functions here do the plain case inline, a column
-at a time, without a message and an answer object for each operation; whatever is not plain goes, one by one, to the
-functions that know all the rules.  They change nothing about *what* is done: a test runs the same load both ways and
-compares (tests/model/test_mvcc_batches.py).
+What a loaded node does is nearly always the plain case: a read of a key without intents, a commit
+with one participant whose keys nobody has read later, a one-shot whose conditions hold.  The
+functions here do the plain case inline, a column at a time, without a message and an answer object
+for each operation; whatever is not plain goes, one by one, to the functions that know all the
+rules.  They change nothing about *what* is done: a model test drives both ways compares
+(tests/model/test_mvcc_batches.py).
 
-A committed transaction is remembered by its bare stamp until somebody asks more of it (:meth:`mvcc.state.State.known`).
+A committed transaction is remembered by its bare stamp until somebody asks more of it
+(:meth:`mvcc.state.State.known`).
 """
 
 from __future__ import annotations
@@ -123,9 +125,7 @@ def commits_alone(state: State, message: CommitsAlone) -> None:
                 found.append(chain)
             else:
                 if count == 1 or len(set(keys[position:end])) == count:
-                    _take_off(
-                        state, flight, request, txn, stamp, keys, values, position, end, found
-                    )
+                    _take_off(state, flight, request, txn, stamp, keys, values, position, found)
                     position = end
                     continue
         writes = list(zip(keys[position:end], values[position:end], strict=True))
@@ -238,7 +238,7 @@ def one_shots(state: State, message: OneShots) -> None:
                 state, message, stamp, txn, condition, condition_end, position, end
             )
             if found is not None:
-                _take_off(state, flight, request, txn, stamp, keys, values, position, end, found)
+                _take_off(state, flight, request, txn, stamp, keys, values, position, found)
                 condition, position = condition_end, end
                 continue
         slow.append(
@@ -417,7 +417,6 @@ def _take_off(
     keys: list[bytes],
     values: list[bytes | None],
     position: int,
-    end: int,
     chains: list[Chain],
 ) -> None:
     """Plant a plain transaction's intents and note it in the flight."""

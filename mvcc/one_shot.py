@@ -56,6 +56,10 @@ def one_shot(state: State, message: OneShot) -> None:
         values = None
         if failed is None and message.reads:
             values = [_shown(state, key, stamp, message.txn) for key in message.reads]
+            size = sum(len(value) for _, value in values if value is not None)
+            if len(values) > 1 and size > state.settings.page_bytes_max:
+                _refuse(state, message, Rule.TOO_LARGE)
+                return
     except Blocked as blocked:
         wait(state, blocked.blocker, message)
         return

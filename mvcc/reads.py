@@ -108,11 +108,22 @@ def scan(state: State, message: Scan) -> None:
             (key, version, value) for key, (version, value) in overlay.items() if value is not None
         ]
         rows.sort(reverse=message.reverse)
-        if len(rows) > limit:
-            # Own writes made the page too long; what is cut off begins the next one.
-            resume = rows[limit - 1 if message.reverse else limit][0]
-            del rows[limit:]
+    # Own writes, or long values, can make a page too long: what is cut off begins the next one.
+    fitting = min(limit, _fitting(rows, state.settings.page_bytes_max))
+    if len(rows) > fitting:
+        resume = rows[fitting - 1 if message.reverse else fitting][0]
+        del rows[fitting:]
     state.answers.append(Rows(message.request, message.stamp, rows, resume))
+
+
+def _fitting(rows: list[tuple[bytes, int, bytes]], bytes_max: int) -> int:
+    """How many rows, and at least one, stay within ``bytes_max``."""
+    size = 0
+    for count, (key, _, value) in enumerate(rows):
+        size += len(key) + len(value)
+        if size > bytes_max:
+            return max(count, 1)
+    return max(len(rows), 1)
 
 
 def _blocks(state: State, key: bytes, chain: Chain, message: Scan) -> bool:

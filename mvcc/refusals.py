@@ -48,6 +48,8 @@ class Rule(enum.IntEnum):
     """A stamp that satisfies every rule would lie further ahead than the clock bound allows."""
     FIELD = 15
     """A condition names a field that the stored value does not have, or that cannot be compared."""
+    TOO_LARGE = 16
+    """What a one-shot reads is more than one answer can carry."""
 
 
 class Refusal(Struct, frozen=True, gc=False, array_like=True):

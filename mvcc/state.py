@@ -73,7 +73,9 @@ class PartitionSettings(Struct, frozen=True, kw_only=True):
     chains_max: int = 4_000_000
     """Keys kept in memory before clean ones are dropped to the settled store."""
     scan_rows_max: int = 1_000
-    """Longest page of a scan."""
+    """Longest page of a scan, rows."""
+    page_bytes_max: int = 1 << 20
+    """Longest page of a scan and largest result of a one-shot, bytes; one row always fits."""
 
 
 class Flight(Struct, gc=False):
@@ -352,7 +354,8 @@ class State:
     def blocking(self, txn: bytes) -> Local:
         """The undecided transaction that owns an intent."""
         local = self.known(txn)
-        assert local is not None and not local.decided, txn
+        assert local is not None, txn
+        assert not local.decided, txn
         return local
 
     def raise_low_water(self, stamp: int, rule: Rule) -> None:

@@ -1,7 +1,8 @@
 """A timer that keeps microseconds.
 
-Event loops round timers up to a millisecond, which would more than double a commit wait of 0.5 ms.  On Linux a timer file
-descriptor watched by the loop does not round; elsewhere, and in the simulator, the loop's own timers serve.
+Event loops round timers up to a millisecond, which would more than double a commit wait of 0.5 ms.
+On Linux a timer file descriptor watched by the loop does not round; elsewhere, and in the
+simulator, the loop's own timers serve.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ class Columns:
         "count",
         "failures",
         "other",
+        "size",
         "value_at",
         "value_bytes",
         "value_request",
@@ -29,6 +30,8 @@ class Columns:
     def __init__(self) -> None:
         self.count = 0
         """Answers to requests gathered."""
+        self.size = 0
+        """Bytes of keys and values gathered, about."""
         self.value_request: list[int] = []
         self.value_at: list[int] = []
         self.value_version: list[int] = []
@@ -47,7 +50,9 @@ class Columns:
         self.value_request.append(request)
         self.value_at.append(answer.stamp)
         self.value_version.append(answer.version)
-        self.value_bytes.append(answer.value or b"")
+        value = answer.value or b""
+        self.size += len(value)
+        self.value_bytes.append(value)
 
     def add_values(self, answer: Values) -> None:
         """Values read together."""
@@ -56,6 +61,7 @@ class Columns:
         self.value_at += answer.stamps
         self.value_version += answer.versions
         self.value_bytes += answer.values
+        self.size += sum(map(len, answer.values))
 
     def add_commits(self, answer: Commits) -> None:
         """Commits whose stamps have all passed."""
@@ -77,6 +83,8 @@ class Columns:
         self.committed_waited_ns.append(waited_ns)
         if self.committed_values is not None:
             self.committed_values.append(answer.values)
+        if answer.values is not None:
+            self.size += sum(len(value) for _, value in answer.values if value is not None)
 
     def add_failure(self, failure: wire.Failure) -> None:
         """An operation that failed."""
@@ -90,6 +98,7 @@ class Columns:
         page.key.extend([row[0] for row in answer.rows])
         page.version.extend([row[1] for row in answer.rows])
         page.value.extend([row[2] for row in answer.rows])
+        self.size += sum(len(row[0]) + len(row[2]) for row in answer.rows)
         if answer.resume is not None:
             page.resume = answer.resume
 

@@ -118,6 +118,7 @@ def all_fit(session: Session, keys: list[bytes], values: list[bytes | None]) -> 
 def mutation_columns(
     keys: Sequence[bytes], values: Sequence[bytes], deleted: Sequence[bool]
 ) -> tuple[list[bytes], list[bytes | None]]:
+    """Writes as two columns, a deletion as the value None."""
     if len(keys) != len(values) or (deleted and len(keys) != len(deleted)):
         raise Malformed("the columns of writes differ in length")
     if not deleted:
@@ -134,6 +135,7 @@ def _abandon(session: Session, txn: bytes) -> None:
 
 
 def too_much(session: Session, writes: Sequence[Mutation]) -> K2Error | None:
+    """Which limit the writes of one transaction exceed, if any."""
     limits = session.engine.limits
     if len(writes) > limits.operations_max:
         return operations_refused(len(writes), limits.operations_max)

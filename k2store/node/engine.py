@@ -8,7 +8,8 @@ A turn, always in this order:
 4. hold back what rule T3 forbids to tell yet (:mod:`k2store.node.held`);
 5. send each session one frame.
 
-A failure of the disk or a broken invariant stops the engine: it answers nothing that it cannot stand by.
+A failure of the disk or a broken invariant stops the engine: it answers nothing that it cannot
+stand by.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from collections.abc import Callable, Sequence
 from msgspec import Struct
 
 from k2store.clock import Clock
-from k2store.errors import ClockUncertain, Corruption, K2Error, Unavailable
+from k2store.errors import ClockUncertain, Corruption, K2Error, Overloaded, Unavailable
 from k2store.node import recovery
 from k2store.node.alarm import Alarm, make_alarm
 from k2store.node.columns import Columns
@@ -58,6 +59,10 @@ ROUNDS_MAX = 1_000
 """Rounds of messages between partitions in one turn; more can only be a loop."""
 START_WAIT_NS_MAX = 10_000_000_000
 """How long a start waits for the clock to pass the stamps of an earlier life."""
+FRAME_BYTES_FULL = 1 << 20
+"""Keys and values after which a frame leaves; what one answer adds to it is at most as much."""
+SEND_QUEUE_BYTES_FULL = 8 << 20
+"""Bytes waiting for one client after which its reads are refused."""
 SEND_AHEAD_MIN = 48
 """Answers to reads that are sent before the commits of the same turn are made durable."""
 SPACE = 1
@@ -146,7 +151,7 @@ class Engine:
         self._drained: asyncio.Event | None = None
         self.stopped = False
 
-    # -- life ----------------------------------------------------------------------------------------------------
+    # -- life --------------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Reserve stamps, start the partitions, and serve once the low-water mark of the start has passed."""
@@ -233,7 +238,7 @@ class Engine:
         finally:
             self.store.close()
 
-    # -- transport -----------------------------------------------------------------------------------------------
+    # -- transport ---------------------------------------------------------------------------------
 
     def on_connect(self, connection: Connection) -> None:
         """A stream stands; its first frame will say who it is."""
@@ -299,7 +304,7 @@ class Engine:
         self.feed.leave(session)
         self.coordinator.leave(session.number, session.client)
 
-    # -- what sessions ask of the engine -------------------------------------------------------------------------
+    # -- what sessions ask of the engine -----------------------------------------------------------
 
     def stamp(self, seen: int, now: Interval) -> int:
         """A fresh stamp above ``seen``; 0 when the clock allows none."""
@@ -335,9 +340,14 @@ class Engine:
         state = self.partitions[self.route.of(key)].state
         state.settle()
         found = state.settled.versions(SPACE, key, at_most=at or (1 << 64) - 1, count_max=count + 1)
+        size = 0
+        for index, (_, value) in enumerate(found[:count]):
+            size += len(value or b"")
+            if size > FRAME_BYTES_FULL and index:
+                return found[:index], True
         return found[:count], len(found) > count
 
-    # -- turns ---------------------------------------------------------------------------------------------------
+    # -- turns -------------------------------------------------------------------------------------
 
     def _schedule(self) -> None:
         if not self._scheduled and self._loop is not None:
@@ -509,7 +519,7 @@ class Engine:
         if until_ns:
             self.oracle.reserve(until_ns)
 
-    # -- answers -------------------------------------------------------------------------------------------------
+    # -- answers -----------------------------------------------------------------------------------
 
     def _dispatch(self, answers: Sequence[Answer | BatchAnswer]) -> None:
         """Give each answer to whom it belongs; hold those that rule T3 keeps back."""
@@ -520,7 +530,7 @@ class Engine:
             if isinstance(answer, Values):
                 session = sessions.get(answer.owner)
                 if session is not None:
-                    session.out.add_values(answer)
+                    self._give_values(session, answer)
                     touched[session.number] = session
                 continue
             if isinstance(answer, Commits):
@@ -535,6 +545,8 @@ class Engine:
                 if session is not None:
                     session.out.add_value(token & REQUEST_MASK, answer)
                     touched[session.number] = session
+                    if session.out.size > FRAME_BYTES_FULL:
+                        self._send(session)
             elif isinstance(answer, Committed):
                 if answer.stamp >= lo:
                     self.held.hold(answer.stamp, answer, self.now.lo_ns)
@@ -552,6 +564,25 @@ class Engine:
                     self._tell(answer, 0)
             else:
                 self._tell(answer, 0)
+
+    def _give_values(self, session: Session, answer: Values) -> None:
+        """Add values to the session's frame; long ones leave in several frames."""
+        if sum(map(len, answer.values)) + session.out.size <= FRAME_BYTES_FULL:
+            session.out.add_values(answer)
+            return
+        columns = zip(answer.requests, answer.stamps, answer.versions, answer.values, strict=True)
+        for request, stamp, version, value in columns:
+            if session.connection.queued_bytes > SEND_QUEUE_BYTES_FULL:
+                error = Overloaded(
+                    "the answers of this session already fill its queue; read less at a time",
+                    limit="send queue",
+                    retry_after_s=0.05,
+                )
+                session.fail(request, error)
+                continue
+            session.out.add_values(Values(answer.owner, [request], [stamp], [version], [value]))
+            if session.out.size > FRAME_BYTES_FULL:
+                self._send(session)
 
     def _committed_together(self, answer: Commits, lo: int) -> None:
         session = self.sessions.get(answer.owner)
@@ -603,9 +634,13 @@ class Engine:
         else:
             out.add_value(request, answer)
         self._touched[session.number] = session
+        if out.size > FRAME_BYTES_FULL:
+            self._send(session)
 
     def _send(self, session: Session) -> None:
         out = session.out
+        if out.count == 0 and out.other is None:
+            return
         session.out = Columns()
         session.outstanding -= out.count
         self.counts["operations"] += out.count
@@ -616,7 +651,7 @@ class Engine:
         except (SendQueueFull, ConnectionClosed, ValueError) as error:
             self._drop(session, f"the client does not take its answers: {error}")
 
-    # -- time ----------------------------------------------------------------------------------------------------
+    # -- time --------------------------------------------------------------------------------------
 
     def _set_alarm(self) -> None:
         next_ns = self.held.next_ns()
@@ -680,7 +715,7 @@ class Engine:
         for partition in self.partitions:
             partition.state.settle()
 
-    # -- log segments --------------------------------------------------------------------------------------------
+    # -- log segments ------------------------------------------------------------------------------
 
     def _checkpoint(self) -> int:
         """Begin a log segment with everything that is not settled; returns the checkpoint's turn."""
@@ -723,7 +758,7 @@ class Engine:
         else:
             self.log.drop_before(task.result() + 1)
 
-    # -- failure -------------------------------------------------------------------------------------------------
+    # -- failure -----------------------------------------------------------------------------------
 
     def _fail(self, error: BaseException) -> None:
         """Stop at once: nothing that is not certain is answered, now or later."""

@@ -122,6 +122,10 @@ _EXPLANATIONS: dict[int, Callable[[Refusal], K2Error]] = {
     Rule.UNCERTAIN: lambda refusal: ClockUncertain(
         "no stamp fits the clock's bound now; try again", retry_after_s=0.005
     ),
+    Rule.TOO_LARGE: lambda refusal: Rejected(
+        "what the one-shot reads is more than one answer can carry; read it in a transaction",
+        field="reads",
+    ),
     Rule.FIELD: lambda refusal: Rejected(
         f"a condition names a field that the record at {show_key(refusal.key)} does not have, or "
         "compares values that cannot be compared",

@@ -1,13 +1,15 @@
-"""The change feed of a node: whole commits in stamp order, marks, no gap and no repetition (docs/protocol.md §5.6 Watch).
+"""The change feed of a node: whole commits in stamp order, marks, no gap and no repetition
+(docs/protocol.md §5.6).
 
-A change may be told once nothing older can come any more, that is when its stamp is at or below the safe time of every
-partition the watch touches.  While somebody watches, partitions put what they commit into a heap here; each tick takes off
-what has become safe::
+A change may be told once nothing older can come any more, that is when its stamp is at or below the
+safe time of every partition the watch touches.  While somebody watches, partitions put what they
+commit into a heap here; each tick takes off what has become safe::
 
     commits ──► heap by stamp ──► (safe time passes) ──► group by stamp ──► each watch's range ──► its queue ──► session
 
-A new watch begins in the past.  It is given a *join* stamp beyond anything committed so far; versions between its cursor
-and the join come from the store, once the safe time has reached the join, and everything after that from the heap.
+A new watch begins in the past.  It is given a *join* stamp beyond anything committed so far;
+versions between its cursor and the join come from the store, once the safe time has reached the
+join, and everything after that from the heap.
 """
 
 from __future__ import annotations
@@ -34,6 +36,8 @@ WINDOW = 4_096
 """Events sent to a watch before its client must report progress."""
 BATCH_EVENTS = 1_024
 """Events in one frame."""
+BATCH_BYTES = 1 << 20
+"""Bytes of keys and values in one frame; the commit that passes it is still sent whole."""
 CATCH_UP_BATCHES = 2
 """Batches of stored rows a watch reads in one tick."""
 IDLE_TICKS_MAX = 500
@@ -57,6 +61,7 @@ class Watch:
         self.join = join
         self.queue: deque[Commit] = deque()
         self.queued_events = 0
+        self.backlog_events = 0
         self.sent = 0
         self.consumed = 0
         self.resolved = 0
@@ -90,7 +95,7 @@ class Feed:
     def __len__(self) -> int:
         return len(self._watches)
 
-    # -- requests of sessions ------------------------------------------------------------------------------------
+    # -- requests of sessions ----------------------------------------------------------------------
 
     def open(self, session: Session, call: wire.WatchCall, now: Interval) -> None:
         """Begin a watch."""
@@ -143,7 +148,7 @@ class Feed:
         """The oldest cursor that still reads from the store; 0 when none does."""
         return min((watch.cursor for watch in self._watches.values() if not watch.live), default=0)
 
-    # -- time ----------------------------------------------------------------------------------------------------
+    # -- time --------------------------------------------------------------------------------------
 
     def tick(self) -> None:
         """Tell what has become safe."""
@@ -220,6 +225,8 @@ class Feed:
                 watch.found = []
                 watch.rows = None
                 watch.live = True
+                # What it had missed is no sign of a slow reader.
+                watch.backlog_events = watch.queued_events
                 watch.cursor = safe
                 return
             watch.found.extend(
@@ -236,12 +243,13 @@ class Feed:
         space = engine.partitions[0].state.space
         return iter(engine.settled.all_rows(space, watch.start, watch.end or None))
 
-    # -- sending -------------------------------------------------------------------------------------------------
+    # -- sending -----------------------------------------------------------------------------------
 
     def _send(self, watch: Watch) -> None:
         """Send what the window allows; a mark only when everything below it has been sent."""
         engine = self._engine
-        if watch.queued_events > engine.limits.watch_queue_max and watch.live:
+        fresh_events = watch.queued_events - watch.backlog_events
+        if fresh_events > engine.limits.watch_queue_max and watch.live:
             self.cut_off += 1
             error = Overloaded(
                 f"the watch fell {watch.queued_events} events behind and was ended; resume it from "
@@ -254,7 +262,13 @@ class Feed:
             return
         events: wire.WatchEvents | None = None
         count = 0
-        while watch.queue and watch.sent - watch.consumed < WINDOW and count < BATCH_EVENTS:
+        size = 0
+        while (
+            watch.queue
+            and watch.sent - watch.consumed < WINDOW
+            and count < BATCH_EVENTS
+            and size < BATCH_BYTES
+        ):
             stamp, changes = watch.queue.popleft()
             if events is None:
                 events = watch.session.out.rest().watch_events.add(request=watch.request)
@@ -264,8 +278,10 @@ class Feed:
                 events.key.append(key)
                 events.value.append(value or b"")
                 events.deleted.append(value is None)
+                size += len(key) + len(value or b"")
             watch.sent += len(changes)
             watch.queued_events -= len(changes)
+            watch.backlog_events = max(0, watch.backlog_events - len(changes))
             count += len(changes)
         mark = watch.cursor if watch.live and not watch.queue else 0
         if mark > watch.resolved:
@@ -275,6 +291,7 @@ class Feed:
             events.resolved = mark
         if events is not None:
             self.events += count
+            watch.session.out.size += size
             engine.touch(watch.session)
 
     def _end(self, session: Session, request: int, error: K2Error) -> None:

@@ -1,8 +1,8 @@
 """Answers that are durable but may not be told yet: rule T3, the commit wait (docs/protocol.md §2).
 
-A commit, a failed condition or an outcome reveals data, so it is told only after true time has certainly passed its stamp.
-Stamps are taken when a transaction begins, so most answers find their wait already over; the others queue here, one timer
-for the head of the queue and none for each.
+A commit, a failed condition or an outcome reveals data, so it is told only after true time has
+certainly passed its stamp. Stamps are taken when a transaction begins, so most answers find their
+wait already over; the others queue here, one timer for the head of the queue and none for each.
 """
 
 from __future__ import annotations

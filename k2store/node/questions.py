@@ -86,5 +86,6 @@ def history(session: Session, call: wire.HistoryCall) -> None:
         answer.at.append(stamp)
         answer.value.append(value or b"")
         answer.deleted.append(value is None)
+        session.out.size += len(value or b"")
     session.out.count += 1
     session.engine.touch(session)

@@ -1,8 +1,9 @@
 """One client's session: frames in, messages to the machines out.
 
-A session checks everything a client can get wrong before anything is done: sizes, counts, column lengths, ids.  A single
-operation that is wrong fails alone; a frame that is malformed ends the session.  Request numbers are made unique in the node
-by putting the session's number above the client's.
+A session checks everything a client can get wrong before anything is done: sizes, counts, column
+lengths, ids.  A single operation that is wrong fails alone; a frame that is malformed ends the
+session.  Request numbers are made unique in the node by putting the session's number above the
+client's.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class Session:
         self.seen = 0
         self._timeout_ns = engine.limits.timeout_ns
 
-    # -- frames --------------------------------------------------------------------------------------------------
+    # -- frames ------------------------------------------------------------------------------------
 
     def begin(self, data: bytes, now: Interval) -> wire.SessionRequest | None:
         """Decode a frame and run its point reads; returns it if :meth:`finish` has more to do.
@@ -179,7 +180,7 @@ class Session:
         for partition in engine.partitions:
             partition.receive(forgets, engine.now)
 
-    # -- stamps --------------------------------------------------------------------------------------------------
+    # -- stamps ------------------------------------------------------------------------------------
 
     def open_transaction(self, txn: bytes, at: int, now: Interval) -> Open | K2Error:
         """The transaction, begun here and now if this is its first message (``at`` 0)."""

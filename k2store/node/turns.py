@@ -1,7 +1,7 @@
 """What the node writes to its log: one payload a turn, for all partitions together.
 
-A turn is either ordinary (entries of partitions, and from time to time a new reservation of the oracle) or a checkpoint,
-with which every log segment begins.
+A turn is either ordinary (entries of partitions, and from time to time a new reservation of the
+oracle) or a checkpoint, with which every log segment begins.
 """
 
 from __future__ import annotations

@@ -55,6 +55,8 @@ def end(state: State, message: End) -> None:
             return
         local = _abort_unknown(state, message.txn, message.stamp, local)
         state.answers.append(answer_for(local, message.request))
+        # Participants confirm to the anchor, so it must be told to them.
+        local.anchor = message.anchor
         local.participants = message.participants
         state.send_verdict(local)
         return

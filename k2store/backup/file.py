@@ -232,7 +232,7 @@ def _header(path: Path, block: bytes) -> Header:
                 field="format",
             )
         return msgspec.convert(told, Header)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise _damaged(path, f"its header cannot be read ({error})") from None
 
 

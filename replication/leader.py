@@ -50,7 +50,7 @@ def _append(state: State, lead: Lead, kind: Kind, payload: bytes) -> int:
     state.log.append(entry)
     for replica in followers(state, lead):
         if replica not in lead.progress:
-            lead.progress[replica] = Progress(entry.lsn)
+            lead.progress[replica] = Progress(entry.lsn, equal_lsn=entry.lsn - 1)
     state.closed.known = max(state.closed.known, lead.closed)
     return entry.lsn
 
@@ -149,6 +149,7 @@ def appended(state: State, message: Appended) -> None:
     if progress is None:
         return
     progress.known = True
+    progress.installing_ns = 0
     progress.matched_lsn = max(progress.matched_lsn, message.lsn)
     progress.next_lsn = max(progress.next_lsn, message.lsn + 1)
     count(state)
@@ -164,9 +165,9 @@ def differs(state: State, message: Differs) -> None:
         return
     equal_lsn = state.log.equal_lsn(message.points)
     # Without a common point only a snapshot helps, which is sent for any place before the log's.
-    start_lsn = 0 if equal_lsn is None else equal_lsn + 1
-    progress.next_lsn = max(start_lsn, progress.matched_lsn + 1 if progress.known else 0)
-    progress.known = True
+    progress.equal_lsn = max(equal_lsn or 0, progress.matched_lsn)
+    found = progress.known or equal_lsn is not None
+    progress.next_lsn = progress.equal_lsn + 1 if found else 0
     progress.round += 1
 
 
@@ -233,16 +234,23 @@ def replicate(state: State) -> None:
         return
     for replica in followers(state, lead):
         progress = lead.progress[replica]
-        if progress.next_lsn <= state.log.last.lsn:
+        under_way = progress.next_lsn - max(progress.matched_lsn, progress.equal_lsn)
+        room = under_way <= state.settings.window_entries_max
+        if progress.next_lsn <= state.log.last.lsn and room and not progress.installing_ns:
             _send_log(state, lead, replica, progress)
 
 
 def _send_log(state: State, lead: Lead, replica: int, progress: Progress) -> None:
+    """Send what follows ``next_lsn``, as far as the window reaches; at least an empty append."""
     log = state.log
     progress.sent_ns = state.now.lo_ns
     if progress.next_lsn <= log.base.lsn:
         state.send(replica, Install(lead.epoch, state.identity, log.snapshot, state.commit_lsn))
         progress.next_lsn = log.base.lsn + 1
+        progress.equal_lsn = log.base.lsn
+        progress.installing_ns = state.now.lo_ns + state.settings.install_ns
+        return
+    limit_lsn = max(progress.matched_lsn, progress.equal_lsn) + state.settings.window_entries_max
     while True:
         previous = log.position(progress.next_lsn - 1)
         assert previous is not None, (progress.next_lsn, log.base)
@@ -259,7 +267,7 @@ def _send_log(state: State, lead: Lead, replica: int, progress: Progress) -> Non
         state.send(replica, message)
         progress.next_lsn += len(entries)
         progress.commit_sent_lsn = state.commit_lsn
-        if progress.next_lsn > log.last.lsn:
+        if progress.next_lsn > min(log.last.lsn, limit_lsn):
             return
 
 
@@ -279,16 +287,22 @@ def tick(state: State) -> None:
     if now.lo_ns - lead.renewed_ns >= settings.renew_ns:
         _renew(state, lead)
     for replica in followers(state, lead):
-        progress = lead.progress[replica]
-        behind = progress.matched_lsn < state.log.last.lsn or not progress.known
-        if behind and now.lo_ns - progress.sent_ns >= settings.resend_ns:
-            # One whose log is not known yet is asked with an empty append, not flooded.
-            known = progress.known
-            progress.next_lsn = (progress.matched_lsn if known else state.log.last.lsn) + 1
-            progress.round += 1
-            _send_log(state, lead, replica, progress)
-        elif progress.commit_sent_lsn < state.commit_lsn:
-            _send_log(state, lead, replica, progress)
+        _send_again(state, lead, replica, lead.progress[replica])
+
+
+def _send_again(state: State, lead: Lead, replica: int, progress: Progress) -> None:
+    """Begin anew with a follower that should have answered; tell others the commit LSN."""
+    now_ns, last_lsn = state.now.lo_ns, state.log.last.lsn
+    due_ns = progress.installing_ns or progress.sent_ns + state.settings.resend_ns
+    behind = progress.matched_lsn < last_lsn or not progress.known
+    if behind and now_ns >= due_ns:
+        # One whose log is not known yet is asked with an empty append, not flooded.
+        progress.next_lsn = (progress.matched_lsn if progress.known else last_lsn) + 1
+        progress.installing_ns = 0
+        progress.round += 1
+        _send_log(state, lead, replica, progress)
+    elif progress.commit_sent_lsn < state.commit_lsn and not progress.installing_ns:
+        _send_log(state, lead, replica, progress)
 
 
 def _renew(state: State, lead: Lead) -> None:

@@ -33,9 +33,11 @@ class ReplicaSettings(Struct, frozen=True):
     lease_longest_ns: int = 1_200 * _MS
     renew_ns: int = 300 * _MS
     resend_ns: int = 150 * _MS
+    install_ns: int = 10_000 * _MS
     patience_ns: int = 1_500 * _MS
     ahead_max_ns: int = 60 * _MS
     batch_entries_max: int = 256
+    window_entries_max: int = 1024
     uncommitted_entries_max: int = 4096
     join_lag_entries_max: int = 256
 
@@ -102,13 +104,20 @@ class Note(Struct, frozen=True, gc=False):
 
 
 class Progress(Struct):
-    """What a leader knows of one follower's log."""
+    """What a leader knows of one follower's log.
+
+    ``known``: the follower has acknowledged something in this epoch, up to ``matched_lsn``.
+    ``equal_lsn``: it has said that its log is equal up to there. ``round``: counts the times that
+    sending began anew. ``installing_ns``: until then it is busy with a snapshot; 0 if it is not.
+    """
 
     next_lsn: int
     matched_lsn: int = 0
+    equal_lsn: int = 0
     known: bool = False
     round: int = 0
     sent_ns: int = 0
+    installing_ns: int = 0
     commit_sent_lsn: int = 0
 
 
@@ -219,7 +228,7 @@ class State:
     def lose(self) -> None:
         """Acknowledged data is missing, and with it perhaps a promise: take no further part."""
         self.stand_down()
+        self.lost_unsaved = not self.lost
         self.lost = True
-        self.lost_unsaved = True
         self.sends.clear()
         self.note(NoteKind.LOST, self.promise)

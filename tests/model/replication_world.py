@@ -129,9 +129,11 @@ class World:
             lease_longest_ns=LEASE_LONGEST_NS,
             renew_ns=10 * MS,
             resend_ns=12 * MS,
+            install_ns=24 * MS,
             patience_ns=self.draw(60, 140) * MS,
             ahead_max_ns=H_NS,
             batch_entries_max=self.random.choice((2, 8, 64)),
+            window_entries_max=self.random.choice((4, 64)),
             uncommitted_entries_max=64,
             join_lag_entries_max=16,
         )

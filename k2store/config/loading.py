@@ -223,11 +223,6 @@ def _check_together(settings: Settings, origins: Mapping[str, str]) -> None:
         "transactions.retention",
         f"{life.retention} is shorter than transactions.lifetime_max ({life.lifetime_max})",
     )
-    require(
-        limits.message >= limits.key + limits.value + 4096,
-        "limits.message",
-        f"{limits.message} cannot hold a key of {limits.key} with a value of {limits.value}",
-    )
     segment = settings.storage.segment
     require(
         segment % PAGE_BYTES == 0,

@@ -156,7 +156,7 @@ class Limits(Section, frozen=True, kw_only=True):
     """What one caller, and all callers together, may ask for. Beyond it: Rejected or Overloaded."""
 
     key: Annotated[Size, About("Longest key.", "16B", "64KiB")] = Size.parse("4KiB")
-    value: Annotated[Size, About("Longest value.", "1KiB", "16MiB")] = Size.parse("1MiB")
+    value: Annotated[Size, About("Longest value; a frame on the wire has 4 MiB.", "1KiB", "1MiB")] = Size.parse("1MiB")
     operations: Annotated[int, About("Most operations of one transaction.", "1", "1000000")] = (
         10_000
     )
@@ -164,10 +164,6 @@ class Limits(Section, frozen=True, kw_only=True):
         Size, About("Most bytes that one transaction may write.", "1KiB", "1GiB")
     ] = Size.parse("16MiB")
     scan_page: Annotated[int, About("Most rows of one page of a scan.", "1", "100000")] = 1_000
-    message: Annotated[
-        Size,
-        About("Largest message on the wire; holds at least one key and value.", "64KiB", "64MiB"),
-    ] = Size.parse("8MiB")
     open_transactions: Annotated[
         int, About("Most transactions open on this node.", "1", "10000000")
     ] = 100_000

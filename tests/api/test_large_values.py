@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
+
 import k2store
 from k2store.errors import Overloaded, Rejected
 
@@ -55,12 +57,9 @@ def test_a_one_shot_that_reads_too_much_is_refused(tmp_path: Path) -> None:
         async with k2store.open_async(tmp_path / "store") as db:
             await db.put(b"a", b"x" * LONG)
             await db.put(b"b", b"y" * LONG)
-            try:
+            with pytest.raises(Rejected) as refused:
                 await db.transact(reads=[b"a", b"b"], writes=[(b"c", b"1")])
-            except Rejected as error:
-                assert error.field == "reads"
-            else:
-                raise AssertionError("not refused")
+            assert refused.value.field == "reads"
             assert await db.get(b"c") is None
 
     asyncio.run(run())

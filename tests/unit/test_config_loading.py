@@ -102,7 +102,6 @@ def test_wrong_values_are_refused_with_their_place(toml: str, words: str, tmp_pa
         ({"clock.source": "file"}, "clock.file"),
         ({"transactions.expiry": "600ms"}, "transactions.expiry"),
         ({"transactions.retention": "5s"}, "transactions.retention"),
-        ({"limits.value": "16MiB"}, "limits.message"),
         ({"storage.segment": "1048577B"}, "storage.segment"),
         ({"tls.certificate": "node.pem"}, "tls.key"),
         ({"tls.authority": "ca.pem"}, "tls.authority"),

@@ -78,12 +78,12 @@ CONVERSATION: Final = Marginals(
     span_s=3_537.0,
     references=288_500,
     distinct=182_790,
-    seen_once=0.758,
+    seen_once=0.7585,
     fan_out=7_373,
     blocks_p50=14,
     blocks_p99=167,
     blocks_max=247,
-    hit_share=0.366,
+    hit_share=0.3664,
     one_parent=True,
 )
 

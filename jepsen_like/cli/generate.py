@@ -13,20 +13,49 @@ from jepsen_like.generate import perturb as change
 
 
 @click.command(name="gen")
-@click.option("--model", required=True, type=click.Choice(sorted(MODELS)), help="What kind of object.")
-@click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The file to write.")
+@click.option(
+    "--model", required=True, type=click.Choice(sorted(MODELS)), help="What kind of object."
+)
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The file to write.",
+)
 @click.option(
     "--format",
     "form",
     type=click.Choice(["native", "edn", "json"]),
     help="The form of the file; by default from its name, else our own.",
 )
-@click.option("--operations", default=1000, show_default=True, type=click.IntRange(1), help="How many operations.")
-@click.option("--processes", default=5, show_default=True, type=click.IntRange(1), help="How many clients.")
+@click.option(
+    "--operations",
+    default=1000,
+    show_default=True,
+    type=click.IntRange(1),
+    help="How many operations.",
+)
+@click.option(
+    "--processes", default=5, show_default=True, type=click.IntRange(1), help="How many clients."
+)
 @click.option("--keys", default=3, show_default=True, type=click.IntRange(1), help="How many keys.")
-@click.option("--spread", default=0, show_default=True, type=click.IntRange(0), help="How many values; 0: all new.")
-@click.option("--crash", default=0.0, show_default=True, type=click.FloatRange(0, 1), help="Share of unknown outcomes.")
-@click.option("--fail", default=0.0, show_default=True, type=click.FloatRange(0, 1), help="Share of refusals.")
+@click.option(
+    "--spread",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0),
+    help="How many values; 0: all new.",
+)
+@click.option(
+    "--crash",
+    default=0.0,
+    show_default=True,
+    type=click.FloatRange(0, 1),
+    help="Share of unknown outcomes.",
+)
+@click.option(
+    "--fail", default=0.0, show_default=True, type=click.FloatRange(0, 1), help="Share of refusals."
+)
 @click.option("--seed", default=0, show_default=True, help="Equal seeds give equal files.")
 @click.option("--perturb", metavar="NAME", help="Make one provable error: a name, or `any`.")
 def generate(
@@ -59,7 +88,11 @@ def generate(
             raise click.BadParameter(f"{model} has {offered}", param_hint="--perturb")
         changed = change(history, model, random, None if perturb == "any" else perturb)
         if changed is None:
-            raise click.ClickException("the history offers no place for that error; try another seed")
+            raise click.ClickException(
+                "the history offers no place for that error; try another seed"
+            )
         history = changed
     write(out, history, form)
-    click.echo(f"{out}: {len(history.operations)} operations, {'wrong' if perturb else 'valid'}", err=True)
+    click.echo(
+        f"{out}: {len(history.operations)} operations, {'wrong' if perturb else 'valid'}", err=True
+    )

@@ -17,9 +17,13 @@ MALFORMED = 2
 
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--model", required=True, type=click.Choice(sorted(MODELS)), help="What the object promises.")
 @click.option(
-    "--initial", metavar="JSON", help="The initial value: one for all keys, or a map where keys have their own."
+    "--model", required=True, type=click.Choice(sorted(MODELS)), help="What the object promises."
+)
+@click.option(
+    "--initial",
+    metavar="JSON",
+    help="The initial value: one for all keys, or a map where keys have their own.",
 )
 @click.option(
     "--consistency",
@@ -28,7 +32,12 @@ MALFORMED = 2
     metavar="MODEL",
     help="The weakest consistency that transactions must have.",
 )
-@click.option("--timeout", type=click.FloatRange(min=0), metavar="S", help="Give up on a file after S seconds: unknown.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0),
+    metavar="S",
+    help="Give up on a file after S seconds: unknown.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a file, on a line.")
 @click.option(
     "--explain",

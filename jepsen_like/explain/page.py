@@ -33,7 +33,9 @@ def page_of_file(path: Path, verdict: Verdict, model: str) -> str:
         from jepsen_like.formats import load_transactions
 
         txns = load_transactions(path)
-        return page(path.name, verdict, txns.operation, lambda: map(txns.operation, range(txns.count)))
+        return page(
+            path.name, verdict, txns.operation, lambda: map(txns.operation, range(txns.count))
+        )
     from jepsen_like.formats import load
 
     return page_of_history(path.name, verdict, load(path))

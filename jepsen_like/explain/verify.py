@@ -15,7 +15,9 @@ Access = tuple[str, object, object]
 Lookup = Callable[[int], Operation]
 
 
-def objections(finding: Finding, operation: Lookup, everything: Callable[[], Iterable[Operation]]) -> list[str]:
+def objections(
+    finding: Finding, operation: Lookup, everything: Callable[[], Iterable[Operation]]
+) -> list[str]:
     """What is wrong with a cycle; empty when every edge, the circle and the name hold."""
     wrong: list[str] = []
     steps = finding.steps
@@ -25,7 +27,9 @@ def objections(finding: Finding, operation: Lookup, everything: Callable[[], Ite
         if step.target != after.source:
             wrong.append(f"T{step.target} is followed by T{after.source}: no circle")
         if not _holds(step, operation, everything):
-            wrong.append(f"T{step.source} {step.kind} T{step.target} does not follow from the history")
+            wrong.append(
+                f"T{step.source} {step.kind} T{step.target} does not follow from the history"
+            )
     if not finding.name.startswith(_shape(steps)):
         wrong.append(f"a cycle of {[s.kind for s in steps]} is {_shape(steps)}, not {finding.name}")
     return wrong
@@ -74,7 +78,8 @@ def _list_edge(
     if step.kind == "wr":
         wrote = ("append", key, value) in mine
         return wrote and any(
-            f == "r" and k == key and isinstance(v, list) and v[-1:] == [value] for f, k, v in theirs
+            f == "r" and k == key and isinstance(v, list) and v[-1:] == [value]
+            for f, k, v in theirs
         )
     if ("append", key, after) not in theirs:
         return False

@@ -223,7 +223,9 @@ def pairs_of(kinds: Ints, processes: Ints) -> Ints:
     order = np.argsort(processes, kind="stable")
     kind, process = kinds[order], processes[order]
     same = np.concatenate((np.zeros(1, dtype=np.bool_), process[1:] == process[:-1]))[: len(order)]
-    after_invoke = same & np.concatenate((np.zeros(1, dtype=np.bool_), kind[:-1] == INVOKE))[: len(order)]
+    after_invoke = (
+        same & np.concatenate((np.zeros(1, dtype=np.bool_), kind[:-1] == INVOKE))[: len(order)]
+    )
     twice = after_invoke & (kind == INVOKE)
     if twice.any():
         where = order[np.flatnonzero(twice)[0]]
@@ -278,8 +280,13 @@ def _micro(block: Raw, lines: Lines, wanted: Flags, first: int, shift: int) -> _
     # Only integers may stand in a list: as many gaps as there are elements less one.
     chosen = _spans(every_list_start[place], sizes)
     elements, element_end = numbers_at(block, begins[chosen])
-    require(plain=((block[element_end] == gap) | (block[element_end] == ord("]"))
-                    | (block[element_end] == ord(","))).all())
+    require(
+        plain=(
+            (block[element_end] == gap)
+            | (block[element_end] == ord("]"))
+            | (block[element_end] == ord(","))
+        ).all()
+    )
     size = np.full(len(mops), -1, dtype=np.int64)
     size[listed] = sizes
     return _Mops(first + line, np.where(append, APPEND, READ), key, value, size, elements)
@@ -297,7 +304,9 @@ def _columns(lines: Lines, partner: Ints, wanted: Flags, mops: _Mops) -> Transac
     txn_of_line = np.cumsum(wanted) - 1
     chosen = np.flatnonzero(wanted)
     kind = lines.kind[chosen]
-    started = np.where(kind == INVOKE, chosen, np.where(partner[chosen] < 0, UNSEEN, partner[chosen]))
+    started = np.where(
+        kind == INVOKE, chosen, np.where(partner[chosen] < 0, UNSEEN, partner[chosen])
+    )
     outcome = np.where(kind == INVOKE, INFO, kind)
     end = np.where(outcome == INFO, FAR, chosen)
     index = np.where(lines.index[chosen] < 0, chosen, lines.index[chosen])
@@ -338,7 +347,9 @@ def _branches(key: Ints, size: Ints, elements: Ints) -> tuple[Branches, Ints]:
     """The branches that the reads form, and the branch of every read (-1 for empty lists)."""
     first = np.cumsum(size) - size
     order = np.lexsort((size, key))
-    last = np.flatnonzero(np.append(key[order][1:] != key[order][:-1], np.ones(min(1, len(order)), dtype=np.bool_)))
+    last = np.flatnonzero(
+        np.append(key[order][1:] != key[order][:-1], np.ones(min(1, len(order)), dtype=np.bool_))
+    )
     longest = order[last]
     longest = longest[size[longest] > 0]
     branch_of_key = np.full(int(key.max()) + 1 if len(key) else 0, -1, dtype=np.int64)

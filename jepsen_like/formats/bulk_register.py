@@ -1,6 +1,6 @@
 """Register files as arrays of bytes, like `bulk`: plain reads and writes of integers, with or without keys.
 
-    :f :write, :value 5        :f :read, :value nil        :f :write, :value [3 5]        "value": [3, null]
+:f :write, :value 5        :f :read, :value nil        :f :write, :value [3 5]        "value": [3, null]
 """
 
 from __future__ import annotations
@@ -57,7 +57,9 @@ def calls_in(data: bytes, kind: str) -> tuple[Calls, int]:
     open_writes = np.ones(len(kinds), dtype=np.bool_)
     open_writes[completed] = False
     open_writes[asked] = False
-    crashed_write = np.append(asked[(kinds[completed] == INFO) & write[asked]], np.flatnonzero(open_writes & write))
+    crashed_write = np.append(
+        asked[(kinds[completed] == INFO) & write[asked]], np.flatnonzero(open_writes & write)
+    )
     fine = kinds[completed] == OK
     number = np.cumsum(kinds == INVOKE) - 1
     done, began = completed[fine], asked[fine]

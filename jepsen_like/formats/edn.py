@@ -197,9 +197,7 @@ def _unescape(token: str) -> str:
         return body
     return re.sub(
         r"\\(u[0-9A-Fa-f]{4}|.)",
-        lambda m: (
-            chr(int(m[1][1:], 16)) if len(m[1]) == 5 else _ESCAPES.get(m[1], m[1])
-        ),
+        lambda m: chr(int(m[1][1:], 16)) if len(m[1]) == 5 else _ESCAPES.get(m[1], m[1]),
         body,
         flags=re.DOTALL,
     )

@@ -76,8 +76,13 @@ def read(data: bytes, *, forgive_torn_end: bool = False) -> History:
                 Event(
                     record.index if record.index >= 0 else position,
                     record.type,  # type: ignore[arg-type]
-                    record.process, record.f, record.value, record.time_ns, record.key,
-                    record.stamp, record.error,
+                    record.process,
+                    record.f,
+                    record.value,
+                    record.time_ns,
+                    record.key,
+                    record.stamp,
+                    record.error,
                 )  # fmt: skip
             )
     except msgspec.DecodeError as error:

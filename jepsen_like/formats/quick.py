@@ -108,7 +108,9 @@ class _Pump:
                 asked[entry.process] = entry
             else:
                 before = asked.pop(entry.process, entry)
-                told = entry.value is not None or (entry.raw is not None and bytes(entry.raw) not in _EMPTY)
+                told = entry.value is not None or (
+                    entry.raw is not None and bytes(entry.raw) not in _EMPTY
+                )
                 sources.append(entry if told else before)
         values = iter(self._values(sources))
         filler = self._filler
@@ -126,9 +128,7 @@ class _Pump:
 
     def _values(self, sources: list[_Entry]) -> list[MicroOperations]:
         decoded = iter(self._decode([e.raw for e in sources if e.raw is not None]))
-        return [
-            _micro(next(decoded) if e.raw is not None else e.value, e.index) for e in sources
-        ]
+        return [_micro(next(decoded) if e.raw is not None else e.value, e.index) for e in sources]
 
 
 _EMPTY = (b"null", b"nil")
@@ -186,9 +186,7 @@ def _decode_json(raws: list[bytes | msgspec.Raw]) -> Iterable[object]:
 def _pattern_of(line: bytes) -> re.Pattern[bytes]:
     """A pattern for lines with the keys of `line` in their order; it may match nothing."""
     names = [match[1] for match in _FIELD.finditer(line)]
-    parts = [
-        _PATTERNS.get(name, rb":" + re.escape(name) + rb" [^\s,{}\[\]\"]+") for name in names
-    ]
+    parts = [_PATTERNS.get(name, rb":" + re.escape(name) + rb" [^\s,{}\[\]\"]+") for name in names]
     if not {b"type", b"value", b"process"} <= set(names) or len(set(names)) != len(names):
         return re.compile(rb"(?!)")
     return re.compile(rb"\s*\{" + rb",?\s+".join(parts) + rb"\}\s*\Z")

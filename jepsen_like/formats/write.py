@@ -31,7 +31,9 @@ def _value(event: Event) -> object:
 
 def _kind(event: Event) -> str:
     """A compare that failed is a failed operation to Jepsen."""
-    return "fail" if event.f == "cas" and event.type == "ok" and event.value is False else event.type
+    return (
+        "fail" if event.f == "cas" and event.type == "ok" and event.value is False else event.type
+    )
 
 
 def _json(event: Event) -> bytes:

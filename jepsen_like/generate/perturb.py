@@ -63,7 +63,12 @@ def drop_element(history: History, random: Random) -> History | None:
     places: list[tuple[int, int, int]] = []
     for operation in history.operations:
         for mop, (f, _, value) in enumerate(_mops(operation)):
-            if f == "r" and isinstance(value, list) and len(value) >= 2 and operation.outcome == "ok":
+            if (
+                f == "r"
+                and isinstance(value, list)
+                and len(value) >= 2
+                and operation.outcome == "ok"
+            ):
                 places.extend((operation.end, mop, at) for at in range(len(value) - 1))
     if not places:
         return None
@@ -173,7 +178,9 @@ def miscount(history: History, random: Random) -> History | None:
     reads = _reads(history)
     if not reads:
         return None
-    total = sum(o.argument for o in history.operations if o.f == "add" and isinstance(o.argument, int))
+    total = sum(
+        o.argument for o in history.operations if o.f == "add" and isinstance(o.argument, int)
+    )
     return _replaced(history, random.choice(reads).end, total + 1)
 
 
@@ -291,7 +298,9 @@ PERTURBATIONS: dict[str, dict[str, Perturbation]] = {
 """Model -> name -> the change."""
 
 
-def perturb(history: History, model: str, random: Random, name: str | None = None) -> History | None:
+def perturb(
+    history: History, model: str, random: Random, name: str | None = None
+) -> History | None:
     """The history with one provable error, or None when it offers no place for one."""
     offered = PERTURBATIONS[model]
     names = [name] if name is not None else random.sample(sorted(offered), len(offered))

@@ -121,7 +121,9 @@ def _transaction(world: _World, *, write: str) -> _Request:
     asked: list[list[object]] = []
     for _ in range(world.random.randint(1, world.settings.mops_max)):
         key = world.key()
-        asked.append(["r", key, None] if world.random.random() < 0.5 else [write, key, world.fresh()])
+        asked.append(
+            ["r", key, None] if world.random.random() < 0.5 else [write, key, world.fresh()]
+        )
 
     def run() -> object:
         done: list[list[object]] = []
@@ -268,8 +270,14 @@ def generate(model: str, settings: Settings, random: Random) -> History:
         time_ns += 0 if settings.equal_times else random.randrange(1, 1000)
         events.append(
             Event(
-                len(events), kind, flight.process, flight.request.f, value, time_ns,  # type: ignore[arg-type]
-                flight.request.key, stamp,
+                len(events),
+                kind,
+                flight.process,
+                flight.request.f,
+                value,
+                time_ns,  # type: ignore[arg-type]
+                flight.request.key,
+                stamp,
             )  # fmt: skip
         )
 

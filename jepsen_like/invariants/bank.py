@@ -21,7 +21,9 @@ def check_bank(operations: Sequence[Operation], options: Options) -> Verdict:
     """Finds wrong totals, negative and missing balances, and accounts that nobody opened."""
     for operation in operations:
         if operation.f not in ("read", "transfer"):
-            raise HistoryError(f"event {operation.index}: bank knows read and transfer, not {operation.f!r}")
+            raise HistoryError(
+                f"event {operation.index}: bank knows read and transfer, not {operation.f!r}"
+            )
     reads = [o for o in operations if o.f == "read" and o.outcome == "ok" and o.result is not None]
     reads.sort(key=lambda o: o.end)
     if not reads:
@@ -58,7 +60,9 @@ def _balances(read: Operation) -> dict[object, int | None]:
         entries = list(value.items())
     elif isinstance(value, Sequence) and not isinstance(value, str | bytes):
         # Some clients write balances as pairs.
-        entries = [tuple(entry) for entry in value if isinstance(entry, Sequence) and len(entry) == 2]
+        entries = [
+            tuple(entry) for entry in value if isinstance(entry, Sequence) and len(entry) == 2
+        ]
         if len(entries) != len(value):
             raise HistoryError(f"event {read.index}: {show(value)} is not a map of balances")
     else:

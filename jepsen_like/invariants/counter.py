@@ -32,7 +32,9 @@ def check_counter(operations: Sequence[Operation], options: Options) -> Verdict:
         if operation.f == "read":
             continue
         if operation.f not in _CHANGES:
-            raise HistoryError(f"event {operation.index}: counter knows add and read, not {operation.f!r}")
+            raise HistoryError(
+                f"event {operation.index}: counter knows add and read, not {operation.f!r}"
+            )
         if operation.outcome != "fail":
             points.append((operation.start, 0, operation))
             if operation.outcome == "ok":

@@ -54,7 +54,9 @@ def _mops(operation: Operation) -> list[tuple[str, Hashable, Hashable]]:
             raise HistoryError(f"event {operation.index}: {show(entry)} is not [f key value]")
         f = {"r": "r", "read": "r", ":r": "r", "w": "w", "write": "w", ":w": "w"}.get(str(entry[0]))
         if f is None:
-            raise HistoryError(f"event {operation.index}: long-fork knows 'r' and 'w', not {show(entry[0])}")
+            raise HistoryError(
+                f"event {operation.index}: long-fork knows 'r' and 'w', not {show(entry[0])}"
+            )
         mops.append((f, freeze(entry[1]), freeze(entry[2])))
     return mops
 

@@ -88,7 +88,9 @@ def _judge(operations: Sequence[Operation]) -> tuple[list[Finding], bool]:
 
 def _drained(operations: Sequence[Operation]) -> bool:
     """Whether the end of the history shows an empty queue: no enqueue ends after the last look."""
-    last_enqueue = max((o.start for o in operations if o.f == "enqueue" and o.outcome == "ok"), default=-1)
+    last_enqueue = max(
+        (o.start for o in operations if o.f == "enqueue" and o.outcome == "ok"), default=-1
+    )
     ended = max((o.end for o in operations if o.f == "enqueue" and o.outcome == "ok"), default=-1)
     for operation in operations:
         if operation.start < max(last_enqueue, ended):

@@ -47,11 +47,15 @@ def _split(operations: Sequence[Operation]) -> list[list[Operation]]:
     """The operations by key."""
     for operation in operations:
         if operation.f not in ("add", "read"):
-            raise HistoryError(f"event {operation.index}: a set knows add and read, not {operation.f!r}")
+            raise HistoryError(
+                f"event {operation.index}: a set knows add and read, not {operation.f!r}"
+            )
     return list(by_key(operations).values())
 
 
-def _judge_last(last: Operation, operations: Sequence[Operation], options: Options) -> list[Finding]:
+def _judge_last(
+    last: Operation, operations: Sequence[Operation], options: Options
+) -> list[Finding]:
     seen = {freeze(v) for v in items(last, last.result)}
     tried = {freeze(o.argument) for o in operations if o.f == "add"} | _initial(options)
     added = {freeze(o.argument): o for o in operations if o.f == "add" and o.outcome == "ok"}
@@ -153,9 +157,7 @@ def _follow(
     return findings, stable, len(reads)
 
 
-def _outcome(
-    value: Hashable, element: _Element, *, realtime: bool
-) -> tuple[Finding | None, bool]:
+def _outcome(value: Hashable, element: _Element, *, realtime: bool) -> tuple[Finding | None, bool]:
     read = element.last_absent_read
     by = "at first" if element.added is None else f"by process {element.added.process}"
     numbers = tuple(o.number for o in (element.added, read) if o is not None)

@@ -34,11 +34,15 @@ def check_watch(operations: Sequence[Operation], options: Options) -> Verdict:
             if operation.outcome == "ok":
                 watches.append(operation)
         else:
-            raise HistoryError(f"event {operation.index}: watch knows write and watch, not {operation.f!r}")
+            raise HistoryError(
+                f"event {operation.index}: watch knows write and watch, not {operation.f!r}"
+            )
     findings: list[Finding] = []
     events = 0
     for watch in watches:
-        changes = [_change(watch, entry) for entry in items(watch, watch.result) if entry is not None]
+        changes = [
+            _change(watch, entry) for entry in items(watch, watch.result) if entry is not None
+        ]
         events += len(changes)
         findings += _judge(watch, changes, writes)
     vacuous = "" if events else "no watcher was told anything"
@@ -89,7 +93,11 @@ def _judge(
         if write is None:
             report("unexpected", f"{where} was told of {shown}, which nobody wrote.")
         elif write.stamp is not None and write.stamp != stamp:
-            report("wrong-stamp", f"{where} was told of {shown}; it was committed at {write.stamp}.", write)
+            report(
+                "wrong-stamp",
+                f"{where} was told of {shown}; it was committed at {write.stamp}.",
+                write,
+            )
         elif write.start > watch.end:
             report("unexpected", f"{where} was told of {shown} before it was written.", write)
         told.add(change)
@@ -102,5 +110,7 @@ def _judge(
             if write.outcome != "ok" or write.stamp is None or not first <= write.stamp <= last:
                 continue
             if (wanted is None or freeze(wanted) == key) and (write.stamp, key, value) not in told:
-                report("gap", f"{where} missed {show(key)} = {show(value)} at {write.stamp}.", write)
+                report(
+                    "gap", f"{where} missed {show(key)} = {show(value)} at {write.stamp}.", write
+                )
     return findings

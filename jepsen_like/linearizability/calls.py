@@ -213,7 +213,11 @@ def _accesses(operation: Operation) -> list[Access]:
     accesses: list[Access] = []
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
         for entry in value:
-            if isinstance(entry, Sequence) and not isinstance(entry, str | bytes) and len(entry) == 3:
+            if (
+                isinstance(entry, Sequence)
+                and not isinstance(entry, str | bytes)
+                and len(entry) == 3
+            ):
                 verb = _VERBS.get(str(entry[0]))
                 if verb is not None:
                     accesses.append((verb, freeze(entry[1]), freeze(entry[2])))

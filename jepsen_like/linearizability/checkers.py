@@ -78,9 +78,7 @@ def clash_verdict(clash: Clash, operations: Sequence[Operation]) -> Verdict:
 
 
 def _told(operation: Operation) -> str:
-    return (
-        f"{operation.f} {show(operation.value)} by process {operation.process} (event {operation.index})"
-    )
+    return f"{operation.f} {show(operation.value)} by process {operation.process} (event {operation.index})"
 
 
 def check_mutex(operations: Sequence[Operation], options: Options) -> Verdict:

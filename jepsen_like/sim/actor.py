@@ -229,9 +229,7 @@ class Past:
     ) -> list[tuple[bytes, object]]:
         """Keys and payloads of a range at the view's stamp."""
         rows = await self._view.scan(where, limit=limit, reverse=reverse).all()
-        self._entry.scans.append(
-            _scanned(where, rows, frozenset(), limit=limit, reverse=reverse)
-        )
+        self._entry.scans.append(_scanned(where, rows, frozenset(), limit=limit, reverse=reverse))
         return [(row.key, payload(row.value)) for row in rows]
 
 
@@ -258,9 +256,7 @@ def _scanned(
     return Scanned(
         where.start,
         where.end,
-        tuple(
-            Reading(row.key, row.version, row.value) for row in rows if row.key not in hidden
-        ),
+        tuple(Reading(row.key, row.version, row.value) for row in rows if row.key not in hidden),
         hidden,
         limit is None or len(rows) < limit,
         reverse,

@@ -73,7 +73,12 @@ def run(
     began_s = time.perf_counter()
     plan = plan or draw(seed, only, honest=honest)
     result = Result(
-        seed, plan, failures=[], anomalies=[], fault_kinds={}, probes=dict.fromkeys(SIMULATOR_PROBES, 0)
+        seed,
+        plan,
+        failures=[],
+        anomalies=[],
+        fault_kinds={},
+        probes=dict.fromkeys(SIMULATOR_PROBES, 0),
     )
     with Simulation(seed, conditions=plan.conditions(), trace_sink=trace_sink) as simulation:
         scene = _Scene(plan, simulation)
@@ -98,9 +103,7 @@ class _Scene:
         self.simulation = simulation
         self.journal = Journal(simulation.true_ns, stamp_time_ns)
         self.workloads: dict[str, Workload] = {
-            name: WORKLOADS[name](
-                Recorder(simulation.true_ns), simulation.random("workload", name)
-            )
+            name: WORKLOADS[name](Recorder(simulation.true_ns), simulation.random("workload", name))
             for name in plan.workloads
         }
         self.node = Node(plan.node)
@@ -237,9 +240,7 @@ class _Scene:
 
         return main
 
-    async def _work(
-        self, database: k2store.Database, environment: Environment, name: str
-    ) -> None:
+    async def _work(self, database: k2store.Database, environment: Environment, name: str) -> None:
         actor = self._actor(database, environment, name)
         workload, rng = self.workloads[name], actor.random
         while not (self.calm and self.journal.commits_so_far >= self.plan.commits):
@@ -343,7 +344,9 @@ class _Scene:
                             f"{entry.what} {entry.number}, acknowledged at {entry.at}, is not in "
                             f"the history of {key!r}"
                         )
-        known = {(key, entry.at): value for entry in committed for key, value in entry.writes.items()}
+        known = {
+            (key, entry.at): value for entry in committed for key, value in entry.writes.items()
+        }
         for row in self.shown:
             if (row.key, row.version) not in known or known[row.key, row.version] != row.value:
                 if not row.key.startswith(_UNJOURNALED):

@@ -69,7 +69,7 @@ class Watcher:
     async def _follow(self, database: k2store.Database) -> None:
         stream = self.streams[-1] if self.streams else None
         since = stream.cursor if stream is not None and stream.cursor else None
-        if stream is None or since is None:
+        if stream is None or (since is None and (stream.commits or stream.marks)):
             stream = Watched(self._where, 0, commits=[], told_at=[])
             self.streams.append(stream)
         try:
@@ -123,8 +123,9 @@ def check_streams(
         problems += [where + told for told in stream.told_at]
         problems += [where + told for told in _whole(committed, stream, ignored)]
         problems += [where + told for told in _gaps(committed, stream)]
-    if any(stream.commits for stream in streams):
-        problems += judged(_recorded(committed, streams, ignored), "watch")
+    recorder = _recorded(committed, streams, ignored)
+    if any(operation.f == "watch" for operation in recorder.history().operations):
+        problems += judged(recorder, "watch")
     return problems
 
 
@@ -155,9 +156,7 @@ def _gaps(committed: dict[int, Entry], stream: Watched) -> list[str]:
     ]
 
 
-def _recorded(
-    committed: dict[int, Entry], streams: list[Watched], ignored: bytes
-) -> Recorder:
+def _recorded(committed: dict[int, Entry], streams: list[Watched], ignored: bytes) -> Recorder:
     """The same as a history for the watch checker: one write a key, one watch a stream."""
     recorder = Recorder()
     names: dict[tuple[int, bytes], str] = {}

@@ -74,6 +74,26 @@ class Transactions:
         self.mop_size = size[moved]
         self.branches = branches
         self._names = names
+        self._longest: Ints | None = None
+        self._by_key: dict[int, list[int]] = {}
+
+    def branches_of(self, key: int) -> list[int]:
+        """The branches of a key."""
+        if not self._by_key:
+            for branch, owner in enumerate(self.branches.key.tolist()):
+                self._by_key.setdefault(owner, []).append(branch)
+        return self._by_key.get(key, [])
+
+    def longest_reader(self, branch: int) -> int:
+        """A transaction that read the whole of a branch."""
+        if self._longest is None:
+            reads = np.flatnonzero((self.mop_kind == READ) & (self.mop_size > 0))
+            whole = reads[
+                self.mop_size[reads] == np.diff(self.branches.first)[self.mop_value[reads]]
+            ]
+            self._longest = np.full(len(self.branches), -1, dtype=np.int64)
+            self._longest[self.mop_value[whole]] = self.mop_txn[whole]
+        return int(self._longest[branch])
 
     def value(self, number: int) -> Hashable:
         """The value behind its number."""
@@ -248,7 +268,13 @@ class Filler:
         )
 
     def _transaction(
-        self, outcome: int, process: Process, start: int, end: int, index: int, value: MicroOperations
+        self,
+        outcome: int,
+        process: Process,
+        start: int,
+        end: int,
+        index: int,
+        value: MicroOperations,
     ) -> None:
         before = len(self.kind)
         key_of, kind_of, value_of, size_of = self.key, self.kind, self.value, self.size

@@ -43,6 +43,8 @@ from jepsen_like.transactions.models import implied_anomalies
 
 TARGETS_AT_ONCE = 8192
 CANDIDATES_MAX = 400
+STEPS_MAX = 1_000_000
+"""How many nodes may be visited in search of a shorter cycle once one is known."""
 
 
 class Hop(msgspec.Struct, frozen=True):
@@ -160,6 +162,8 @@ def _nonadjacent(knot: Graph, family: _Family) -> list[Hop]:
         hops = walker.back(knot, int(edge), len(best) or None)
         if hops and _alternates(hops) and (not best or len(hops) < len(best)):
             best = hops
+        if walker.visited > STEPS_MAX * (1 if best else 20):
+            break
     return best
 
 
@@ -184,8 +188,8 @@ def _shortest(walker: _Walker, knot: Graph, edges: Ints) -> list[Hop]:
         hops = walker.back(knot, int(edge), len(best) or None)
         if hops and (not best or len(hops) < len(best)):
             best = hops
-            if len(best) == 2:
-                break
+        if len(best) == 2 or (best and walker.visited > STEPS_MAX):
+            break
     return best
 
 
@@ -211,6 +215,7 @@ class _Walker:
         self._first = [0, *np.cumsum(counts).tolist()]
         self._target = knot.target[keep].tolist()
         self._kind = knot.kind[keep].tolist()
+        self.visited = 0
 
     def back(self, knot: Graph, edge: int, better_than: int | None) -> list[Hop]:
         """The cycle of `edge` and a shortest way from its target to its source; empty when there is none."""
@@ -225,6 +230,7 @@ class _Walker:
         while waiting:
             node = waiting.popleft()
             spent = cost[node]
+            self.visited += 1
             if node == source:
                 return _hops(came, entry, source, target, kind, count)
             if better_than is not None and spent >= better_than:
@@ -268,6 +274,7 @@ class _ProductWalker:
         self._first = [0, *np.cumsum(counts).tolist()]
         self._target = target[order].tolist()
         self._kind = kind[order].tolist()
+        self.visited = 0
 
     def back(self, knot: Graph, edge: int, better_than: int | None) -> list[Hop]:
         """The closed walk of `edge` and a shortest way back that keeps anti-dependencies apart."""
@@ -282,6 +289,7 @@ class _ProductWalker:
         while waiting:
             node = waiting.popleft()
             spent = cost[node]
+            self.visited += 1
             if node == goal:
                 way = [goal]
                 while way[-1] != begin:
@@ -390,7 +398,9 @@ def _reachable_back(knot: Graph, mask: int, edges: Ints) -> Ints:
     return edges[:0]
 
 
-def _reaches(order: list[int], after: list[list[int]], begins: list[int], goals: list[int]) -> list[int]:
+def _reaches(
+    order: list[int], after: list[list[int]], begins: list[int], goals: list[int]
+) -> list[int]:
     bit_of: dict[int, int] = {}
     for goal in goals:
         bit_of.setdefault(goal, 1 << len(bit_of))

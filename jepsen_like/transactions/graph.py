@@ -130,9 +130,7 @@ class Graph:
         code = self.source * self.nodes + self.target
         shadowed = anti & np.isin(code, code[firm])
         keep = ~shadowed
-        return Graph(
-            self.count, self.nodes, self.source[keep], self.target[keep], self.kind[keep]
-        )
+        return Graph(self.count, self.nodes, self.source[keep], self.target[keep], self.kind[keep])
 
 
 def strong(nodes: int, source: Ints, target: Ints) -> Ints:
@@ -149,7 +147,12 @@ def strong(nodes: int, source: Ints, target: Ints) -> Ints:
 
 
 def add_realtime(
-    edges: Edges, start: Ints, end: Ints, completed: npt.NDArray[np.bool_], first_node: int, far: int
+    edges: Edges,
+    start: Ints,
+    end: Ints,
+    completed: npt.NDArray[np.bool_],
+    first_node: int,
+    far: int,
 ) -> int:
     """Adds the order of real time; gives the number of nodes then in use.
 

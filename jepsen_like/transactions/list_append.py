@@ -152,7 +152,9 @@ def _version_order(
     branches = txns.branches
     lengths = np.diff(branches.first)
     by_length = np.lexsort((lengths, branches.key))
-    last = np.append(branches.key[by_length][1:] != branches.key[by_length][:-1], len(by_length) > 0)
+    last = np.append(
+        branches.key[by_length][1:] != branches.key[by_length][:-1], len(by_length) > 0
+    )
     main = np.full(len(txns.keys), -1, dtype=np.int64)
     chosen = by_length[np.flatnonzero(last[: len(by_length)])]
     main[branches.key[chosen]] = chosen
@@ -187,14 +189,14 @@ def _version_order(
     last_append[seen] = lookup.append_of(txns.mop_key[seen], ends)
     _odd_reads(txns, main, seen[~straight], state, last_append, position, findings)
     crooked = seen[repeated[txns.mop_key[seen]]]
-    state[crooked] = np.where(
-        last_append[crooked] >= 0, position[last_append[crooked]], -2
-    )
+    state[crooked] = np.where(last_append[crooked] >= 0, position[last_append[crooked]], -2)
     _duplicates(txns, findings, seen)
     side = np.isin(np.arange(len(branches)), main, invert=True)
     if side.any():
         places = _spread(branches.first[:-1][side], lengths[side])
-        elsewhere = lookup.append_of(np.repeat(branches.key[side], lengths[side]), branches.flat[places])
+        elsewhere = lookup.append_of(
+            np.repeat(branches.key[side], lengths[side]), branches.flat[places]
+        )
         elsewhere = elsewhere[elsewhere >= 0]
         position[elsewhere[position[elsewhere] < 0]] = -2
     return Order(first, size, append, position, state, last_append)
@@ -519,10 +521,6 @@ def _unread_edges(txns: Transactions, edges: Edges, readers: Ints, unread: Ints)
         others = txns.mop_txn[readers[by_key[low:high]]]
         edges.add(others, np.full(len(others), txns.mop_txn[append]), RW)
     unread = unread[~both]
-    edges.add(
-        txns.mop_txn[readers], txns.count + np.searchsorted(keys, txns.mop_key[readers]), RW
-    )
+    edges.add(txns.mop_txn[readers], txns.count + np.searchsorted(keys, txns.mop_key[readers]), RW)
     edges.add(txns.count + np.searchsorted(keys, txns.mop_key[unread]), txns.mop_txn[unread], PASS)
     return txns.count + len(keys)
-
-

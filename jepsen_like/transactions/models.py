@@ -206,9 +206,7 @@ def boundary(anomalies: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]
     return tuple(sorted(weakest)), tuple(sorted(impossible - weakest))
 
 
-def _closure(
-    start: Iterable[str], edges: Mapping[str, Iterable[str]]
-) -> frozenset[str]:
+def _closure(start: Iterable[str], edges: Mapping[str, Iterable[str]]) -> frozenset[str]:
     found = set(start)
     waiting = list(found)
     while waiting:

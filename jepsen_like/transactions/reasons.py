@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
-import numpy as np
-
 from jepsen_like.transactions.columns import APPEND, READ, Transactions
 from jepsen_like.transactions.cycles import Cycle, Hop
 from jepsen_like.transactions.graph import NAMES
@@ -76,19 +74,17 @@ def _ww(txns: Transactions, a: int, b: int) -> Reason | None:
 def _witness(txns: Transactions, key: int, x: int, y: int) -> tuple[int | None, int]:
     """A transaction that read x before y (2), or x without y (1) in a longest read; 0 when nobody did."""
     found: tuple[int | None, int] = (None, 0)
-    for branch in np.flatnonzero(txns.branches.key == key).tolist():
+    for branch in txns.branches_of(key):
         elements = txns.branches.elements(branch).tolist()
         if x not in elements:
             continue
         ordered = y in elements and elements.index(x) < elements.index(y)
         if not ordered and y in elements:
             continue
-        reads = np.flatnonzero(
-            (txns.mop_kind == READ) & (txns.mop_value == branch) & (txns.mop_size == len(elements))
-        )
+        reader = txns.longest_reader(branch)
         if ordered:
-            return int(txns.mop_txn[reads[0]]), 2
-        found = int(txns.mop_txn[reads[0]]), 1
+            return reader, 2
+        found = reader, 1
     return found
 
 

@@ -120,7 +120,9 @@ def _transaction(operation: Operation, initial: Callable[[Hashable], Hashable]) 
             mops.append(("w", key, read))
             writes[key] = read
         else:
-            raise HistoryError(f"event {operation.index}: rw-register knows 'r' and 'w', not {show(f)}")
+            raise HistoryError(
+                f"event {operation.index}: rw-register knows 'r' and 'w', not {show(f)}"
+            )
     return Transaction(operation, tuple(mops), reads, writes)
 
 
@@ -159,7 +161,9 @@ def _single_findings(
                 continue
             if key in known and known[key] != value and not contradicted:
                 contradicted = True
-                why = f"T{number} read {show(key)} as {show(value)} where it knew {show(known[key])}."
+                why = (
+                    f"T{number} read {show(key)} as {show(value)} where it knew {show(known[key])}."
+                )
                 findings.append(Finding("internal", why, (number,), key=key))
             known[key] = value
             version = (key, value)
@@ -339,6 +343,7 @@ def _dependencies(
     for number, txn in enumerate(txns):
         for key, value in txn.reads.items():
             readers.setdefault((key, value), []).append(number)
+
     def final_writer(key: Hashable, value: Hashable) -> int | None:
         writer = writers.get((key, value))
         if writer is None or txns[writer].operation.outcome == "fail":
@@ -412,7 +417,9 @@ def _step(txns: Sequence[Transaction], versions: _Versions, hop: Hop) -> Step:
     if kind == "process":
         return Step(a, b, kind, f"process {one.operation.process} did T{a} before T{b}")
     if kind == "realtime":
-        why = f"T{a} ended (line {one.operation.end}) before T{b} began (line {two.operation.start})"
+        why = (
+            f"T{a} ended (line {one.operation.end}) before T{b} began (line {two.operation.start})"
+        )
         return Step(a, b, kind, why)
     if kind == "wr":
         for key, value in two.reads.items():

@@ -40,7 +40,12 @@ def check_replay(operations: Sequence[Operation], options: Options) -> Verdict:
     if findings:
         names = tuple(sorted({f.name for f in findings}))
         return Verdict(
-            False, names, ("strict-serializable",), (), tuple(findings[:FINDINGS_MAX]), findings[0].why
+            False,
+            names,
+            ("strict-serializable",),
+            (),
+            tuple(findings[:FINDINGS_MAX]),
+            findings[0].why,
         )
     if not reads:
         return Verdict("unknown", reason="no completed read constrains anything")
@@ -66,7 +71,9 @@ def _real_time(placed: Sequence[Operation]) -> list[Finding]:
                 f"T{operation.number} ended (event {operation.index}) before T{latest.number} began, yet it "
                 f"committed later: {operation.stamp} after {latest.stamp}."
             )
-            findings.append(Finding("stamp-against-realtime", why, (latest.number, operation.number)))
+            findings.append(
+                Finding("stamp-against-realtime", why, (latest.number, operation.number))
+            )
         if latest is None or operation.start > latest.start:
             latest = operation
     return findings
@@ -83,7 +90,9 @@ def _mops(operation: Operation) -> list[Mop]:
         if not isinstance(entry, Sequence) or isinstance(entry, str | bytes) or len(entry) != 3:
             raise HistoryError(f"event {operation.index}: {show(entry)} is not [f key value]")
         if entry[0] not in ("r", "w", "append"):
-            raise HistoryError(f"event {operation.index}: replay knows r, w and append, not {show(entry[0])}")
+            raise HistoryError(
+                f"event {operation.index}: replay knows r, w and append, not {show(entry[0])}"
+            )
         mops.append((entry[0], freeze(entry[1]), entry[2]))
     return mops
 

@@ -9,7 +9,10 @@ from jepsen_like.history import NEVER, Event, History, Operation
 
 
 def some_order_works(
-    operations: Sequence[Operation], apply: Callable[[dict, Operation], bool], *, realtime: bool = True
+    operations: Sequence[Operation],
+    apply: Callable[[dict, Operation], bool],
+    *,
+    realtime: bool = True,
 ) -> bool:
     """Whether some order of all completed and any crashed operations satisfies `apply` step by step."""
     pending = [o for o in operations if o.outcome != "fail"]
@@ -68,7 +71,9 @@ def apply_transaction(state: dict, operation: Operation) -> bool:
     return True
 
 
-def scatter(random: Random, requests: list[tuple[str, object, object, str]], processes: int) -> History:
+def scatter(
+    random: Random, requests: list[tuple[str, object, object, str]], processes: int
+) -> History:
     """A history of the requests (f, argument, result, outcome) with random windows."""
     events: list[Event] = []
     running: dict[int, tuple[str, object, str]] = {}

@@ -13,7 +13,9 @@ from tests.checkers.histories import around, serial, sessions, together, txn
 LIST_APPEND: dict[str, tuple[History, str, tuple[str, ...], tuple[str, ...]]] = {
     # name: history, consistency, exact anomalies, weakest models violated
     "G0": (
-        together(txn("append x 1, append y 1"), txn("append x 2, append y 2"), txn("r x 1 2, r y 2 1")),
+        together(
+            txn("append x 1, append y 1"), txn("append x 2, append y 2"), txn("r x 1 2, r y 2 1")
+        ),
         "strict-serializable",
         ("G0",),
         ("read-uncommitted",),
@@ -144,7 +146,11 @@ LIST_APPEND: dict[str, tuple[History, str, tuple[str, ...], tuple[str, ...]]] = 
     ),
     "G-single-item-process": (
         serial(
-            txn("append x 1"), txn("append x 2"), txn("r x 1"), txn("r x 1 2"), processes=[0, 1, 1, 2]
+            txn("append x 1"),
+            txn("append x 2"),
+            txn("r x 1"),
+            txn("r x 1 2"),
+            processes=[0, 1, 1, 2],
         ),
         "strong-session-snapshot-isolation",
         ("G-single-item-process",),
@@ -152,16 +158,18 @@ LIST_APPEND: dict[str, tuple[History, str, tuple[str, ...], tuple[str, ...]]] = 
     ),
     "G-nonadjacent-item-process": (
         serial(
-            txn("r x, r z 1"), txn("append x 1"), txn("r z"), txn("append z 1"), processes=[0, 1, 1, 2]
+            txn("r x, r z 1"),
+            txn("append x 1"),
+            txn("r z"),
+            txn("append z 1"),
+            processes=[0, 1, 1, 2],
         ),
         "strong-session-snapshot-isolation",
         ("G-nonadjacent-item-process",),
         ("strong-session-snapshot-isolation",),
     ),
     "G2-item-process": (
-        serial(
-            txn("append x 1"), txn("r y, r z"), txn("append y 1, r x"), processes=[0, 0, 1]
-        ),
+        serial(txn("append x 1"), txn("r y, r z"), txn("append y 1, r x"), processes=[0, 0, 1]),
         "strong-session-serializable",
         ("G2-item-process",),
         ("strong-session-serializable",),
@@ -216,7 +224,12 @@ def _reg(text: str, outcome: str = "ok") -> tuple[list[list[object]], str]:
 
 
 RW_REGISTER: dict[str, tuple[History, str, tuple[str, ...], tuple[str, ...]]] = {
-    "G1a": (together(_reg("w x 1", "fail"), _reg("r x 1")), "serializable", ("G1a",), ("read-committed",)),
+    "G1a": (
+        together(_reg("w x 1", "fail"), _reg("r x 1")),
+        "serializable",
+        ("G1a",),
+        ("read-committed",),
+    ),
     "G1b": (
         together(_reg("w x 1, w x 2"), _reg("r x 1"), _reg("r y, w y 1")),
         "read-committed",
@@ -259,7 +272,12 @@ RW_REGISTER: dict[str, tuple[History, str, tuple[str, ...], tuple[str, ...]]] = 
         ("internal",),
         ("read-atomic",),
     ),
-    "future-read": (together(_reg("r x 1, w x 1")), "serializable", ("future-read",), ("read-committed",)),
+    "future-read": (
+        together(_reg("r x 1, w x 1")),
+        "serializable",
+        ("future-read",),
+        ("read-committed",),
+    ),
     "cyclic-versions": (
         together(_reg("r x 2, w x 1"), _reg("r x 1, w x 2")),
         "serializable",

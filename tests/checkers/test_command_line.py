@@ -126,7 +126,9 @@ def test_the_picture_needs_nothing_but_itself(tmp_path: Path) -> None:
         "{:type :ok, :process 0, :f :txn, :value [[:append :x 1] [:r :y nil]]}\n"
         "{:type :ok, :process 1, :f :txn, :value [[:append :y 1] [:r :x nil]]}\n"
     )
-    result = _run("history", str(skew), "--model", "list-append", "--explain", str(tmp_path / "out"))
+    result = _run(
+        "history", str(skew), "--model", "list-append", "--explain", str(tmp_path / "out")
+    )
     assert result.exit_code == 5
     assert "T0 < T1" in result.stdout
     assert "contradiction" in result.stdout

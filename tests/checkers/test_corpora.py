@@ -54,7 +54,12 @@ def test_every_string_verdict_is_right_and_fast() -> None:
         _generated_register_stands_in()
         return
     seconds = 0.0
-    for name, expected in (("c01-ok", True), ("c01-bad", False), ("c10-ok", True), ("c10-bad", False)):
+    for name, expected in (
+        ("c01-ok", True),
+        ("c01-bad", False),
+        ("c10-ok", True),
+        ("c10-bad", False),
+    ):
         verdict = check_file(folder / f"{name}.txt", model="kv-append")
         assert verdict.valid is expected, name
         seconds += verdict.seconds
@@ -154,7 +159,9 @@ def test_time_that_runs_out_is_unknown() -> None:
     events: list[Event] = []
     clients = 16
     for process in range(clients):
-        events.append(Event(len(events), "invoke", process, "cas", [process % 3, (process + 1) % 3]))
+        events.append(
+            Event(len(events), "invoke", process, "cas", [process % 3, (process + 1) % 3])
+        )
     for process in range(100, 100 + clients):
         events.append(Event(len(events), "invoke", process, "write", process % 3))
     for process in range(100, 100 + clients):

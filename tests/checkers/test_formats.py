@@ -53,7 +53,7 @@ def test_one_vector_or_one_map_a_line(tmp_path: Path) -> None:
         f"{one}\n{two}\n",
         f"[{one}\n {two}]",
         f"({one} {two})",
-        f"; a comment with \"quotes\nand\n{one} {two}".replace("and\n", "; more\n"),
+        f'; a comment with "quotes\nand\n{one} {two}'.replace("and\n", "; more\n"),
         f"#jepsen.history.Op{one}\n#jepsen.history.Op{two}",
         '{"type":"invoke","f":"read","process":0,"value":null}\n{"type":"ok","f":"read","process":0,"value":3}',
         '[{"type":"invoke","f":"read","process":0},{"type":":ok","f":":read","process":0,"value":3}]',
@@ -74,7 +74,7 @@ def test_the_nemesis_is_no_client(tmp_path: Path) -> None:
     path.write_text(
         "{:type :info, :f :start, :process :nemesis, :value nil}\n"
         "{:type :invoke, :f :read, :process 0, :value nil}\n"
-        "{:type :info, :f :start, :process :nemesis, :value [:isolated {\"n1\" #{\"n2\"}}]}\n"
+        '{:type :info, :f :start, :process :nemesis, :value [:isolated {"n1" #{"n2"}}]}\n'
         "{:type :ok, :f :read, :process 0, :value 1}\n"
     )
     assert [e.process for e in load(path).events] == [0, 0]
@@ -85,12 +85,16 @@ def test_bulk_and_slow_readers_agree(form: str) -> None:
     """Columns made of bytes are the columns made of objects, crashes, failures and odd orders included."""
     random = Random(form)
     for seed in range(40):
-        settings = Settings(operations=50, processes=1 + seed % 6, keys=1 + seed % 3, crash=0.1, fail=0.1)
+        settings = Settings(
+            operations=50, processes=1 + seed % 6, keys=1 + seed % 3, crash=0.1, fail=0.1
+        )
         history = generate("list-append", settings, random)
         events = list(history.events)
         if seed % 2:
             # Reverse what a read saw, so that branches appear.
-            events = [_reversed(e) if e.type == "ok" and random.random() < 0.2 else e for e in events]
+            events = [
+                _reversed(e) if e.type == "ok" and random.random() < 0.2 else e for e in events
+            ]
         text = _text(History(events), form)
         one, two = bulk.transactions_in(text, form), quick.transactions_of(History(events))
         assert one.count == two.count
@@ -137,10 +141,10 @@ MALFORMED = [
     b"{:type :invoke, :f :read, :process [1]}",
     b'{"type": "invoke", "f": 3, "process": 0}',
     b'{"type": "invoke"',
-    b'[1, 2, 3]',
+    b"[1, 2, 3]",
     b"{:type :invoke, :f :read, :process 0}\n{:type :invoke, :f :read, :process 0}",
     b"\xff\xfe\x00",
-    b"{:type :invoke, :f :read, :process 0, :value \"\xff\"}",
+    b'{:type :invoke, :f :read, :process 0, :value "\xff"}',
     b"K2HISTORY 1\n",
     b"K2HISTORY 1\n\x00\x00\x00\x05abc",
     b"K2HISTORY 1\n\x00\x00\x00\x01\x80\xff\xff\xff\xff",

@@ -105,8 +105,14 @@ def test_every_edge_of_every_cycle_is_proved_again() -> None:
         ("rw-register", "swap"),
     ):
         for _ in range(60):
-            history = generate(model, Settings(operations=30, processes=4, keys=2, spread=0), random)
-            changed = _swapped(history, random) if name == "swap" else perturb(history, model, random, name)
+            history = generate(
+                model, Settings(operations=30, processes=4, keys=2, spread=0), random
+            )
+            changed = (
+                _swapped(history, random)
+                if name == "swap"
+                else perturb(history, model, random, name)
+            )
             if changed is None:
                 continue
             operations = changed.operations

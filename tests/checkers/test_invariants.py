@@ -31,7 +31,13 @@ CASES: list[tuple[str, str, History, object, tuple[str, ...]]] = [
     ("set", "from nowhere", serial(("add", 1, 1), ("read", None, [1, 9])), False, ("unexpected",)),
     ("set", "never read", serial(("add", 1, 1)), "unknown", ()),
     ("set-full", "stable", serial(("add", 1, 1), ("read", None, [1])), True, ()),
-    ("set-full", "lost", serial(("add", 1, 1), ("read", None, [1]), ("read", None, [])), False, ("lost",)),
+    (
+        "set-full",
+        "lost",
+        serial(("add", 1, 1), ("read", None, [1]), ("read", None, [])),
+        False,
+        ("lost",),
+    ),
     ("set-full", "lost at once", serial(("add", 1, 1), ("read", None, [])), False, ("lost",)),
     (
         "set-full",
@@ -41,8 +47,20 @@ CASES: list[tuple[str, str, History, object, tuple[str, ...]]] = [
         ("stale",),
     ),
     ("set-full", "never read", serial(("add", 1, 1)), "unknown", ()),
-    ("set-full", "crashed and never seen", serial(("add", 1, ...), ("read", None, [])), "unknown", ()),
-    ("set-full", "refused yet seen", serial(("add", 1, Exception), ("read", None, [1])), False, ("unexpected",)),
+    (
+        "set-full",
+        "crashed and never seen",
+        serial(("add", 1, ...), ("read", None, [])),
+        "unknown",
+        (),
+    ),
+    (
+        "set-full",
+        "refused yet seen",
+        serial(("add", 1, Exception), ("read", None, [1])),
+        False,
+        ("unexpected",),
+    ),
     (
         "set-full",
         "seen, so known, then lost",
@@ -53,12 +71,30 @@ CASES: list[tuple[str, str, History, object, tuple[str, ...]]] = [
     ("counter", "in bounds", serial(("add", 2, 2), ("read", None, 2)), True, ()),
     ("counter", "too small", serial(("add", 2, 2), ("read", None, 1)), False, ("out-of-bounds",)),
     ("counter", "too large", serial(("add", 2, 2), ("read", None, 3)), False, ("out-of-bounds",)),
-    ("counter", "crashed may count", serial(("add", 2, ...), ("read", None, 0), ("read", None, 2)), True, ()),
-    ("counter", "refused does not", serial(("add", 2, Exception), ("read", None, 2)), False, ("out-of-bounds",)),
+    (
+        "counter",
+        "crashed may count",
+        serial(("add", 2, ...), ("read", None, 0), ("read", None, 2)),
+        True,
+        (),
+    ),
+    (
+        "counter",
+        "refused does not",
+        serial(("add", 2, Exception), ("read", None, 2)),
+        False,
+        ("out-of-bounds",),
+    ),
     ("counter", "going down", serial(("add", 5, 5), ("add", -3, -3), ("read", None, 2)), True, ()),
     ("counter", "never read", serial(("add", 2, 2)), "unknown", ()),
     ("queue", "fine", serial(("enqueue", 1, 1), ("dequeue", None, 1)), True, ()),
-    ("queue", "from nowhere", serial(("enqueue", 1, 1), ("dequeue", None, 2)), False, ("unexpected",)),
+    (
+        "queue",
+        "from nowhere",
+        serial(("enqueue", 1, 1), ("dequeue", None, 2)),
+        False,
+        ("unexpected",),
+    ),
     ("queue", "too early", serial(("dequeue", None, 1), ("enqueue", 1, 1)), False, ("unexpected",)),
     (
         "queue",
@@ -74,12 +110,20 @@ CASES: list[tuple[str, str, History, object, tuple[str, ...]]] = [
         False,
         ("lost",),
     ),
-    ("queue", "not drained", serial(("enqueue", 1, 1), ("enqueue", 2, 2), ("dequeue", None, 1)), True, ()),
+    (
+        "queue",
+        "not drained",
+        serial(("enqueue", 1, 1), ("enqueue", 2, 2), ("dequeue", None, 1)),
+        True,
+        (),
+    ),
     ("queue", "recovered", serial(("enqueue", 1, ...), ("drain", None, [1])), True, ()),
     (
         "bank",
         "conserved",
-        serial(("read", None, {"a": 5, "b": 5}), ("transfer", {}, {}), ("read", None, {"a": 4, "b": 6})),
+        serial(
+            ("read", None, {"a": 5, "b": 5}), ("transfer", {}, {}), ("read", None, {"a": 4, "b": 6})
+        ),
         True,
         (),
     ),
@@ -150,9 +194,21 @@ CASES: list[tuple[str, str, History, object, tuple[str, ...]]] = [
         True,
         (),
     ),
-    ("mutex", "held twice", serial(("acquire", None, None), ("acquire", None, None)), False, ("not-linearizable",)),
+    (
+        "mutex",
+        "held twice",
+        serial(("acquire", None, None), ("acquire", None, None)),
+        False,
+        ("not-linearizable",),
+    ),
     ("mutex", "given back unheld", serial(("release", None, None)), False, ("not-linearizable",)),
-    ("mutex", "in turn", serial(("acquire", None, None), ("release", None, None), ("acquire", None, None)), True, ()),
+    (
+        "mutex",
+        "in turn",
+        serial(("acquire", None, None), ("release", None, None), ("acquire", None, None)),
+        True,
+        (),
+    ),
     (
         "multi-register",
         "torn",
@@ -266,7 +322,9 @@ def _replay(*transactions: tuple[list[list[object]], int | None]) -> History:
 
 def test_replay_by_commit_timestamp() -> None:
     """In the order of their stamps transactions must read what the ones before left, and follow real time."""
-    good = _replay(([["append", "x", 1]], 10), ([["r", "x", [1]], ["w", "y", 2]], 20), ([["r", "y", 2]], 30))
+    good = _replay(
+        ([["append", "x", 1]], 10), ([["r", "x", [1]], ["w", "y", 2]], 20), ([["r", "y", 2]], 30)
+    )
     assert check(good, model="replay").valid is True
     stale = _replay(([["w", "x", 1]], 10), ([["r", "x", None]], 20))
     assert check(stale, model="replay").anomalies == ("replay-mismatch",)

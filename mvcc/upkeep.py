@@ -104,7 +104,7 @@ class Sweep:
         for txn in slice_:
             local = state.transactions.get(txn)
             if isinstance(local, int):
-                if local < horizon:
+                if local < horizon and not state.awaiting:  # else it may be on its way still
                     edge = max(edge, local)
                     del state.transactions[txn]
                 continue

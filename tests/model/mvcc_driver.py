@@ -180,8 +180,8 @@ class Driver:
     def quiet(self, rounds: int = 1_000) -> None:
         """Make everything durable, and deliver everything at most ``rounds`` times."""
         for _ in range(rounds + 1):
-            for index in range(len(self.nodes)):
-                while self.nodes[index].appended:
+            while any(node.appended for node in self.nodes):
+                for index in range(len(self.nodes)):
                     self.persist(index)
             if not self.mail or not rounds:
                 return

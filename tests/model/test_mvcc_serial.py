@@ -610,7 +610,6 @@ def test_every_history_is_serial_in_the_order_of_stamps() -> None:
     run_state_machine_as_test(
         Serial,
         settings=settings(
-            settings.get_profile("default"),
             stateful_step_count=60,
             suppress_health_check=list(HealthCheck),
         ),

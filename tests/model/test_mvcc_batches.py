@@ -1,0 +1,191 @@
+"""Batches are a faster way to the same end: the same load in columns and one by one."""
+
+from __future__ import annotations
+
+from random import Random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mvcc.conditions import Condition, Kind
+from mvcc.messages import (
+    NOBODY,
+    CommitAlone,
+    CommitsAlone,
+    Committed,
+    Message,
+    OneShot,
+    OneShots,
+    Read,
+    Reads,
+    Refused,
+)
+from tests.model.mvcc_driver import MS, NEVER_NS, Driver
+
+KEYS = [b"a", b"b", b"c", b"d"]
+Write = tuple[bytes, bytes | None]
+
+
+def txn_of(number: int) -> bytes:
+    """A transaction id."""
+    return b"client-1" + number.to_bytes(8, "big")
+
+
+def commits(
+    driver: Driver, requests: list[int], stamps: list[int], writes: list[list[Write]]
+) -> tuple[Message, list[Message]]:
+    """The same commits, together and apart."""
+    txns = [txn_of(request) for request in requests]
+    together = CommitsAlone(
+        0,
+        requests,
+        txns,
+        stamps,
+        [len(each) for each in writes],
+        [key for each in writes for key, _ in each],
+        [value for each in writes for _, value in each],
+    )
+    apart: list[Message] = [
+        CommitAlone(request, txn, stamp, each, [])
+        for request, txn, stamp, each in zip(requests, txns, stamps, writes, strict=True)
+    ]
+    return together, apart
+
+
+@given(seed=st.integers(0, 10**6))
+def test_commits_and_reads_in_columns_do_what_single_ones_do(seed: int) -> None:
+    """Answers, versions, marks and memory are the same, whatever is in the way."""
+    worlds = [Driver([b""], seed=1), Driver([b""], seed=1)]
+    random = Random(seed)
+    for world in worlds:
+        world.pass_time(100 * MS)
+    for _ in range(6):
+        count = random.randint(1, 4)
+        single = random.random() < 0.6
+        first = worlds[0].oracle.next_stamp()
+        worlds[1].oracle.next_stamp()
+        stamps = [first - (random.randint(0, 40) << 14) for _ in range(count)]
+        requests = [worlds[0].request() for _ in range(count)]
+        worlds[1].requests = worlds[0].requests
+        if random.random() < 0.5:
+            writes: list[list[Write]] = [
+                [
+                    (random.choice(KEYS), random.choice([None, b"v%d" % number]))
+                    for _ in range(1 if single else random.randint(1, 3))
+                ]
+                for number in range(count)
+            ]
+            stamps = sorted({*stamps}, key=stamps.index)
+            requests, writes = requests[: len(stamps)], writes[: len(stamps)]
+            together, apart = commits(worlds[0], requests, stamps, writes)
+        else:
+            keys = [random.choice(KEYS) for _ in range(count)]
+            nobody = [NOBODY] * count
+            together = Reads(0, requests, nobody, stamps, keys, [NEVER_NS] * count)
+            apart = [
+                Read(request, key, stamp, NOBODY, NEVER_NS)
+                for request, key, stamp in zip(requests, keys, stamps, strict=True)
+            ]
+        worlds[0].send(b"a", together)
+        for message in apart:
+            worlds[1].send(b"a", message)
+        if random.random() < 0.6:
+            for world in worlds:
+                world.quiet()
+        if random.random() < 0.3:
+            for world in worlds:
+                world.nodes[0].partition.state.settle()
+        for world in worlds:
+            world.pass_time(MS)
+    for world in worlds:
+        world.quiet()
+    assert worlds[0].answers == worlds[1].answers
+    pictures = []
+    for world in worlds:
+        state = world.nodes[0].partition.state
+        state.settle()
+        rows = [row for batch in world.settled.all_rows(1) for row in batch]
+        marks = {key: (chain.stamp, chain.value, chain.read) for key, chain in state.chains.items()}
+        assert not any(chain.intents or chain.old for chain in state.chains.values())
+        pictures.append((rows, marks, set(state.transactions)))
+    assert pictures[0] == pictures[1]
+    for world in worlds:
+        world.crash()
+    states = [world.nodes[0].partition.state for world in worlds]
+    assert set(states[0].transactions) == set(states[1].transactions)
+    assert [list(world.settled.all_rows(1)) for world in worlds].count(
+        list(worlds[0].settled.all_rows(1))
+    ) == 2
+
+
+@given(seed=st.integers(0, 10**6), single=st.booleans())
+def test_one_shots_in_columns_are_as_if_one_after_the_other(seed: int, single: bool) -> None:
+    """On one key each exactly one of many compare-and-puts succeeds, and each id has one outcome."""
+    random = Random(seed)
+    driver = Driver([b""], seed=seed)
+    driver.pass_time(100 * MS)
+    wins: dict[bytes, int] = dict.fromkeys(KEYS, 0)
+    answered = []
+    for _ in range(4):
+        columns = OneShots(0, 0, [], [], [], [], [], [], [], [], [], [], [])
+        for _ in range(random.randint(1, 5)):
+            key = random.choice(KEYS)
+            request = driver.request()
+            columns.requests.append(request)
+            columns.txns.append(txn_of(request))
+            columns.deadlines_ns.append(NEVER_NS)
+            columns.condition_counts.append(1)
+            columns.kinds.append(Kind.ABSENT)
+            columns.condition_keys.append(key)
+            columns.condition_versions.append(0)
+            columns.condition_values.append(b"")
+            columns.write_counts.append(1 if single else 2)
+            columns.keys.extend([key] if single else [key, key + b"'"])
+            columns.values.extend([b"v"] if single else [b"v", b"w"])
+            answered.append((request, key))
+        driver.send(b"a", columns)
+        again = driver.request()
+        key, txn = columns.condition_keys[0], columns.txns[0]
+        copy = OneShot(again, txn, 0, NEVER_NS, [Condition(Kind.ABSENT, key)], [], [(key, b"v")])
+        driver.send(b"a", copy)
+        if random.random() < 0.5:
+            driver.quiet()
+        driver.pass_time(MS)
+        driver.quiet()
+        first, second = driver.answers[columns.requests[0]], driver.answers[again]
+        assert isinstance(second, type(first))
+        assert getattr(first, "stamp", 0) == getattr(second, "stamp", 0)
+    for request, key in answered:
+        wins[key] += isinstance(driver.answers[request], Committed)
+    assert all(wins[key] == 1 for key in {key for _, key in answered})
+
+
+def test_a_transaction_twice_in_one_batch_is_answered_when_durable() -> None:
+    """The copy joins the first: no answer before the entry is durable, and then the same one."""
+    driver = Driver([b""])
+    driver.pass_time(100 * MS)
+    stamp = driver.oracle.next_stamp()
+    one, two = driver.request(), driver.request()
+    twice = CommitsAlone(
+        0, [one, two], [txn_of(1)] * 2, [stamp] * 2, [1, 1], [b"a", b"a"], [b"v", b"v"]
+    )
+    driver.send(b"a", twice)
+    assert not driver.answers
+    driver.quiet()
+    assert isinstance(driver.answers[one], Committed)
+    assert isinstance(driver.answers[two], Committed)
+
+
+def test_a_leader_that_stops_refuses_who_waits_for_a_batch() -> None:
+    """A read behind a batch that is not durable is refused when the leader stops."""
+    driver = Driver([b""])
+    driver.pass_time(100 * MS)
+    stamp = driver.oracle.next_stamp()
+    batch = CommitsAlone(0, [driver.request()], [txn_of(1)], [stamp], [1], [b"a"], [b"v"])
+    driver.send(b"a", batch)
+    request = driver.request()
+    driver.send(b"a", Read(request, b"a", stamp + 4096, NOBODY, NEVER_NS))
+    assert request not in driver.answers
+    driver.nodes[0].partition.stop()
+    driver.run()
+    assert isinstance(driver.answers[request], Refused)

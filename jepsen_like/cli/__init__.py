@@ -13,6 +13,7 @@ import click
 COMMANDS: dict[str, str] = {
     "history": "jepsen_like.cli.history:history",
     "gen": "jepsen_like.cli.generate:generate",
+    "sim": "jepsen_like.cli.sim:sim",
     "kill": "jepsen_like.cli.kill:kill",
 }
 """Name of a subcommand -> the click command, as "module:object"."""

@@ -203,6 +203,7 @@ class Actor:
     def _failed(self, entry: Entry, error: k2store.K2Error) -> None:
         name = type(error).__name__
         if isinstance(error, k2store.OutcomeUnknown):
+            entry.txn = bytes.fromhex(error.transaction or "")
             self.journal.end(entry, "unknown", error=name)
             self.recorder.info(self.process, name)
             self.process = self.journal.process()

@@ -84,7 +84,7 @@ class Journal:
         self.entries: list[Entry] = []
         self.broken_time: list[str] = []
         """Acknowledgements that true time does not allow (rules T1 and T3)."""
-        self._true_ns = true_ns
+        self.true_ns = true_ns
         self._stamp_ns = stamp_ns
         self._position = 0
         self._processes = 0
@@ -100,7 +100,7 @@ class Journal:
         """Note that a transaction begins."""
         self._position += 1
         entry = Entry(
-            len(self.entries), process, what, self._position, self._true_ns(), reads=[], scans=[]
+            len(self.entries), process, what, self._position, self.true_ns(), reads=[], scans=[]
         )
         self.entries.append(entry)
         return entry
@@ -120,7 +120,7 @@ class Journal:
             self._check_time(entry)
 
     def _check_time(self, entry: Entry) -> None:
-        stamp_ns, now_ns = self._stamp_ns(entry.at), self._true_ns()
+        stamp_ns, now_ns = self._stamp_ns(entry.at), self.true_ns()
         if stamp_ns < entry.began_ns:
             self.broken_time.append(
                 f"{entry.what} {entry.number} has a stamp {entry.began_ns - stamp_ns} ns before "

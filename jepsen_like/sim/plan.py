@@ -21,6 +21,7 @@ from k2store.testing.simulation import (
     stream,
 )
 from k2store.testing.simulation.node import NodeKnobs, draw_node_knobs
+from k2store.testing.simulation.swarm import DISK_FAULTS, PROCESS_FAULTS
 
 SERVER: Final = "node"
 KINDS: Final = (
@@ -159,8 +160,13 @@ def _draw_faults(
         every_ns=rng.choice((400, 1_000, 2_000)) * MILLISECOND_NS,
         lasts_ns=rng.choice((100, 500, 1_500)) * MILLISECOND_NS,
     )
-    schedule = [_tamed(one) for one in draw_schedule(rng, [SERVER], hosts, duration_ns, knobs)]
-    schedule.append(_sure(rng, clients, duration_ns))
+    sure = _sure(rng, clients, duration_ns)
+    schedule = [
+        _tamed(one)
+        for one in draw_schedule(rng, [SERVER], hosts, duration_ns, knobs)
+        if not _in_the_way(one, sure)
+    ]
+    schedule.append(sure)
     if rng.random() < 0.3:
         at_ns = rng.randrange(duration_ns)
         schedule.append(Fault(at_ns, "kill", 200 * MILLISECOND_NS, rng.choice(clients)))
@@ -186,3 +192,12 @@ def _sure(rng: random.Random, clients: Sequence[str], duration_ns: int) -> Fault
     if kind == "reset":
         return Fault(at_ns, kind, for_ns, pairs=((SERVER, rng.choice(clients)),))
     return Fault(at_ns, kind, for_ns, SERVER, (), 1)
+
+
+def _in_the_way(fault: Fault, sure: Fault) -> bool:
+    """Whether a fault would keep the sure one from taking effect."""
+    return (
+        fault.name in PROCESS_FAULTS + DISK_FAULTS
+        and fault.at_ns <= sure.at_ns + sure.for_ns
+        and sure.at_ns <= fault.at_ns + fault.for_ns + SECOND_NS // 2
+    )

@@ -252,7 +252,8 @@ class _Scene:
         """Ask for what is unknown, then read everything that the store holds."""
         async with await self._patiently(environment) as database:
             for entry in self.journal.entries:
-                if entry.outcome in ("open", "unknown") and entry.writes:
+                # The name of a one-shot dies with its client.
+                if entry.outcome in ("open", "unknown") and entry.writes and entry.txn:
                     outcome = await _persistently(
                         lambda entry=entry: database.outcome(
                             entry.txn, anchor=entry.anchor, at=entry.at

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from jepsen_like.sim.actor import Actor
 
 NAMES = 2
+SURE_SHARE = 0.99
+"""Of the time that a lease is left on its holder's clock: clocks drift apart."""
 
 
 class Leases:
@@ -48,7 +50,9 @@ class Leases:
         try:
             async with lease:
                 acquired = True
-                self.recorder.ok(process, {"token": lease.token})
+                # What is renewed later is left to the moments of use.
+                until_ns = actor.journal.true_ns() + int(lease.left_s * SURE_SHARE * 1e9)
+                self.recorder.ok(process, {"token": lease.token, "until_ns": until_ns})
                 believers[process] = lease
                 for _ in range(actor.random.randint(1, 3)):
                     await asyncio.sleep(actor.random.random() * 0.4 * self._ttl_s)

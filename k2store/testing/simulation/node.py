@@ -89,7 +89,7 @@ def draw_node_knobs(rng: random.Random, split_candidates: tuple[bytes, ...]) -> 
         heartbeat_ns=rng.choice((100, 200)) * _MILLISECOND_NS,
         retention_ns=rng.choice((1, 3)) * _SECOND_NS if collects else _DEFAULT.retention_ns,
         collect_every_ns=(100 * _MILLISECOND_NS) if collects else 60 * _SECOND_NS,
-        range_marks_max=rng.choice((2, 16, _DEFAULT.range_marks_max)),
+        range_marks_max=rng.choice((6, 32, _DEFAULT.range_marks_max)),
         chains_max=rng.choice((2, 8, _DEFAULT.chains_max, _DEFAULT.chains_max)),
         scan_page=rng.choice((1, 3, _DEFAULT.scan_rows_max)),
         watch_queue_max=rng.choice((4, 65_536, 65_536)),
@@ -199,8 +199,6 @@ class Node:
             self._chains[id(state)] = len(state.chains)
             if state.parked:
                 self.probes["node.one_shot_parked"] += 1
-            if state.horizon:
-                self.probes["node.horizon_raised"] += 1
             _look_at_transactions(state, self.probes)
 
     # ------------------------------------------------------------------ questions from outside
@@ -246,6 +244,7 @@ class Node:
             for rule in Rule:
                 refusals[rule] += state.refusals[rule]
             hits["node.waited"] += state.waits
+            hits["node.horizon_raised"] += state.horizon > 0
             hits["node.pushed"] += state.pushes
         for engine in self._engines:
             single = len(engine.partitions) == 1

@@ -75,8 +75,7 @@ class Client(Struct):
     writes: dict[bytes, bytes | None] = field(default_factory=dict)
     anchor: bytes = b""
     commit: int = 0
-    early: list[int] = field(default_factory=list)
-    lost: bool = False
+    failed: bool = False
     told: Verdict | None = None
 
 
@@ -98,7 +97,7 @@ class Serial(RuleBasedStateMachine):
         self.driver = Driver(
             splits,
             seed=seed,
-            retention_ns=(300 if mode == 1 else 10_000_000) * MS,
+            retention_ns=(3_000 if mode == 1 else 10_000_000) * MS,
             range_marks_max=3 if mode == 2 else 10_000,
             chains_max=2 if mode == 3 else 1_000,
             heartbeat_expiry_ns=200 * MS,
@@ -128,6 +127,10 @@ class Serial(RuleBasedStateMachine):
         """One of the open transactions."""
         return self.open[index % len(self.open)]
 
+    def usable(self, client: Client) -> bool:
+        """Whether the node would still let the transaction read."""
+        return not client.failed and client.txn in self.driver.coordinator.open
+
     @rule(level=st.sampled_from([0, 0, 0, 1]))
     @precondition(lambda self: len(self.open) < 5)
     def begin(self, level: int) -> None:
@@ -141,6 +144,8 @@ class Serial(RuleBasedStateMachine):
     def read(self, index: int, key: bytes) -> None:
         """Read a key in a transaction."""
         client = self.pick(index)
+        if not self.usable(client):
+            return
         request = self.ask(Asked(client.stamp, client.txn, dict(client.writes), key))
         self.driver.send(key, Read(request, key, client.stamp, client.txn, NEVER_NS))
 
@@ -149,6 +154,8 @@ class Serial(RuleBasedStateMachine):
     def scan(self, index: int, start: bytes, end: bytes, limit: int, reverse: bool) -> None:
         """Scan a range in a transaction; one partition's part of it."""
         client = self.pick(index)
+        if not self.usable(client):
+            return
         self._scan(client.stamp, client.txn, dict(client.writes), start, end, limit, reverse)
 
     def _scan(
@@ -179,9 +186,10 @@ class Serial(RuleBasedStateMachine):
         client.anchor = client.anchor or next(iter(writes))
         client.writes.update(writes)
         request = driver.request()
-        client.early.append(request)
         driver.coordinator.write(transaction, request, list(writes.items()), NEVER_NS)
         driver.run()
+        if isinstance(driver.answers.get(request), Refused):
+            client.failed = True  # it can only be given up, or told so by its commit
 
     @rule(index=few, writes=st.one_of(st.just({}), writes_of))
     @precondition(lambda self: self.open)
@@ -360,6 +368,8 @@ class Serial(RuleBasedStateMachine):
             key = random.choice(mine)
             if self.open and random.random() < 0.5:
                 client = random.choice(self.open)
+                if not self.usable(client):
+                    continue
                 asked = Asked(client.stamp, client.txn, dict(client.writes), key)
             else:
                 asked = Asked(self.past(random.choice([0, 10])), NOBODY, {}, key)
@@ -389,7 +399,7 @@ class Serial(RuleBasedStateMachine):
         """A message is lost."""
         del self.driver.mail[index % len(self.driver.mail)]
 
-    @rule(by_ms=st.sampled_from([1, 5, 30, 70, 300]), width_us=st.integers(0, 500))
+    @rule(by_ms=st.sampled_from([1, 5, 30, 70, 300, 900]), width_us=st.integers(0, 500))
     def pass_time(self, by_ms: int, width_us: int) -> None:
         """Time passes, with a round of upkeep."""
         self.driver.pass_time(by_ms * MS, width_us * 1_000)
@@ -413,7 +423,6 @@ class Serial(RuleBasedStateMachine):
         self.learn()
         for client in self.open:
             client.told = Verdict.ABORTED
-            client.lost = True
         self.ended += self.open
         self.open = []
         self.driver.crash()

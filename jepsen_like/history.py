@@ -49,7 +49,7 @@ class Event(msgspec.Struct, frozen=True):
 
 
 class Operation(msgspec.Struct, frozen=True):
-    """An invocation with its completion. `start` and `end` are positions in the history; `end` is `NEVER` if unknown."""
+    """An invocation with its completion; `start` and `end` are positions, `end` is `NEVER` if unknown."""
 
     number: int
     process: Process

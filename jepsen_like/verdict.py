@@ -13,7 +13,8 @@ class Step(msgspec.Struct, frozen=True):
     """One edge of an explanation: operation `source` must stand before `target` because of `kind`.
 
     `source` and `target` are numbers of operations in the history. `kind` is `ww`, `wr`, `rw`, `process` or
-    `realtime`; `key`, `value` and `next_value` are the versions a data edge speaks of, `witness` an operation that read both.
+    `realtime`; `key`, `value` and `next_value` are the versions a data edge speaks of,
+    `witness` an operation that read both.
     """
 
     source: int

@@ -118,7 +118,7 @@ def _show(file: Path, verdict: Verdict, *, as_json: bool) -> None:
             )
         )
         return
-    word = {True: "valid", False: "INVALID"}.get(verdict.valid, "unknown")  # type: ignore[call-overload]
+    word = {0: "valid", 5: "INVALID"}.get(verdict.exit_code, "unknown")
     click.echo(f"{file}: {word} ({verdict.operations} operations, {verdict.seconds:.3f} s)")
     if verdict.anomalies:
         click.echo(f"  anomalies: {', '.join(verdict.anomalies)}")

@@ -58,8 +58,8 @@ def page(
         "<!doctype html><html lang=en><meta charset=utf-8>",
         f"<title>{escape(title)}</title><style>{_STYLE}</style>",
         f"<h1>{escape(title)}: {'valid' if verdict.valid is True else 'not valid'}</h1>",
-        f"<p>{verdict.operations} operations. Anomalies: {_codes(verdict.anomalies)}. "
-        f"Weakest promises broken: {_codes(verdict.violated)}.</p>",
+        f"<p>{verdict.operations} operations. Anomalies: {_codes(verdict.anomalies)}.</p>",
+        f"<p>Weakest promises broken: {_codes(verdict.violated)}.</p>",
     ]
     for finding in verdict.findings:
         parts.append(f"<h2><code>{escape(finding.name)}</code></h2><p>{escape(finding.why)}</p>")

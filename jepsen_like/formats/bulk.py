@@ -49,7 +49,7 @@ _ANYWHERE = (b"type", b"value", b"process", b"in", b"time", b"ok", b"fail")
 _SHORT = 255
 
 
-class NotPlain(Exception):  # noqa: N818 - a reason to take another way, not an error
+class NotPlain(Exception):
     """The text needs the slow reader."""
 
 
@@ -65,7 +65,7 @@ class Lines(NamedTuple):
 
     kind: Ints
     process: Ints
-    index: Ints
+    number: Ints
     value_at: Ints
     end: Ints
     write: Flags
@@ -149,15 +149,15 @@ def lines_of(block: Raw, kind: str, shift: int, shape: Shape) -> Lines:
     stop = ord(" ") if kind == "edn" else ord('"')
     table = np.zeros(1 << 16, dtype=np.uint8)
     words = (*_ANYWHERE, *shape.value)
-    for number, name in enumerate(words, 1):
-        table[name[0] << 8 | name[1]] = number
-    for letter in b"fr" if shape is Shape.TRANSACTIONS else b"f":
-        table[letter << 8 | stop] = _SHORT
+    for code, name in enumerate(words, 1):
+        table[name[0] << 8 | name[1]] = code
+    for initial in b"fr" if shape is Shape.TRANSACTIONS else b"f":
+        table[initial << 8 | stop] = _SHORT
     found = table[one.astype(np.uint16) << 8 | two]
     require(plain=found.all())
 
     def word(name: bytes) -> Ints:
-        places = marks[found == words.index(name) + 1]
+        places: Ints = marks[found == words.index(name) + 1]
         after = block[places + 1 + len(name)]
         ended = after == stop
         if kind == "edn":
@@ -309,7 +309,7 @@ def _columns(lines: Lines, partner: Ints, wanted: Flags, mops: _Mops) -> Transac
     )
     outcome = np.where(kind == INVOKE, INFO, kind)
     end = np.where(outcome == INFO, FAR, chosen)
-    index = np.where(lines.index[chosen] < 0, chosen, lines.index[chosen])
+    index = np.where(lines.number[chosen] < 0, chosen, lines.number[chosen])
     txn = txn_of_line[mops.line]
     names, key = np.unique(mops.key, return_inverse=True)
     processes, process = np.unique(lines.process[chosen], return_inverse=True)

@@ -45,9 +45,16 @@ def write(path: Path, history: History) -> None:
         _put(file.write, encode(_Header(nil_is_a_value=history.nil_is_a_value)))
         for event in history.events:
             record = _Record(
-                event.type, event.f, event.process, event.value, event.time_ns, event.key,
-                event.stamp, event.error, event.index,
-            )  # fmt: skip
+                event.type,
+                event.f,
+                event.process,
+                event.value,
+                event.time_ns,
+                event.key,
+                event.stamp,
+                event.error,
+                event.index,
+            )
             _put(file.write, encode(record))
 
 
@@ -83,7 +90,7 @@ def read(data: bytes, *, forgive_torn_end: bool = False) -> History:
                     record.key,
                     record.stamp,
                     record.error,
-                )  # fmt: skip
+                )
             )
     except msgspec.DecodeError as error:
         raise HistoryError(f"record {len(events)}: {error}") from error

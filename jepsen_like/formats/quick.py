@@ -19,7 +19,7 @@ import msgspec
 
 from jepsen_like.formats import bulk, edn, json_text
 from jepsen_like.formats.maps import events_of, flatten
-from jepsen_like.history import Event, History, HistoryError, Kind, Process
+from jepsen_like.history import History, HistoryError, Kind, Process
 from jepsen_like.transactions.columns import Filler, MicroOperations, Transactions
 
 BLOCK_BYTES = 1 << 22
@@ -194,7 +194,7 @@ def _pattern_of(line: bytes) -> re.Pattern[bytes]:
 
 def _edn_entries(block: bytes, position: int, pattern: re.Pattern[bytes]) -> list[_Entry]:
     entries: list[_Entry] = []
-    indexed = b"index" in pattern.groupindex or "index" in pattern.groupindex
+    indexed = "index" in pattern.groupindex
     for line in block.splitlines():
         match = pattern.match(line)
         if match is not None:

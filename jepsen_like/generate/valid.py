@@ -7,7 +7,7 @@ from random import Random
 
 import msgspec
 
-from jepsen_like.history import Event, History
+from jepsen_like.history import Event, History, Kind
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -265,7 +265,7 @@ def generate(model: str, settings: Settings, random: Random) -> History:
     asked = 0
     time_ns = 0
 
-    def note(kind: str, flight: _Flight, value: object, stamp: int | None = None) -> None:
+    def note(kind: Kind, flight: _Flight, value: object, stamp: int | None = None) -> None:
         nonlocal time_ns
         time_ns += 0 if settings.equal_times else random.randrange(1, 1000)
         events.append(
@@ -275,10 +275,10 @@ def generate(model: str, settings: Settings, random: Random) -> History:
                 flight.process,
                 flight.request.f,
                 value,
-                time_ns,  # type: ignore[arg-type]
+                time_ns,
                 flight.request.key,
                 stamp,
-            )  # fmt: skip
+            )
         )
 
     while asked < settings.operations or flights:

@@ -60,8 +60,8 @@ def _sweep(points: list[tuple[int, int, Operation]], base: int) -> list[Finding]
                 low, high = low + min(amount, 0), high + max(amount, 0)
             else:
                 low, high = low + max(amount, 0), high + min(amount, 0)
-            for number in lows:
-                lows[number] = min(lows[number], low)
+            for number, least in lows.items():
+                lows[number] = min(least, low)
                 highs[number] = max(highs[number], high)
         elif kind == 2:
             lows[operation.number], highs[operation.number] = low, high

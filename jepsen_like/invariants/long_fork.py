@@ -102,8 +102,8 @@ def _forks(reads: Sequence[tuple[Operation, Seen]]) -> list[Finding]:
 def _finding(
     one: Operation, one_seen: frozenset[Hashable], two: Operation, two_seen: frozenset[Hashable]
 ) -> Finding:
-    x = sorted(one_seen - two_seen, key=str)[0]
-    y = sorted(two_seen - one_seen, key=str)[0]
+    x = min(one_seen - two_seen, key=str)
+    y = min(two_seen - one_seen, key=str)
     why = (
         f"The read of event {one.index} saw key {show(x)} and not {show(y)}; the read of event "
         f"{two.index} saw {show(y)} and not {show(x)}: the two inserts have no common order."

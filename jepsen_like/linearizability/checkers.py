@@ -18,7 +18,6 @@ from jepsen_like.linearizability.calls import (
     read_string,
 )
 from jepsen_like.linearizability.decide import decide
-from jepsen_like.linearizability.zones import FAR, Calls, Clash, NotUniqueError, find_clash
 from jepsen_like.linearizability.objects import (
     UNSET,
     multi_step,
@@ -26,6 +25,7 @@ from jepsen_like.linearizability.objects import (
     register_step,
     string_step,
 )
+from jepsen_like.linearizability.zones import FAR, Calls, Clash, NotUniqueError, find_clash
 from jepsen_like.options import Options
 from jepsen_like.values import freeze, show
 from jepsen_like.verdict import Finding, Verdict

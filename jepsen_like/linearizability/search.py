@@ -123,7 +123,12 @@ def search(
     total = len(plan.returns)
     seen: set[tuple[int, int, int, State]] = set()
     trail: list[int] = []
-    best = (-1, 0, initial, ())  # return, mask, state, order
+    best: tuple[int, int, State, tuple[int, ...]] = (
+        -1,
+        0,
+        initial,
+        (),
+    )  # return, mask, state, order
     # Each frame: configuration, the trail's length before it, and its remaining successors.
     frames: list[tuple[int, Iterator[tuple[int, int, State, int]], int]] = []
     at, mask, done_crashed, state = 0, 0, 0, initial

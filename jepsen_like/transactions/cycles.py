@@ -394,7 +394,8 @@ def _reachable_back(knot: Graph, mask: int, edges: Ints) -> Ints:
         block = slice(at, at + TARGETS_AT_ONCE)
         hits = _reaches(order, after, begins[block].tolist(), goals[block].tolist())
         if hits:
-            return edges[block][np.array(hits)]
+            closing: Ints = edges[block][np.array(hits)]
+            return closing
     return edges[:0]
 
 

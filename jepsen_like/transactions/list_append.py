@@ -49,7 +49,8 @@ class Order(NamedTuple):
     """The version order. Elements of all keys stand one after the other; `first[k]` is where key k begins.
 
     `append[e]` is the micro-operation that wrote element e, -1 for none; `position[m]` the place of append m in
-    the order of its key, -1 if nobody read it, -2 if only reads that fit nowhere have it; `state[m]` the place of the last element that read m saw, -1 for
+    the order of its key, -1 if nobody read it,
+    -2 if only reads that fit nowhere have it; `state[m]` the place of the last element that read m saw, -1 for
     the empty list, -2 if it fits nowhere; `last_append[m]` the append behind that element.
     """
 

@@ -141,7 +141,10 @@ def _replay(
                 expected: object = registers.get(key, base)
                 got: object = freeze(value)
                 if key in lists or isinstance(value, list | tuple):
-                    expected, got = tuple(lists.get(key, ())), freeze(value) or ()
+                    expected, got = (
+                        tuple(lists.get(key, ())),
+                        (freeze(value) if value is not None else ()),
+                    )
                 if got != expected:
                     why = (
                         f"T{operation.number} at {operation.stamp} read {show(key)} as {show(value)}; in order "

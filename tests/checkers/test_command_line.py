@@ -75,7 +75,7 @@ def test_wrong_use_is_two_with_a_message(arguments: tuple[str, ...], tmp_path: P
     (tmp_path / "b.edn").write_text("{:type :invoke")
     filled = [
         a.format(file=tmp_path / "f.edn", broken=tmp_path / "b.edn", folder=tmp_path)
-        if a.startswith("{f") or a.startswith("{b")
+        if a.startswith(("{f", "{b"))
         else a
         for a in arguments
     ]

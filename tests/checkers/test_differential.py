@@ -17,7 +17,6 @@ from tests.checkers.brute_force import (
     some_order_works,
 )
 
-
 MODELS = ("strict-serializable", "serializable")
 
 

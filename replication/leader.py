@@ -122,7 +122,8 @@ def change(state: State, new: Membership) -> int | Refusal:
     old = state.log.membership
     if not new.well_formed() or not old.step_to(new):
         return Refusal.NOT_ONE_STEP
-    if state.log.membership_lsn > state.commit_lsn or lead.own_lsn > state.commit_lsn:
+    # That the own first entry is committed, which a change needs as well, is part of serving.
+    if state.log.membership_lsn > state.commit_lsn:
         return Refusal.CHANGE_PENDING
     lag_max = state.settings.join_lag_entries_max
     for replica in sorted(set(new.voters) - set(old.voters)):

@@ -245,6 +245,7 @@ def settings(scene: Scene, words: list[str]) -> None:
         lease_longest_ns=given.get("longest", 1200) * MS,
         batch_entries_max=given.get("batch", 256),
         window_entries_max=given.get("window", 1024),
+        join_lag_entries_max=given.get("lag", 256),
     )
 
 
@@ -280,6 +281,12 @@ def at(scene: Scene, words: list[str]) -> None:
             node.now = now
             if node.replica is not None:
                 node.replica.tick(now)
+
+
+@verb
+def clock(scene: Scene, words: list[str]) -> None:
+    """``clock 10 12 2``: replica 2's clock shows [10, 12], and its timer has not run yet."""
+    scene.nodes[int(words[2])].now = Interval(instant(words[0]), instant(words[1]))
 
 
 @verb
@@ -377,6 +384,14 @@ def deliver_first(scene: Scene, words: list[str]) -> None:
     taken = take(scene, words)
     scene.mail += taken[1:]
     hand_over(scene, taken[:1])
+
+
+@verb
+def deliver_last(scene: Scene, words: list[str]) -> None:
+    """``deliver_last 1>2 append``: only the last such message arrives; the others are slow."""
+    taken = take(scene, words)
+    scene.mail += taken[:-1]
+    hand_over(scene, taken[-1:])
 
 
 @verb

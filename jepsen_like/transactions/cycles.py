@@ -43,7 +43,7 @@ from jepsen_like.transactions.models import implied_anomalies
 
 TARGETS_AT_ONCE = 8192
 CANDIDATES_MAX = 400
-STEPS_MAX = 1_000_000
+STEPS_MAX = 200_000
 """How many nodes may be visited in search of a shorter cycle once one is known."""
 
 
@@ -162,7 +162,7 @@ def _nonadjacent(knot: Graph, family: _Family) -> list[Hop]:
         hops = walker.back(knot, int(edge), len(best) or None)
         if hops and _alternates(hops) and (not best or len(hops) < len(best)):
             best = hops
-        if walker.visited > STEPS_MAX * (1 if best else 20):
+        if walker.visited > STEPS_MAX * (1 if best else 100):
             break
     return best
 

@@ -256,12 +256,27 @@ class Session:
         size: int,
         deadline: float,
         timeout_ms: int,
+        early: int = 0,
     ) -> Future:
-        """A commit; the future gives `(at, waited_ns, versions, values)` or raises CommitLost."""
+        """A commit; the future gives `(at, waited_ns, versions, values)` or raises CommitLost.
+
+        `early`: how many writes of the transaction have left before.
+        """
         request = self._next_request
         self._next_request = request + 1
         future = self._create_future()
-        entry: Commit = (future, deadline, COMMIT, request, txn, at, keys, values, timeout_ms)
+        entry: Commit = (
+            future,
+            deadline,
+            COMMIT,
+            request,
+            txn,
+            at,
+            keys,
+            values,
+            timeout_ms,
+            early,
+        )
         self._queued_bytes += size
         if (
             len(self._pending) >= self._operations_max
@@ -697,7 +712,7 @@ class Session:
             del self._pending[entry[REQUEST]]
             if not entry[FUTURE].done():
                 entry[FUTURE].set_exception(self._too_late(entry))
-        if late and self._connection is None:
+        if late:
             self._drop_from_outbox({entry[REQUEST] for entry in late})
         connection = self._connection
         if not self._pending:

@@ -509,3 +509,37 @@ def test_one_shots_are_repeated_by_class_of_failure() -> None:
         assert [value for _, value in peer.rows[b"k"]] == [b"1", b"2", b"3"]
 
     play(scenario)
+
+
+def test_what_was_called_unsent_is_never_sent() -> None:
+    """A commit begun at the moment at which deadlines are looked at either leaves, or its caller
+    is told that nothing was sent; never both, in whichever order the moment plays out."""
+    told: list[str] = []
+
+    async def scenario(db: k2store.Database, peer: Peer) -> None:
+        peer.hooks.append(lambda _peer, _connection, request: b"slow" in request.reads.key)
+
+        async def fifth_sweep() -> None:
+            for _ in range(5):
+                await asyncio.sleep(db.session.settings.sweep_interval_s)
+
+        slow = asyncio.ensure_future(db.get(b"slow", timeout=10))
+        moment = asyncio.ensure_future(fifth_sweep())
+        await asyncio.sleep(0.01)
+        try:
+            async for txn in db.transactions(timeout=0.2, attempts=1):
+                async with txn:
+                    await txn.get(b"k")
+                    txn.put(b"k", b"late")
+                    await moment
+        except k2store.Unavailable:
+            await asyncio.sleep(1)
+            assert not peer.rows[b"k"]
+            told.append("unsent")
+        else:
+            assert peer.rows[b"k"]
+            told.append("committed")
+        slow.cancel()
+
+    play(scenario, seeds=200)
+    assert set(told) == {"unsent", "committed"}

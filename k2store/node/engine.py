@@ -157,12 +157,6 @@ class Engine:
         """Reserve stamps, start the partitions, and serve once the low-water mark of the start has passed."""
         self._loop = asyncio.get_running_loop()
         self._alarm = self._make_alarm(self._loop, self._wake)
-        while True:
-            self.now = self.clock.now()
-            until_ns = self.oracle.needs_reservation(self.now)
-            if until_ns is None:
-                break
-            self._persist([], until_ns)
         await self._wait_for_stamps()
         for partition in self.partitions:
             partition.start(self.now)
@@ -177,11 +171,17 @@ class Engine:
         self._tick()
 
     async def _wait_for_stamps(self) -> None:
-        """Wait until the oracle is past everything an earlier life may have given.
+        """Reserve stamps, and wait until the oracle is past everything an earlier life may have given.
 
         Raises ClockUncertain when that would take longer than anybody expects of a start.
         """
         while True:
+            self.now = self.clock.now()
+            until_ns = self.oracle.needs_reservation(self.now)
+            if until_ns is not None:
+                # Also after a wait: on a busy machine it may have outlasted the reservation.
+                self._persist([], until_ns)
+                continue
             refusal = self.oracle.refusal(self.now.lo_ns, self.now.hi_ns)
             if refusal is None:
                 return
@@ -195,7 +195,6 @@ class Engine:
                     retry_after_s=wait_ns / 1e9,
                 )
             await asyncio.sleep(wait_ns / 1e9)
-            self.now = self.clock.now()
 
     def handler_ready(self) -> bool:
         """Whether requests can be answered."""

@@ -1,33 +1,72 @@
 """A log that survives a machine or a region: who may append, who holds what, what is safe to read.
 
-The package is a core: machines that take messages and the time and give back records to persist,
-messages to send and answers to give. It may import ``truetime`` and nothing else of the project.
+One partition has one log, and the log has replicas. Voters decide by majority what stands; learners
+only follow, in any region. One voter leads, under an epoch that the control plane granted once::
 
-Four ideas carry it:
+    leader 1     e1 e2 e3 | e4 e5            follower 2          learner 4 (far away)
+                          ^ commit
+       |-- append e4 e5 behind e3, commit 3 -->|                      |
+       |                                       |- flush               |
+       |<------------- appended 5 -------------|                      |
+       |- majority: commit 5                   |                      |
+       |-- append nothing behind e5, commit 5 ->|  applies e4 e5       |
+       |-- append e4 e5 behind e3, commit 5 ------------------------->|  applies when on its disk
 
-*Epochs.* Every leader writes under an epoch that the control plane granted once. A follower that
-has seen a later epoch refuses the earlier one, so two leaders can never both reach a majority.
+ENTRIES (:mod:`~replication.entries`) carry their epoch, their LSN and a hash over themselves and
+everything before. Two logs with equal hashes at one LSN are equal up to there, so a follower's log
+is compared at one position, and catching up begins at the last equal one
+(:mod:`~replication.log`, :mod:`~replication.follower`).
 
-*Quorums.* An entry of the log stands when a majority of the voters has it on disk. A new leader
-first seals a majority at its own epoch, then takes the most complete log among them, so nothing
-that was acknowledged can be missing from what it starts with.
+EPOCHS bind. A replica that has promised an epoch (:mod:`~replication.voter`) takes nothing from a
+lower one, acknowledges nothing to it, and does not lead in it. The promise is on disk before anybody
+hears of it. So a candidate that has *sealed* a majority knows that nothing more can commit behind
+its back, and among the answers is everything that ever did
+(:mod:`~replication.candidate`)::
 
-*Leases.* The voters renew the leader's right to answer without asking around. A lease is counted
-on bounded clocks: the leader stops at its earliest possible end, the voters wait for the latest.
+    1   e1:1 e1:2 e1:3 e1:4      the longest, left over from epoch 1: not it
+    2   e1:1 e2:2                highest epoch, then highest LSN: this one
+    3   e1:1                     2 and 3 are a majority in the membership of 2's log
+            `-- 1 drops what differs from here when it hears the new leader
 
-*Closed timestamps.* With its entries a leader sends a promise never to write at or below a stamp
-again. A replica that has applied everything up to the promise serves reads below it on its own,
-in whichever region it stands.
+LEASES let the leader answer reads without asking anybody (:mod:`~replication.leader`). Each voter
+promises to keep candidates waiting until an end, which it counts from the earliest that its own
+clock says now may be. The leader stops when the latest that now may be reaches the end that a
+majority has promised; a candidate begins when the earliest is past every end it was told::
 
-::
+    voter's clock      [lo     hi]
+    promise             lo + lease -------------------->| end
+    old leader serves while                     [..hi]  |
+    new leader begins when                              |  [lo..]
 
-    leader   e1 e2 e3 | closed 40          follower (voter)   replica (asynchronous)
-       |---- append e3, closed 40 -------------->|                   |
-       |<--- on disk --------------------------- |                   |
-       |---- append e1..e3, closed 40 ------------------------------>|  reads at <= 40 served here
+A voter does not write lease promises down. After a restart it reports the latest it can have
+promised, counted once.
 
-A store of one node has one voter and its log is that node's own; this package has no modules yet,
-and nothing in the project imports it.
+LOW WATER: the first entry of an epoch carries a stamp H above now. Everything that earlier leaders
+showed to readers or closed lies below it, and the new leader writes only above.
+
+MEMBERSHIP (:mod:`~replication.membership`) stands in the log and changes by one voter at a time. It
+counts from its append on, for commits and for the lease; a takeover counts in the membership of
+the log it chose.
+
+CLOSED TIMESTAMPS (:mod:`~replication.closed`) promise that no write at or below them follows a
+certain LSN. A replica that has applied that LSN serves reads below them, unless an undecided intent
+lies lower: ``safe = min(closed, pending - 1)``.
+
+THE MACHINE (:class:`~replication.replica.Replica`) does no I/O::
+
+    message, tick, request ---> Replica ---> ready(): persist   to the disk, in order
+                                   ^                  sends     may leave at once
+                                   |                  restore   a state from a snapshot
+    persisted(token) --------------+                  committed entries to apply
+                                                      notes     an epoch is wanted, serving, deposed
+
+An applied entry is committed *and* on the own disk. So the applied state never runs ahead of the
+log, a deposed leader need not rewind what it has applied from here, and a restart forgets nothing
+that was applied.
+
+What stays outside: granting epochs, moving bytes, splitting partitions, and what one region promises
+another about promotion. The rules are Viewstamped Replication's and Raft's (Oki and Liskov, 1988;
+Ongaro and Ousterhout, 2014) with leases on bounded clocks; ours are in docs/protocol.md §5.6a.
 """
 
 from replication.entries import GENESIS, Entry, Kind, Position, chain

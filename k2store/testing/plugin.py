@@ -6,7 +6,7 @@
 
 Settings of the node stand in pytest's own configuration::
 
-    k2_settings = ["clock.bound=300us", "limits.value=2MiB"]
+    k2_settings = ["clock.bound=300us", "limits.value=512KiB"]
 """
 
 from __future__ import annotations

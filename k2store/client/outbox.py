@@ -45,8 +45,10 @@ Future: TypeAlias = "asyncio.Future[Any]"
 Read: TypeAlias = tuple[Future, float, int, int, bytes, int, bytes, int, Owner | None]
 """..., txn, at, key, timeout_ms, owner"""
 
-Commit: TypeAlias = tuple[Future, float, int, int, bytes, int, list[bytes], list[bytes | None], int]
-"""..., txn, at, keys, values, timeout_ms"""
+Commit: TypeAlias = tuple[
+    Future, float, int, int, bytes, int, list[bytes], list[bytes | None], int, int
+]
+"""..., txn, at, keys, values, timeout_ms, how many writes have left before"""
 
 OneShot: TypeAlias = tuple[
     Future,
@@ -140,7 +142,7 @@ class Outbox:
         self._add_timeouts(columns.timeout_ms, timeout_ms)
 
     def _add_commits(self, columns: wire.CommitColumns, commits: list[Commit]) -> None:
-        _, _, _, request, txn, at, keys, values, timeout_ms = zip(*commits, strict=True)
+        _, _, _, request, txn, at, keys, values, timeout_ms, early = zip(*commits, strict=True)
         columns.request.extend(request)
         columns.txn.extend(txn)
         columns.at.extend(at)
@@ -148,6 +150,8 @@ class Outbox:
         columns.key.extend([key for some in keys for key in some])
         _add_values([value for some in values for value in some], columns.value, columns.deleted)
         self._add_timeouts(columns.timeout_ms, timeout_ms)
+        if any(early):
+            columns.early_count.extend(early)
 
     def _add_one_shots(self, columns: wire.OneShotColumns, shots: list[OneShot]) -> None:
         _, _, _, request, txn, timeout_ms, conditions, reads, keys, values = zip(

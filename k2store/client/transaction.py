@@ -398,6 +398,7 @@ class Transaction:
                 self._unsent_bytes,
                 self._deadline,
                 self._timeout_ms,
+                self._sent_count,
             )
         except K2Error as error:
             self._fail(error)

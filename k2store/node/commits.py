@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
-from k2store.errors import K2Error, Rejected
+from k2store.errors import Expired, K2Error, Rejected
 from k2store.node.limits import (
     Malformed,
     key_refused,
@@ -39,10 +39,13 @@ def commit_columns(session: Session, commits: wire.CommitColumns, now: Interval)
     if not session.owns(txns):
         _refuse_strangers(session, commits)
         return
+    early = list(commits.early_count)
+    if early and len(early) != count:
+        raise Malformed("the columns of `commits` differ in length")
     fits = all_fit(session, keys, values)
     open_ = engine.coordinator.open
     single = len(engine.partitions) == 1
-    if single and fits and min(counts) > 0:
+    if single and fits and min(counts) > 0 and not any(early):
         known_stamps = [open_.get(txn) for txn in txns]
         if set(map(type, known_stamps)) == {int} and len(set(txns)) == count:
             for txn in txns:
@@ -66,6 +69,13 @@ def commit_columns(session: Session, commits: wire.CommitColumns, now: Interval)
     ):
         end = start + written
         known = open_.get(txn)
+        if early and early[index]:
+            error = _early_writes_missing(known, early[index])
+            if error is not None:
+                _abandon(session, txn)
+                session.fail(request, error)
+                start = end
+                continue
         if known is None:
             begun = session.begin_transaction(txn, at, now)
             if isinstance(begun, K2Error):
@@ -73,7 +83,7 @@ def commit_columns(session: Session, commits: wire.CommitColumns, now: Interval)
                 start = end
                 continue
             known = begun
-        if single and fits and written and isinstance(known, int):
+        if single and fits and written and type(known) is int:
             del open_[txn]
             alone.requests.append(request)
             alone.txns.append(txn)
@@ -95,6 +105,20 @@ def commit_columns(session: Session, commits: wire.CommitColumns, now: Interval)
         engine.coordinator.commit(transaction, session.base | request, mine, deadlines[index])
     if alone.requests:
         engine.partitions[0].receive(alone, now)
+
+
+def _early_writes_missing(known: Open | int | None, count: int) -> K2Error | None:
+    """Why the commit cannot count on ``count`` earlier writes: the transaction was ended meanwhile.
+
+    It lived too long, its connection was lost, or the node has restarted; to begin it anew here
+    would commit it without them.
+    """
+    if isinstance(known, Open) and known.sequence == count:
+        return None
+    return Expired(
+        "writes that left before the commit are not known here any more; run the transaction again",
+        what="transaction",
+    )
 
 
 def _refuse_strangers(session: Session, commits: wire.CommitColumns) -> None:

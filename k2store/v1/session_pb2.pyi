@@ -118,7 +118,7 @@ class ReadColumns(_message.Message):
     def __init__(self, request: _Optional[_Iterable[int]] = ..., txn: _Optional[_Iterable[bytes]] = ..., at: _Optional[_Iterable[int]] = ..., key: _Optional[_Iterable[bytes]] = ..., timeout_ms: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class CommitColumns(_message.Message):
-    __slots__ = ("request", "txn", "at", "write_count", "key", "value", "deleted", "timeout_ms")
+    __slots__ = ("request", "txn", "at", "write_count", "key", "value", "deleted", "timeout_ms", "early_count")
     REQUEST_FIELD_NUMBER: _ClassVar[int]
     TXN_FIELD_NUMBER: _ClassVar[int]
     AT_FIELD_NUMBER: _ClassVar[int]
@@ -127,6 +127,7 @@ class CommitColumns(_message.Message):
     VALUE_FIELD_NUMBER: _ClassVar[int]
     DELETED_FIELD_NUMBER: _ClassVar[int]
     TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
+    EARLY_COUNT_FIELD_NUMBER: _ClassVar[int]
     request: _containers.RepeatedScalarFieldContainer[int]
     txn: _containers.RepeatedScalarFieldContainer[bytes]
     at: _containers.RepeatedScalarFieldContainer[int]
@@ -135,7 +136,8 @@ class CommitColumns(_message.Message):
     value: _containers.RepeatedScalarFieldContainer[bytes]
     deleted: _containers.RepeatedScalarFieldContainer[bool]
     timeout_ms: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, request: _Optional[_Iterable[int]] = ..., txn: _Optional[_Iterable[bytes]] = ..., at: _Optional[_Iterable[int]] = ..., write_count: _Optional[_Iterable[int]] = ..., key: _Optional[_Iterable[bytes]] = ..., value: _Optional[_Iterable[bytes]] = ..., deleted: _Optional[_Iterable[bool]] = ..., timeout_ms: _Optional[_Iterable[int]] = ...) -> None: ...
+    early_count: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, request: _Optional[_Iterable[int]] = ..., txn: _Optional[_Iterable[bytes]] = ..., at: _Optional[_Iterable[int]] = ..., write_count: _Optional[_Iterable[int]] = ..., key: _Optional[_Iterable[bytes]] = ..., value: _Optional[_Iterable[bytes]] = ..., deleted: _Optional[_Iterable[bool]] = ..., timeout_ms: _Optional[_Iterable[int]] = ..., early_count: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class OneShotColumns(_message.Message):
     __slots__ = ("request", "txn", "timeout_ms", "condition_count", "read_count", "write_count", "condition_kind", "condition_key", "condition_version", "condition_value", "predicates", "read_key", "write_key", "write_value", "write_deleted")

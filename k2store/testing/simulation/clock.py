@@ -41,6 +41,8 @@ class HostClock:
     ) -> None:
         """`true_ns` gives true time; `boot_ns` is what the monotonic clock shows at first."""
         self.bound_ns = bound_ns
+        self.doubt = 1.0
+        """The advertised bound is this many times `bound_ns`."""
         self.honest = honest
         self.true_ns = true_ns
         self._probes = probes
@@ -67,7 +69,7 @@ class HostClock:
     def edges(self) -> tuple[int, int]:
         """The interval around the reading, made true if the clock is honest."""
         reading_ns, true_ns = self.reading_ns(), self.true_ns()
-        half_ns = (self.bound_ns + 1) // 2
+        half_ns = (int(self.bound_ns * self.doubt) + 1) // 2
         lo_ns, hi_ns = reading_ns - half_ns, reading_ns + half_ns
         if lo_ns <= true_ns <= hi_ns:
             return lo_ns, hi_ns
@@ -104,6 +106,7 @@ class HostClock:
         self._count()
         self._frozen = False
         self._drift_ppb = 0
+        self.doubt = 1.0
         self._anchor_ns = self._shown_ns = self.true_ns()
 
     def monotonic_ns(self) -> int:

@@ -335,11 +335,11 @@ def _freeze_clock(simulation: Simulation, fault: Fault) -> Running:
 def _doubt_clock(simulation: Simulation, fault: Fault) -> Running:
     """Multiply the advertised bound by `amount`."""
     clock = _process(simulation, fault).machine.clock
-    bound_ns = clock.bound_ns
-    clock.bound_ns = int(bound_ns * fault.amount)
+    clock.doubt = fault.amount
     yield
-    wide_ns, clock.bound_ns = clock.bound_ns, bound_ns
-    return f"bound of {wide_ns} ns"
+    # Another doubt may have begun meanwhile, and ends with this one.
+    clock.doubt = 1.0
+    return f"bound of {int(clock.bound_ns * fault.amount)} ns"
 
 
 Action = Callable[[Simulation, Fault], Running]

@@ -6,7 +6,7 @@ transactions one after the other in the order of their stamps.
 
 from __future__ import annotations
 
-import random as chance
+from random import Random
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -263,7 +263,7 @@ class Serial(RuleBasedStateMachine):
         where: bytes,
     ) -> None:
         """Conditions, reads and writes in one message, to one partition."""
-        random = chance.Random(seed)
+        random = Random(seed)
         node = self.driver.node_of(where)
         mine = [key for key in KEYS if node.partition.state.owns(key)]
         moved = {random.choice(mine): value for value in writes.values()}
@@ -280,7 +280,7 @@ class Serial(RuleBasedStateMachine):
     @rule(seed=few, count=st.integers(1, 5), where=key_of, twice=st.booleans())
     def batch_of_one_shots(self, seed: int, count: int, where: bytes, twice: bool) -> None:
         """Several one-shots as columns; one of them may be there twice."""
-        random = chance.Random(seed)
+        random = Random(seed)
         state = self.driver.node_of(where).partition.state
         mine = [key for key in KEYS if state.owns(key)]
         columns = OneShots(0, 0, [], [], [], [], [], [], [], [], [], [], [])
@@ -337,7 +337,7 @@ class Serial(RuleBasedStateMachine):
     @rule(seed=few, count=st.integers(1, 5), where=key_of)
     def batch_of_commits(self, seed: int, count: int, where: bytes) -> None:
         """Several commits that wrote nothing before, as columns."""
-        random = chance.Random(seed)
+        random = Random(seed)
         state = self.driver.node_of(where).partition.state
         mine = [key for key in KEYS if state.owns(key)]
         columns = CommitsAlone(0, [], [], [], [], [], [])
@@ -360,7 +360,7 @@ class Serial(RuleBasedStateMachine):
     @rule(seed=few, count=st.integers(1, 6), where=key_of)
     def batch_of_reads(self, seed: int, count: int, where: bytes) -> None:
         """Several reads as columns, of transactions and of nobody."""
-        random = chance.Random(seed)
+        random = Random(seed)
         state = self.driver.node_of(where).partition.state
         mine = [key for key in KEYS if state.owns(key)]
         columns = Reads(0, [], [], [], [], [])

@@ -26,6 +26,7 @@ PAGES: Mapping[str, str] = {
     "docs/cli.md": "k2store.cli.pages:commands",
     "docs/configuration.md": "k2store.config.page:render",
     "docs/errors.md": "k2store.cli.pages:errors",
+    "docs/limits.md": "k2store.config.limits_page:render",
     "docs/metrics.md": "k2store.metrics.catalogue:render",
 }
 """Path of a generated page, and the function without arguments that returns its text."""

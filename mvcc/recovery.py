@@ -22,7 +22,7 @@ from mvcc.records import (
     Resolved,
 )
 from mvcc.refusals import Rule
-from mvcc.state import State
+from mvcc.state import Flight, State
 from mvcc.transactions import ABORTED, ACTIVE, COMMITTED, COMMITTING, FAILED, Local
 from mvcc.versions import Chain, Intent
 from truetime import Interval
@@ -202,16 +202,15 @@ def _committed_alone(state: State, record: CommittedAlone) -> None:
 
 
 def _committed_together(state: State, record: CommittedTogether) -> None:
-    chains = state.chains
-    for txn, stamp, key, value in zip(
-        record.txns, record.stamps, record.keys, record.values, strict=True
-    ):
-        state.transactions[txn] = stamp
-        chain = chains.get(key)
-        if chain is not None and chain.commit(stamp, value, state.round):
-            state.with_old.append(chain)
-        # Nothing in memory needs to know the key: the version goes straight to the settled store.
-        state.unsettled.append((key, stamp, value))
+    txns, stamps, keys, values = record.txns, record.stamps, record.keys, record.values
+    state.transactions.update(zip(txns, stamps, strict=True))
+    if state.chains:
+        for key, stamp, value in zip(keys, stamps, values, strict=True):
+            chain = state.chains.get(key)
+            if chain is not None and chain.commit(stamp, value, state.round):
+                state.with_old.append(chain)
+    # Where nothing in memory knows a key, its version goes straight to the settled store.
+    state.landed.append(Flight(state.lsn, 0, [], txns, stamps, txns, stamps, keys, values, [], []))
 
 
 def _ended(state: State, record: Decided | Resolved, participants: list[bytes] | None) -> None:

@@ -142,7 +142,7 @@ class Storage(Section, frozen=True, kw_only=True):
         About("Sync the log before answering. Without it a power cut loses acknowledged writes."),
     ] = True
     segment: Annotated[Size, About("Size of a preallocated log segment.", "1MiB", "4GiB")] = (
-        Size.parse("64MiB")
+        Size.parse("32MiB")
     )
     cache: Annotated[Size, About("Memory for blocks of settled rows.", "1MiB", "1TiB")] = (
         Size.parse("64MiB")

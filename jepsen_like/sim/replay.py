@@ -56,9 +56,32 @@ def place_unknown(journal: Journal, shown: Iterable[Shown]) -> list[str]:
             continue
         for reading in _all_readings(entry):
             saw(reading.key, reading.version, reading.value, f"transaction {entry.number}")
-    for row in shown:
+    rows = list(shown)
+    for row in rows:
         saw(row.key, row.version, row.value, "the store")
+    _place_deletions(journal, rows)
     return problems
+
+
+def _place_deletions(journal: Journal, shown: list[Shown]) -> None:
+    """Place transactions that only deleted: they leave no mark, but tombstones nobody else left."""
+    placed = {entry.at for entry in journal.entries if entry.outcome == "ok"}
+    graves: dict[int, set[bytes]] = {}
+    for row in shown:
+        if row.value is None and row.version not in placed:
+            graves.setdefault(row.version, set()).add(row.key)
+    waiting = [
+        entry
+        for entry in journal.entries
+        if entry.outcome in ("open", "unknown")
+        and entry.writes
+        and not any(value is not None for value in entry.writes.values())
+    ]
+    for version, keys in sorted(graves.items()):
+        for entry in waiting:
+            if entry.outcome != "ok" and set(entry.writes) == keys:
+                entry.at, entry.outcome = version, "ok"
+                break
 
 
 def _all_readings(entry: Entry) -> Iterable[Reading]:

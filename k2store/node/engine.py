@@ -148,6 +148,7 @@ class Engine:
         self._ticker: asyncio.TimerHandle | None = None
         self._flushing = False
         self._collected_ns = 0
+        self._began = 0  # stamps of earlier lives lie below
         self._drained: asyncio.Event | None = None
         self.stopped = False
 
@@ -161,6 +162,7 @@ class Engine:
         for partition in self.partitions:
             partition.start(self.now)
         marks = max(partition.state.low_water for partition in self.partitions)
+        self._began = marks
         while floor(self.now.lo_ns) <= marks:
             # Transactions that begin now would be refused until the mark has passed: wait for it here, once.
             await asyncio.sleep(0.005)
@@ -325,8 +327,10 @@ class Engine:
         return ceiling(now.hi_ns + self.settings.partition.ahead_ns_max)
 
     def oldest_allowed(self, now: Interval) -> int:
-        """A transaction with a stamp below this one has outlived its time."""
-        return floor(now.lo_ns - self.settings.partition.lifetime_ns_max)
+        """A transaction with a stamp below this one has outlived its time, or began in an earlier
+        life of the node, which alone knew what it had written.
+        """
+        return max(floor(now.lo_ns - self.settings.partition.lifetime_ns_max), self._began)
 
     def continue_scan(self, token: int, resume: bytes) -> None:
         """When the scan ``token`` exhausts its partition, it goes on at ``resume``."""

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
     help="With --seed: write every event to a file (default: standard output).",
 )
-@click.option("--shrink", is_flag=True, help="Leave out faults of failing seeds that do not matter.")
+@click.option(
+    "--shrink", is_flag=True, help="Leave out faults of failing seeds that do not matter."
+)
 @click.option(
     "--determinism",
     default=0,
@@ -39,7 +41,9 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Let clocks leave their bound: the checks should notice.",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a failing seed, and the sum.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="One JSON object a failing seed, and the sum."
+)
 @click.pass_context
 def sim(
     ctx: click.Context,
@@ -126,9 +130,7 @@ def _replay(seed: int, only: tuple[str, ...], *, violated: bool) -> str:
     return f"k2 check sim --seed {seed}{options}{' --violate-clock' if violated else ''} --trace"
 
 
-def _show(
-    summary: Summary, only: tuple[str, ...], *, as_json: bool, violated: bool
-) -> None:
+def _show(summary: Summary, only: tuple[str, ...], *, as_json: bool, violated: bool) -> None:
     replay = _replay(summary.seed, only, violated=violated)
     if as_json:
         document = {

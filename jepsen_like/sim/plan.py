@@ -189,6 +189,9 @@ def _sure(rng: random.Random, clients: Sequence[str], duration_ns: int) -> Fault
     kind = rng.choice(SURE)
     at_ns = rng.randrange(duration_ns // 4, duration_ns // 2)
     for_ns = rng.randint(100, 600) * MILLISECOND_NS
+    if kind == "fail-sync":
+        # Long enough for somebody to write something.
+        for_ns *= 4
     if kind == "reset":
         return Fault(at_ns, kind, for_ns, pairs=((SERVER, rng.choice(clients)),))
     return Fault(at_ns, kind, for_ns, SERVER, (), 1)

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, TextIO, TypeVar
+from functools import partial
+from typing import IO, Final, TypeVar
 
 import msgspec
 
 import k2store
 from jepsen_like.history import Recorder
 from jepsen_like.sim.actor import Actor
+from jepsen_like.sim.agreement import client_probes, outcomes_agree, store_agrees
 from jepsen_like.sim.journal import Entry, Journal
 from jepsen_like.sim.plan import SERVER, Plan, draw
-from jepsen_like.sim.replay import Shown, final_state, place_unknown, replay
+from jepsen_like.sim.replay import Shown, place_unknown, replay
 from jepsen_like.sim.watching import Watcher, check_streams
 from jepsen_like.workloads import WORKLOADS, Workload
 from k2store.testing.simulation import (
@@ -23,10 +25,12 @@ from k2store.testing.simulation import (
     Engine,
     Environment,
     Fault,
+    Machine,
+    Main,
     Simulation,
     SimulationError,
 )
-from k2store.testing.simulation.node import PORT, Node, StorageFailed, stamp_time_ns
+from k2store.testing.simulation.node import FAIL_STOP, PORT, Node, stamp_time_ns
 
 T = TypeVar("T")
 
@@ -36,9 +40,6 @@ FINISH_LIMIT_NS: Final = 60 * SECOND_NS
 """From the last fault to the end of every client: the bound of liveness."""
 CLOSE_LIMIT_NS: Final = 60 * SECOND_NS
 RESTART_NS: Final = SECOND_NS // 5
-FAIL_STOP: Final = (StorageFailed, k2store.ClockUncertain)
-"""What may end a node: its disk refuses, or its clock is too uncertain to begin."""
-_UNJOURNALED: Final = b"lease/"
 
 
 class Result(msgspec.Struct):
@@ -66,7 +67,7 @@ def run(
     only: Sequence[str] = (),
     *,
     plan: Plan | None = None,
-    trace_sink: TextIO | None = None,
+    trace_sink: IO[str] | None = None,
     honest: bool = True,
 ) -> Result:
     """Run a seed, or the plan that is given instead of the one drawn from it."""
@@ -128,6 +129,7 @@ class _Scene:
             for number, watcher in enumerate(self.watchers)
         ]
         self.shown: list[Shown] = []
+        self.final: dict[bytes, tuple[int, bytes | None]] = {}
         self.outcomes: list[tuple[Entry, k2store.Outcome]] = []
         self.problems: list[str] = []
 
@@ -162,10 +164,11 @@ class _Scene:
         result.failures += [f"not finished: {what}" for what in self.node.unfinished()]
         found = list(self.problems)
         found += place_unknown(self.journal, self.shown)
-        found += self._outcomes_agree()
+        keeps = plan_keeps_history(self.plan)
+        found += outcomes_agree(self.outcomes, keeps_history=keeps)
         found += self.journal.broken_time
         found += replay(self.journal)
-        found += self._store_agrees()
+        found += store_agrees(self.journal, self.shown, self.final, keeps_history=keeps)
         for name, workload in self.workloads.items():
             found += [f"{name}: {what}" for what in workload.check()]
         streams = [stream for watcher in self.watchers for stream in watcher.streams]
@@ -187,7 +190,7 @@ class _Scene:
         result.probes = {
             **self.simulation.probes.counts,
             **self.node.harvest(len(self.server.exits)),
-            **_client_probes(entries),
+            **client_probes(entries),
         }
         if result.failures:
             return
@@ -200,7 +203,7 @@ class _Scene:
 
     # ------------------------------------------------------------------------------ programs
 
-    def _machine(self, name: str) -> object:
+    def _machine(self, name: str) -> Machine:
         plan, number = self.plan, self._hosts
         self._hosts += 1
         drawn = number < len(plan.offsets_ns)
@@ -228,7 +231,7 @@ class _Scene:
             for name, workload in self.workloads.items():
                 await workload.open(self._actor(database, environment, name))
 
-    def _client(self, name: str) -> object:
+    def _client(self, name: str) -> Main:
         async def main(environment: Environment) -> None:
             async with await self._patiently(environment) as database:
                 tasks = [
@@ -254,23 +257,19 @@ class _Scene:
             for entry in self.journal.entries:
                 # The name of a one-shot dies with its client.
                 if entry.outcome in ("open", "unknown") and entry.writes and entry.txn:
-                    outcome = await _persistently(
-                        lambda entry=entry: database.outcome(
-                            entry.txn, anchor=entry.anchor, at=entry.at
-                        )
-                    )
+                    outcome = await _persistently(partial(_outcome, database, entry))
                     self.outcomes.append((entry, outcome))
             for name, workload in self.workloads.items():
                 await workload.close(self._actor(database, environment, name))
             await self._read_all(database)
 
     async def _read_all(self, database: k2store.Database) -> None:
-        rows = await _persistently(lambda: _rows(database))
+        rows = await _persistently(partial(_rows, database))
         self.shown += [Shown(row.key, row.version, row.value) for row in rows]
         self.final = {row.key: (row.version, row.value) for row in rows}
         keys = sorted({key for entry in self.journal.entries for key in entry.writes})
         for key in keys:
-            for version in await _persistently(lambda key=key: database.history(key)):
+            for version in await _persistently(partial(database.history, key)):
                 self.shown.append(Shown(key, version.at, version.value))
 
     async def _patiently(self, environment: Environment) -> _Opened:
@@ -293,69 +292,9 @@ class _Scene:
             name,
         )
 
-    # -------------------------------------------------------------------------------- checks
 
-    def _outcomes_agree(self) -> list[str]:
-        """What the store said of unknown transactions, against what it holds of them."""
-        problems: list[str] = []
-        for entry, outcome in self.outcomes:
-            if outcome.state == "committed" and entry.outcome != "ok":
-                if not any(value is not None for value in entry.writes.values()):
-                    entry.at, entry.outcome = outcome.at, "ok"
-                elif self._keeps_history():
-                    problems.append(
-                        f"transaction {entry.number} is committed at {outcome.at}, as the store "
-                        "says, but nothing of it is there"
-                    )
-                else:
-                    entry.at, entry.outcome = outcome.at, "ok"
-            elif outcome.state == "committed" and entry.at != outcome.at:
-                problems.append(
-                    f"transaction {entry.number} is committed at {outcome.at}, as the store says, "
-                    f"and at {entry.at}, as its rows say"
-                )
-            elif outcome.state == "aborted" and entry.outcome == "ok":
-                problems.append(
-                    f"transaction {entry.number} is aborted, as the store says, but its rows are "
-                    f"there at {entry.at}"
-                )
-        return problems
-
-    def _store_agrees(self) -> list[str]:
-        """The rows at the end, and the history of each key, against the replay."""
-        problems: list[str] = []
-        expected = {
-            key: row for key, row in final_state(self.journal).items() if row[1] is not None
-        }
-        for key in sorted({*expected, *self.final}):
-            if key.startswith(_UNJOURNALED):
-                continue
-            if expected.get(key) != self.final.get(key):
-                problems.append(
-                    f"in the end the store holds {self.final.get(key)} at {key!r}, not "
-                    f"{expected.get(key)}"
-                )
-        shown = {(row.key, row.version) for row in self.shown}
-        committed = [entry for entry in self.journal.entries if entry.outcome == "ok"]
-        if self._keeps_history():
-            for entry in committed:
-                for key in entry.writes:
-                    if (key, entry.at) not in shown:
-                        problems.append(
-                            f"{entry.what} {entry.number}, acknowledged at {entry.at}, is not in "
-                            f"the history of {key!r}"
-                        )
-        known = {
-            (key, entry.at): value for entry in committed for key, value in entry.writes.items()
-        }
-        for row in self.shown:
-            if (row.key, row.version) not in known or known[row.key, row.version] != row.value:
-                if not row.key.startswith(_UNJOURNALED):
-                    problems.append(f"nobody committed {row.value!r} at {row.key!r}, {row.version}")
-        return problems[:20]
-
-    def _keeps_history(self) -> bool:
-        return self.plan.node.retention_ns > 600 * SECOND_NS
+async def _outcome(database: k2store.Database, entry: Entry) -> k2store.Outcome:
+    return await database.outcome(entry.txn, anchor=entry.anchor, at=entry.at)
 
 
 async def _rows(database: k2store.Database) -> list[k2store.Record]:
@@ -385,36 +324,9 @@ class _Opened:
         await self._database.__aexit__(None, None, None)
 
 
-def _client_probes(entries: Sequence[Entry]) -> dict[str, int]:
-    probes = dict.fromkeys(CLIENT_PROBES, 0)
-    for entry in entries:
-        if entry.error == "OutcomeUnknown" or (entry.outcome == "open" and entry.writes):
-            probes["client.outcome_unknown"] += 1
-        if entry.error and entry.outcome == "ok":
-            probes["client.unknown_was_committed"] += 1
-        if entry.error == "OutcomeUnknown" and entry.outcome == "unknown":
-            probes["client.unknown_was_aborted"] += 1
-        if not entry.ended and entry.outcome == "ok":
-            probes["client.died_and_committed"] += 1
-        if not entry.ended and entry.writes and entry.outcome == "open":
-            probes["client.died_and_left_nothing"] += 1
-        if entry.refuted:
-            probes["client.condition_failed"] += 1
-        if entry.stale and entry.at:
-            probes["client.read_the_past"] += 1
-    return probes
-
-
-CLIENT_PROBES: Final = (
-    "client.condition_failed",
-    "client.died_and_committed",
-    "client.died_and_left_nothing",
-    "client.outcome_unknown",
-    "client.read_the_past",
-    "client.unknown_was_aborted",
-    "client.unknown_was_committed",
-)
-"""What clients have met, from the journal."""
+def plan_keeps_history(plan: Plan) -> bool:
+    """Whether the run is shorter than what the node remembers."""
+    return plan.node.retention_ns > 600 * SECOND_NS
 
 
 def _told(error: BaseException) -> str:

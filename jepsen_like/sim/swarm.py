@@ -19,8 +19,9 @@ from typing import Final
 
 import msgspec
 
+from jepsen_like.sim.agreement import CLIENT_PROBES
 from jepsen_like.sim.plan import draw
-from jepsen_like.sim.scene import CLIENT_PROBES, run, without
+from jepsen_like.sim.scene import run, without
 from k2store.testing.simulation import SIMULATOR_PROBES, Fault, shrink
 from k2store.testing.simulation.node_probes import NODE_PROBES
 
@@ -141,7 +142,7 @@ def traces_elsewhere(seeds: Sequence[int], only: Sequence[str] = ()) -> dict[int
     own = os.environ.get("PYTHONHASHSEED", "")
     other = "4711" if own != "4711" else "1147"
     arguments = [*(f"--workload={name}" for name in only), *map(str, seeds)]
-    done = subprocess.run(  # noqa: S603 - this very interpreter
+    done = subprocess.run(
         [sys.executable, "-m", "jepsen_like.sim.swarm", *arguments],
         env=os.environ | {"PYTHONHASHSEED": other},
         capture_output=True,

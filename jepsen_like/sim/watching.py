@@ -20,6 +20,7 @@ import k2store
 from jepsen_like.history import Recorder
 from jepsen_like.sim.journal import Entry, Journal
 from jepsen_like.workloads.judging import judged
+from k2store.testing.simulation import Environment
 
 Commit = tuple[int, tuple[tuple[bytes, bytes | None], ...]]
 
@@ -42,7 +43,7 @@ class Watcher:
         self,
         where: k2store.KeyRange,
         rng: random.Random,
-        connect: Callable[[object], k2store.Database],
+        connect: Callable[[Environment], k2store.Database],
     ) -> None:
         self.streams: list[Watched] = []
         self.goal = 0
@@ -52,7 +53,7 @@ class Watcher:
         self._connect = connect
         self._lazy = rng.random() < 0.4
 
-    async def main(self, environment: object) -> None:
+    async def main(self, environment: Environment) -> None:
         """What a process of the simulator runs; a further incarnation goes on at the cursor."""
         while True:
             try:

@@ -32,8 +32,10 @@ class Workload(Protocol):
 
     recorder: Recorder
     """The history of this run."""
-    keys: tuple[bytes, ...]
-    """Some keys it uses: good places to split the key space."""
+
+    @property
+    def keys(self) -> tuple[bytes, ...]:
+        """Some keys it uses: good places to split the key space."""
 
     async def open(self, actor: Actor) -> None:
         """Write what must be there before the first step."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from jepsen_like.history import Recorder
@@ -66,12 +67,15 @@ class Skew:
         """No pair was ever seen off, and the dependencies have no cycle."""
         return [*self._both_off, *judged(self.recorder, "rw-register")]
 
-    async def _run(self, actor: Actor, numbers: list[int], body: object) -> None:
+    async def _run(
+        self,
+        actor: Actor,
+        numbers: list[int],
+        body: Callable[[Seen], Awaitable[list[list[object]]]],
+    ) -> None:
         asked: list[list[object]] = [["r", number, None] for number in numbers]
-        done = await actor.transaction("txn", asked, body)  # type: ignore[arg-type]
-        if not isinstance(done, list):
-            return
-        seen = {number: value for f, number, value in done if f == "r"}
+        done = await actor.transaction("txn", asked, body)
+        seen = {number: value for f, number, value in done or () if f == "r"}
         for pair in range(PAIRS):
             both = [seen.get(2 * pair), seen.get(2 * pair + 1)]
             if None not in both and not any(map(_on, both)):

@@ -107,7 +107,8 @@ def test_verdicts_on_unknown_transactions_are_confirmed():
     """What a node decides on a commit that it no longer knows is confirmed by all participants."""
     with Simulation(3) as simulation:
         server, node = scene(
-            simulation, NodeKnobs(split_keys=(b"m",), lifetime_ns=SECOND_NS // 2, expiry_ns=SECOND_NS // 2)
+            simulation,
+            NodeKnobs(split_keys=(b"m",), lifetime_ns=SECOND_NS // 2, expiry_ns=SECOND_NS // 2),
         )
 
         async def main(environment: Environment) -> None:

@@ -58,7 +58,13 @@ from k2store.testing.simulation.loop import (
 )
 from k2store.testing.simulation.network import MILLISECOND_NS, Conditions, Network
 from k2store.testing.simulation.probes import SIMULATOR_PROBES, Buggify, Probes
-from k2store.testing.simulation.process import Environment, Machine, Process, ProcessEnded
+from k2store.testing.simulation.process import (
+    Environment,
+    Machine,
+    Main,
+    Process,
+    ProcessEnded,
+)
 from k2store.testing.simulation.randomness import derive, stream
 from k2store.testing.simulation.shrink import shrink
 from k2store.testing.simulation.simulation import START_NS, Simulation
@@ -81,6 +87,7 @@ __all__ = [
     "Loop",
     "MILLISECOND_NS",
     "Machine",
+    "Main",
     "Network",
     "OutOfTime",
     "Probes",

@@ -20,12 +20,12 @@ from collections import Counter
 
 from msgspec import Struct
 
+from k2store.errors import ClockUncertain
 from k2store.node.alarm import LoopAlarm
 from k2store.node.engine import Engine, EngineSettings
 from k2store.node.limits import SessionLimits
 from k2store.node.session import Session
-from k2store.storage import StorageFailed as StorageFailed
-from k2store.storage import StorageOptions
+from k2store.storage import StorageFailed, StorageOptions
 from k2store.testing.simulation.node_probes import NODE_PROBES
 from k2store.testing.simulation.process import Environment, Main
 from mvcc.messages import OneShot
@@ -38,6 +38,8 @@ from truetime.timestamp import time_ns
 PORT = 7400
 CLOCK_BOUND_NS = 500_000
 """`hi - lo` of a simulated machine whose clock serves a node with the default settings."""
+FAIL_STOP = (StorageFailed, ClockUncertain)
+"""What may end a node: its disk refuses, or its clock is too uncertain to begin."""
 
 _MILLISECOND_NS = 1_000_000
 _SECOND_NS = 1_000 * _MILLISECOND_NS
@@ -112,9 +114,7 @@ def engine_settings(knobs: NodeKnobs) -> EngineSettings:
             chains_max=knobs.chains_max,
             scan_rows_max=knobs.scan_page,
         ),
-        limits=SessionLimits(
-            scan_rows_max=knobs.scan_page, watch_queue_max=knobs.watch_queue_max
-        ),
+        limits=SessionLimits(scan_rows_max=knobs.scan_page, watch_queue_max=knobs.watch_queue_max),
         heartbeat_ns=knobs.heartbeat_ns,
         tick_ns=knobs.tick_ns,
         collect_every_ns=knobs.collect_every_ns,
@@ -244,7 +244,7 @@ class Node:
             for rule in Rule:
                 refusals[rule] += state.refusals[rule]
             hits["node.waited"] += state.waits
-            hits["node.horizon_raised"] += state.horizon > 0
+            hits["node.horizon_raised"] += int(state.horizon > 0)
             hits["node.pushed"] += state.pushes
         for engine in self._engines:
             single = len(engine.partitions) == 1
@@ -253,8 +253,8 @@ class Node:
                 hits["node.batch_slow_path"] += 1
             if not single and sum(state.commits for state in states):
                 hits["node.many_partitions"] += 1
-            hits["node.commit_waited"] += engine.held.waited_ns_total > 0
-            hits["node.segment_rotated"] += engine.log.first_lsn > 1
+            hits["node.commit_waited"] += int(engine.held.waited_ns_total > 0)
+            hits["node.segment_rotated"] += int(engine.log.first_lsn > 1)
             hits["node.session_superseded"] += engine.superseded
             hits["node.watch_cut_off"] += engine.feed.cut_off
             hits["node.watch_served"] += engine.feed.events

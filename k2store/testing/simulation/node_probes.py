@@ -10,9 +10,6 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from k2store.node.engine import Engine
-from mvcc.refusals import Rule
-
 NODE_PROBES: Final[Mapping[str, str]] = MappingProxyType(
     {
         "node.batch_slow_path": "an operation of a batch was run one by one by the full rules",

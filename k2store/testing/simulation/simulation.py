@@ -6,7 +6,7 @@ import gc
 import random
 from collections.abc import Awaitable, Iterable, Mapping
 from types import TracebackType
-from typing import Final, Self, TextIO, TypeVar
+from typing import IO, Final, Self, TypeVar
 
 from k2store.testing.simulation.clock import BOUND_NS_DEFAULT, HostClock
 from k2store.testing.simulation.disk import SimDisk
@@ -36,7 +36,7 @@ class Simulation:
         *,
         conditions: Conditions | None = None,
         probes: Mapping[str, str] = SIMULATOR_PROBES,
-        trace_sink: TextIO | None = None,
+        trace_sink: IO[str] | None = None,
     ) -> None:
         """`probes` are the declared ones; `trace_sink` receives every event as a line."""
         self.seed = seed

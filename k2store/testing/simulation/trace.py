@@ -10,7 +10,7 @@ from __future__ import annotations
 import collections
 import hashlib
 from collections.abc import Callable
-from typing import Final, TextIO
+from typing import IO, Final
 
 _BATCH_EVENTS: Final = 512
 TAIL_EVENTS: Final = 200
@@ -23,7 +23,7 @@ class Trace:
     to run.
     """
 
-    def __init__(self, now: Callable[[], int], sink: TextIO | None = None) -> None:
+    def __init__(self, now: Callable[[], int], sink: IO[str] | None = None) -> None:
         """`now` gives virtual time in ns; `sink` receives every line, if there is one."""
         self.count = 0
         self._now = now

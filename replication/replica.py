@@ -91,6 +91,9 @@ class Replica:
         if applied is not None:
             state.applied_lsn = applied.lsn
             state.commit_lsn = max(state.commit_lsn, applied.lsn)
+            inside = [entry.closed for entry in saved.entries if entry.lsn <= applied.lsn]
+            if applied.lsn >= log.base.lsn:
+                state.closed.apply(applied.lsn, max([saved.snapshot.closed, *inside]))
         state.closed.known = max(
             [saved.snapshot.closed, *(entry.closed for entry in saved.entries)]
         )

@@ -61,6 +61,7 @@ class Node:
     saved: Saved
     replica: Replica
     offset_ns: int = 0
+    lie_ns: int = 0
     alive: bool = True
     life: int = 0
     paused_until_ns: int = 0
@@ -76,11 +77,16 @@ class Node:
 
 
 class World:
-    """A group of replicas and everything that happens to them."""
+    """A group of replicas and everything that happens to them.
 
-    def __init__(self, seed: int, *, ambush: bool = False) -> None:
+    ``ambush``: faults conspire against leaders. ``lie_ns``: the clocks of ambushed
+    leaders fall behind by so much more than they admit, which no lease survives.
+    """
+
+    def __init__(self, seed: int, *, ambush: bool = False, lie_ns: int = 0) -> None:
         self.random = Random(seed)
         self.ambush = ambush
+        self.lie_ns = lie_ns
         self.now_ns = START_NS
         self.events: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
         self.sequence = 0
@@ -153,7 +159,7 @@ class World:
         else:
             node.offset_ns += self.draw(-half_ns // 50 - 1, half_ns // 50 + 1)
             node.offset_ns = max(-half_ns, min(half_ns, node.offset_ns))
-        middle_ns = self.now_ns + node.offset_ns
+        middle_ns = self.now_ns + node.offset_ns + node.lie_ns
         return Interval(middle_ns - half_ns, middle_ns + half_ns)
 
     def run(self) -> None:
@@ -387,14 +393,14 @@ class World:
         """Something goes wrong, and later something else."""
         if self.quiet:
             return
-        self.at(self.draw(5 * MS, 60 * MS), self.fault)
+        self.at(self.draw(5 * MS, 30 * MS if self.ambush else 60 * MS), self.fault)
         node = self.nodes[self.random.choice(sorted(self.nodes))]
         leaders = [each for each in self.nodes.values() if each.replica.role is Role.LEADER]
         if leaders and self.random.random() < 0.4:
             node = self.random.choice(leaders)
         kinds = [self.crash, self.pause, self.cut_off, self.cut_one, self.force, self.drag]
         if self.ambush:
-            kinds = [self.crash, self.force, self.spring, self.spring, self.cut_off]
+            kinds = [self.crash, self.spring, self.spring, self.spring]
         self.random.choice(kinds)(node)
         for each in leaders:
             if self.random.random() < 0.5:
@@ -449,11 +455,11 @@ class World:
         pairs = [(node.identity, e) for e in self.nodes] + [(e, node.identity) for e in self.nodes]
         self.cut_pairs(set(self.random.sample(pairs, self.draw(1, len(pairs)))))
 
-    def cut_pairs(self, pairs: set[tuple[int, int]]) -> None:
+    def cut_pairs(self, pairs: set[tuple[int, int]], least_ms: int = 10) -> None:
         """Cut some directions for a while."""
         self.cut |= pairs
         self.count["cuts"] += 1
-        self.at(self.draw(10 * MS, 150 * MS), self.mend, pairs)
+        self.at(self.draw(least_ms * MS, 150 * MS), self.mend, pairs)
 
     def mend(self, pairs: set[tuple[int, int]]) -> None:
         """These directions work again."""
@@ -469,24 +475,26 @@ class World:
         node.slow = not node.slow
 
     def spring(self, node: Node) -> None:
-        """Cut a leader from some voters, restart the others at once, let another take over."""
+        """Cut a leader from all voters, or from some and restart others; let another take over."""
         leaders = [each for each in self.nodes.values() if each.replica.serves(self.clock(each))]
-        if not leaders:
+        if not leaders or self.cut:
             return
         self.count["ambushes"] += 1
         victim = leaders[0]
+        victim.lie_ns = -self.lie_ns
         others = [each for each in self.nodes.values() if each is not victim]
         self.random.shuffle(others)
-        some = others[: self.draw(0, len(others))]
+        alone = self.random.random() < 0.5
+        some = others if alone else others[: self.draw(0, len(others))]
         pairs = {(victim.identity, each.identity) for each in some}
         pairs |= {(each.identity, victim.identity) for each in some}
-        self.cut_pairs(pairs)
+        self.cut_pairs(pairs, least_ms=40)
         for each in others:
-            if each not in some or self.random.random() < 0.3:
+            if not alone and (each not in some or self.random.random() < 0.3):
                 self.at(self.draw(0, 6 * MS), self.crash, each)
-        heir = self.random.choice(others)
-        for _ in range(self.draw(1, 2)):
-            self.at(self.draw(0, 15 * MS), self.force, heir)
+        voters = victim.replica.membership.voters
+        heir = self.random.choice([each for each in others if each.identity in voters] or others)
+        self.at(self.draw(0, 15 * MS), self.force, heir)
 
     def heal(self) -> None:
         """From now on nothing goes wrong any more."""

@@ -452,6 +452,15 @@ def restart(scene: Scene, words: list[str]) -> None:
 
 
 @verb
+def reopen(scene: Scene, words: list[str]) -> None:
+    """``reopen 3``: a restart that keeps the state it has applied, and says where that stands."""
+    node = scene.nodes[int(words[0])]
+    replica, kept = scene.machine(node), node.applied
+    scene.start(node, replica.state.log.position(replica.applied_lsn))
+    node.applied = kept
+
+
+@verb
 def compact(scene: Scene, words: list[str]) -> None:
     """``compact 1``: a snapshot takes the place of the applied entries."""
     node = scene.nodes[int(words[0])]

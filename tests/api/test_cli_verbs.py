@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -148,6 +150,21 @@ def test_scan(run: Run, node: LocalNode) -> None:
     assert len({row["version"] for row in rows}) == 1
     run("scan", "scan/", "--start", "a", code=2)
     run("scan", "--start", "b", "--end", "a", code=2)
+
+
+def test_a_reader_that_has_enough(node: LocalNode) -> None:
+    """`k2 scan | head` ends quietly when nobody reads any more."""
+    with node.blocking() as db:
+        db.transact(writes=[(b"many/%04d" % number, b"x" * 1_000) for number in range(500)])
+    script = "from k2store.cli import main; main()"
+    arguments = [sys.executable, "-c", script, "scan", "many/", "--address", node.address]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline().startswith(b"many/0000")
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(30) == 1
 
 
 def test_the_past(run: Run) -> None:

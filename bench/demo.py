@@ -33,8 +33,8 @@ from k2store.testing import LocalNode, local_node
 if TYPE_CHECKING:
     from rich.table import Table
 
-REQUESTS: Final = 4_000
-"""A third of the conversation trace: half a minute where two slow cores are busy."""
+LIMIT_S: Final = 40.0
+"""With what comes before and after it, a run ends within a minute wherever it runs."""
 LOOK_S: Final = 0.25
 NOTE_LOOKS: Final = 20
 """Where no table can be drawn, one line of progress in so many looks."""
@@ -90,10 +90,19 @@ class Figures(Struct, frozen=True, kw_only=True):
 @click.option(
     "--requests",
     type=click.IntRange(min=1),
-    default=REQUESTS,
+    default=traces.CONVERSATION.requests,
     show_default=True,
     metavar="N",
     help="How many prompts, from the beginning of the trace.",
+)
+@click.option(
+    "--seconds",
+    "limit_s",
+    type=click.FloatRange(min=0),
+    default=LIMIT_S,
+    show_default=True,
+    metavar="S",
+    help="Begin no more prompts after so long; 0: replay all of them.",
 )
 @click.option(
     "--speed",
@@ -122,6 +131,7 @@ def demo(
     *,
     file: Path | None,
     requests: int,
+    limit_s: float,
     speed: float,
     in_flight: int,
     seed: int,
@@ -137,7 +147,9 @@ def demo(
     prompts = _prompts(file, requests, seed)
     folder = Path(tempfile.mkdtemp(prefix="k2-demo-")) if keep and data is None else data
     with local_node(folder) as node:
-        figures = asyncio.run(_run(node, prompts, speed=speed, in_flight=in_flight))
+        figures = asyncio.run(
+            _run(node, prompts, speed=speed, limit_s=limit_s, in_flight=in_flight)
+        )
     figures = msgspec.structs.replace(
         figures,
         trace=None if file is None else str(file),
@@ -164,11 +176,16 @@ def _prompts(file: Path | None, count: int, seed: int) -> list[traces.Request]:
 
 
 async def _run(
-    node: LocalNode, prompts: list[traces.Request], *, speed: float, in_flight: int
+    node: LocalNode,
+    prompts: list[traces.Request],
+    *,
+    speed: float,
+    limit_s: float,
+    in_flight: int,
 ) -> Figures:
     async with node.connect(name="demo") as db:
         pool = await register(db, REGION, WORKER)
-        replay = Replay(pool, prompts, speed=speed)
+        replay = Replay(pool, prompts, speed=speed, limit_s=limit_s)
         async with _shown(replay, len(prompts)):
             await replay.run(in_flight)
         holds = await holding(pool)

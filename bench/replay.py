@@ -49,12 +49,19 @@ class Holding(Struct, frozen=True, kw_only=True):
 class Replay:
     """One replay. Figures can be read while it runs."""
 
-    def __init__(self, pool: Pool, requests: Sequence[Request], *, speed: float) -> None:
-        """`speed`: how many times as fast as recorded the prompts come; 0 for without pauses."""
+    def __init__(
+        self, pool: Pool, requests: Sequence[Request], *, speed: float, limit_s: float = 0.0
+    ) -> None:
+        """One replay.
+
+        speed    how many times as fast as recorded the prompts come; 0 for without pauses
+        limit_s  no prompt begins after so many seconds; 0 for no limit
+        """
         self._pool = pool
         self._requests = requests
         self._ideal = ideal_hits(requests)
         self._speed = speed
+        self._limit_s = limit_s
         self._match_ns = array("q")
         self._publish_ns = array("q")
         self._hashes: dict[int, bytes] = {}
@@ -62,7 +69,7 @@ class Replay:
         self.elapsed_s = 0.0
 
     async def run(self, in_flight: int) -> None:
-        """Replay everything, at most `in_flight` prompts at a time, each begun in its turn."""
+        """Replay, at most `in_flight` prompts at a time, each begun in its turn."""
         began_s = time.monotonic()
         turns = iter(enumerate(self._requests))
         async with asyncio.TaskGroup() as group:
@@ -80,6 +87,8 @@ class Replay:
 
     async def _take_turns(self, turns: Iterator[tuple[int, Request]], began_s: float) -> None:
         for number, request in turns:
+            if self._limit_s and time.monotonic() - began_s > self._limit_s:
+                return
             if self._speed:
                 due_s = began_s + request.timestamp / 1000 / self._speed
                 await asyncio.sleep(max(0.0, due_s - time.monotonic()))

@@ -103,6 +103,25 @@ def test_who_is_not_the_holder_publishes_nothing() -> None:
     asyncio.run(scene())
 
 
+def test_a_replay_ends_in_time() -> None:
+    """Beyond its limit no prompt begins, and the figures are those of the prompts that did."""
+
+    async def scene() -> None:
+        async with embedded() as db:
+            pool = await register(db, "local", "w")
+            late = [
+                Request(0, 1, 1, (0, 1)),
+                Request(1_000, 1, 1, (0, 2)),
+                Request(9, 1, 1, (0, 3)),
+            ]
+            replay = Replay(pool, late, speed=10.0, limit_s=0.05)
+            await replay.run(1)
+            assert (replay.counts.requests, replay.counts.references) == (2, 4)
+            assert (await holding(pool)).blocks == 3
+
+    asyncio.run(scene())
+
+
 def test_prompts_at_the_same_time_publish_each_block_once() -> None:
     """Equal prompts in flight together overtake each other, and each block is stored once."""
 

@@ -19,7 +19,11 @@ from mvcc.messages import (
     Read,
     Reads,
     Refused,
+    Rows,
+    Scan,
+    Status,
 )
+from mvcc.refusals import Rule
 from tests.model.mvcc_driver import MS, NEVER_NS, Driver
 
 KEYS = [b"a", b"b", b"c", b"d"]
@@ -57,6 +61,7 @@ def test_commits_and_reads_in_columns_do_what_single_ones_do(seed: int) -> None:
     """Answers, versions, marks and memory are the same, whatever is in the way."""
     worlds = [Driver([b""], seed=1), Driver([b""], seed=1)]
     random = Random(seed)
+    used: set[int] = set()
     for world in worlds:
         world.pass_time(100 * MS)
     for _ in range(6):
@@ -64,7 +69,11 @@ def test_commits_and_reads_in_columns_do_what_single_ones_do(seed: int) -> None:
         single = random.random() < 0.6
         first = worlds[0].oracle.next_stamp()
         worlds[1].oracle.next_stamp()
-        stamps = [first - (random.randint(0, 40) << 14) for _ in range(count)]
+        # Up to three milliseconds back or one ahead: older and newer than what others have read.
+        stamps = [first + (random.randint(-12_000, 4_000) << 12) for _ in range(count)]
+        stamps = [stamp for stamp in stamps if stamp not in used]
+        used.update(stamps)
+        count = len(stamps)
         requests = [worlds[0].request() for _ in range(count)]
         worlds[1].requests = worlds[0].requests
         if random.random() < 0.5:
@@ -174,6 +183,62 @@ def test_a_transaction_twice_in_one_batch_is_answered_when_durable() -> None:
     driver.quiet()
     assert isinstance(driver.answers[one], Committed)
     assert isinstance(driver.answers[two], Committed)
+
+
+@given(single=st.booleans(), ahead=st.booleans())
+def test_one_shots_in_columns_are_stamped_above_later_reads(single: bool, ahead: bool) -> None:
+    """A read that lies ahead of the clock is never written under."""
+    driver = Driver([b""])
+    driver.pass_time(100 * MS)
+    stamp = driver.oracle.next_stamp() + (2_000 << 12 if ahead else 0)
+    reader = driver.request()
+    driver.send(b"a", Read(reader, b"a", stamp, NOBODY, NEVER_NS))
+    request = driver.request()
+    keys = [b"a"] if single else [b"a", b"b"]
+    values: list[bytes | None] = [b"v"] * len(keys)
+    columns = OneShots(
+        0, 0, [request], [txn_of(1)], [NEVER_NS], [0], [], [], [], [], [len(keys)], keys, values
+    )
+    driver.send(b"a", columns)
+    driver.quiet()
+    answer = driver.answers[request]
+    assert isinstance(answer, Committed)
+    assert answer.stamp > stamp
+
+
+def test_an_aborted_transaction_in_a_batch_stays_aborted() -> None:
+    """What was given up before it arrived is refused, in columns as well."""
+    driver = Driver([b""])
+    driver.pass_time(100 * MS)
+    stamp = driver.oracle.next_stamp()
+    question, commit, shot = driver.request(), driver.request(), driver.request()
+    driver.send(b"a", Status(question, txn_of(1), stamp, True))
+    driver.send(b"a", CommitsAlone(0, [commit], [txn_of(1)], [stamp], [1], [b"a"], [b"v"]))
+    driver.send(
+        b"a",
+        OneShots(0, 0, [shot], [txn_of(1)], [NEVER_NS], [0], [], [], [], [], [1], [b"b"], [b"v"]),
+    )
+    driver.quiet()
+    for request in (commit, shot):
+        answer = driver.answers[request]
+        assert isinstance(answer, Refused)
+        assert answer.refusal.rule == Rule.ABORTED
+
+
+def test_a_scan_waits_for_a_batch_under_way() -> None:
+    """Rows that are decided but not durable are neither shown nor left out."""
+    driver = Driver([b""])
+    driver.pass_time(100 * MS)
+    stamp = driver.oracle.next_stamp()
+    batch = CommitsAlone(0, [driver.request()], [txn_of(1)], [stamp], [1], [b"a"], [b"v"])
+    driver.send(b"a", batch)
+    later, before = driver.request(), driver.request()
+    driver.send(b"a", Scan(later, b"", b"", stamp + 1, NOBODY, 9, False, NEVER_NS))
+    driver.send(b"a", Scan(before, b"", b"", stamp - 1, NOBODY, 9, False, NEVER_NS))
+    assert driver.answers[before] == Rows(before, stamp - 1, [], None)
+    assert later not in driver.answers
+    driver.quiet()
+    assert driver.answers[later] == Rows(later, stamp + 1, [(b"a", stamp, b"v")], None)
 
 
 def test_a_leader_that_stops_refuses_who_waits_for_a_batch() -> None:

@@ -13,11 +13,11 @@ it knows the values it expects; it reads from all of them.
 from __future__ import annotations
 
 import os
-import random
 import time
 from array import array
 from collections import Counter
 from collections.abc import Callable, Coroutine
+from random import Random
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from k2store import EVERYTHING, KeyRange, value_is
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 KEY_BYTES: Final = 16
 VALUE_BYTES: Final = 64
+SEED: Final = 1
 READS_PER_VIEW: Final = 100
 ROWS_PER_SCAN: Final = 100
 
@@ -47,19 +48,20 @@ class Keys:
 
     def __init__(self, count: int) -> None:
         self.names = [b"key/%012d" % number for number in range(count)]
+        self._chance = Random(SEED).random
         self._written: dict[bytes, bytes] = {}
         self._serial = 0
 
     def draw(self) -> bytes:
         """Any key."""
         names = self.names
-        return names[int(random.random() * len(names))]
+        return names[int(self._chance() * len(names))]
 
     def draw_own(self, place: Place) -> bytes:
         """A key of a worker's own share."""
         names, (worker, workers) = self.names, place
         own = (len(names) - 1 - worker) // workers + 1
-        return names[worker + workers * int(random.random() * own)]
+        return names[worker + workers * int(self._chance() * own)]
 
     def value(self, key: bytes) -> bytes:
         """What the key holds."""

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from k2store.client.database import Database
 
 BATCH_ROWS: Final = 256
-BATCH_BYTES: Final = 512 * 1024
+BATCH_BYTES: Final = 256 * 1024
+"""Small enough that keys, their conditions and one more row of full size fit into a one-shot."""
 BATCHES_IN_FLIGHT: Final = 8
 
 
@@ -123,6 +124,8 @@ class _Restore:
         self._overwrite = overwrite
         self._on_rows = on_rows
         self._slots = asyncio.Semaphore(BATCHES_IN_FLIGHT)
+        # A row may take a condition and a write.
+        self._rows_max = max(1, min(BATCH_ROWS, db.welcome.operations_max // 2))
         self._batch: list[Difference] = []
         self._batch_bytes = 0
         self._equal = self._written = self._replaced = self._deleted = self._at = 0
@@ -134,7 +137,7 @@ class _Restore:
     async def add(self, group: asyncio.TaskGroup, difference: Difference) -> None:
         self._batch.append(difference)
         self._batch_bytes += len(difference.key) + len(difference.value or b"")
-        if len(self._batch) >= BATCH_ROWS or self._batch_bytes >= BATCH_BYTES:
+        if len(self._batch) >= self._rows_max or self._batch_bytes >= BATCH_BYTES:
             await self.send(group)
 
     async def send(self, group: asyncio.TaskGroup) -> None:

@@ -176,6 +176,26 @@ def test_what_somebody_writes_meanwhile_stands(tmp_path: Path) -> None:
     with_store(tmp_path, body)
 
 
+def test_rows_of_full_size_fit_into_batches(tmp_path: Path) -> None:
+    """Rows with the longest keys and values that a node takes come back, also where a transaction
+    may have few operations."""
+
+    async def scene() -> None:
+        async with embedded(tmp_path / "one") as db:
+            key_bytes, value_bytes = db.welcome.key_bytes_max, db.welcome.value_bytes_max
+            # Many long keys without values, and then one row of full size.
+            for number in range(70):
+                await db.put(b"k%03d" % number + b"k" * (key_bytes - 4), b"")
+            await db.put(b"k" * key_bytes, b"v" * value_bytes)
+            backup = await backup_of(db, tmp_path / "b")
+            state = await rows(db)
+        async with embedded(tmp_path / "two", limits__operations=7) as db:
+            assert (await load(db, backup)).written == 71
+            assert await rows(db) == state
+
+    asyncio.run(scene())
+
+
 def test_a_range_is_restored_alone(tmp_path: Path) -> None:
     """A backup of a prefix compares and writes there only, even with `overwrite`."""
 

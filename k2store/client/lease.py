@@ -215,7 +215,10 @@ class Lease:
                     free_in_ns = 0  # Somebody else was faster, or the old one is not over yet.
                 else:
                     self.token = self._version
-                    return
+                    if self.held:
+                        return
+                    # The answer was under way for longer than the lease lasts.
+                    self.token = free_in_ns = 0
             pause_s = min(max(free_in_ns / _BILLION, 0.001), _POLL_S)
             pause_s *= 1 + database.rng.random() / 4
             if session.now_s() + pause_s >= until_s:

@@ -52,6 +52,8 @@ VIOLATIONS: Final = ("clock-step",)
 """Kinds that a run with a dishonest clock has beside the others."""
 
 _BOUND_NS: Final = 500_000
+OPERATIONS_PER_COMMIT: Final = 1.4
+"""How fast clients go: so many operations while faults happen, for each commit that is wanted."""
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -95,8 +97,8 @@ def draw(seed: int, only: Sequence[str] = (), *, honest: bool = True) -> Plan:
             raise ValueError(f"no workload {name!r}; there are {', '.join(sorted(WORKLOADS))}")
     clients = tuple(f"client-{number}" for number in range(rng.randint(3, 8)))
     watchers = (b"", b"stream/")[: rng.randint(1, 2)] if "watch" in names else ()
-    duration_ns = rng.randint(2_000, 4_000) * MILLISECOND_NS
-    commits = rng.randint(110, 150)
+    duration_ns = rng.randint(1_500, 3_500) * MILLISECOND_NS
+    commits = rng.randint(105, 125)
     hosts = [SERVER, *clients, *(f"watcher-{number}" for number in range(len(watchers)))]
     return Plan(
         seed,
@@ -105,7 +107,7 @@ def draw(seed: int, only: Sequence[str] = (), *, honest: bool = True) -> Plan:
         watchers,
         commits,
         duration_ns,
-        pause_s=len(clients) * len(names) * duration_ns / 1e9 / (commits * 2.5),
+        pause_s=len(clients) * len(names) * duration_ns / 1e9 / (commits * OPERATIONS_PER_COMMIT),
         bound_ns=rng.choice((_BOUND_NS // 10, _BOUND_NS)),
         offsets_ns=tuple(rng.randint(-_BOUND_NS // 4, _BOUND_NS // 4) for _ in hosts),
         drifts_ppb=tuple(rng.choice((0, -50_000, 50_000, 400_000)) for _ in hosts),

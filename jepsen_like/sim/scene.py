@@ -39,6 +39,7 @@ SETUP_LIMIT_NS: Final = 20 * SECOND_NS
 FINISH_LIMIT_NS: Final = 60 * SECOND_NS
 """From the last fault to the end of every client: the bound of liveness."""
 CLOSE_LIMIT_NS: Final = 60 * SECOND_NS
+TIME_FINDINGS_MAX: Final = 5
 RESTART_NS: Final = SECOND_NS // 5
 
 
@@ -166,7 +167,7 @@ class _Scene:
         found += place_unknown(self.journal, self.shown)
         keeps = plan_keeps_history(self.plan)
         found += outcomes_agree(self.outcomes, keeps_history=keeps)
-        found += self.journal.broken_time
+        found += self.journal.broken_time[:TIME_FINDINGS_MAX]
         found += replay(self.journal)
         found += store_agrees(self.journal, self.shown, self.final, keeps_history=keeps)
         for name, workload in self.workloads.items():

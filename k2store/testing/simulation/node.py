@@ -43,7 +43,7 @@ FAIL_STOP = (StorageFailed, ClockUncertain)
 
 _MILLISECOND_NS = 1_000_000
 _SECOND_NS = 1_000 * _MILLISECOND_NS
-_LOOK_INTERVAL_S = 0.005
+_LOOK_INTERVAL_S = 0.01
 _DEFAULT = PartitionSettings()
 _CONFLICTS = (
     Rule.READ_BY,
@@ -251,7 +251,7 @@ class Node:
             states = [partition.state for partition in engine.partitions]
             if single and (states[0].waits or states[0].refusals[Rule.READ_BY]):
                 hits["node.batch_slow_path"] += 1
-            if not single and sum(state.commits for state in states):
+            if not single and any(state.commits for state in states):
                 hits["node.many_partitions"] += 1
             hits["node.commit_waited"] += int(engine.held.waited_ns_total > 0)
             hits["node.segment_rotated"] += int(engine.log.first_lsn > 1)

@@ -51,9 +51,7 @@ class K2Error(Exception):
 
     def details(self) -> dict[str, object]:
         """The structured fields that are set, by name."""
-        return {
-            name: value for name in self.fields if (value := getattr(self, name)) is not None
-        }
+        return {name: value for name in self.fields if (value := getattr(self, name)) is not None}
 
 
 class Conflict(K2Error):
@@ -61,7 +59,7 @@ class Conflict(K2Error):
 
     retry = Retry.NOW
     exit_code = 4
-    fields = ("rule", "key", "other", "other_stamp", "retry_after_s")
+    fields: ClassVar[tuple[str, ...]] = ("rule", "key", "other", "other_stamp", "retry_after_s")
 
     def __init__(
         self,

@@ -119,14 +119,14 @@ def _uses(name: Hashable, operations: Sequence[Operation]) -> list[Finding]:
     for use in taken:
         token = _field(use.argument, "token")
         best = None if highest is None else _field(highest.argument, "token")
-        if highest is not None and token is not None and best is not None:
-            if token < best and highest.end < use.start:
-                why = (
-                    f"The resource of {show(name)} took token {token} (event {use.index}) after token "
-                    f"{best} (event {highest.index})."
-                )
-                findings.append(Finding("stale-token", why, (highest.number, use.number), key=name))
-                continue
-        if token is not None and (best is None or token > best):
+        if token is None:
+            continue
+        if highest is None or best is None or token > best:
             highest = use
+        elif token < best and highest.end < use.start:
+            why = (
+                f"The resource of {show(name)} took token {token} (event {use.index}) after token "
+                f"{best} (event {highest.index})."
+            )
+            findings.append(Finding("stale-token", why, (highest.number, use.number), key=name))
     return findings

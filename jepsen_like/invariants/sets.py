@@ -112,9 +112,8 @@ def check_set_full(operations: Sequence[Operation], options: Options) -> Verdict
     return verdict_of(findings, ("linearizable",), vacuous=vacuous)
 
 
-def _follow(
-    operations: Sequence[Operation], options: Options, *, realtime: bool
-) -> tuple[list[Finding], int, int]:
+def _elements(operations: Sequence[Operation], options: Options) -> dict[Hashable, _Element]:
+    """Every element that may be in the set, with what its additions say of it."""
     elements: dict[Hashable, _Element] = {}
     for operation in operations:
         if operation.f == "add" and operation.outcome != "fail":
@@ -125,6 +124,13 @@ def _follow(
                 element.known = min(element.known, operation.end)
     for value in _initial(options):
         elements.setdefault(value, _Element()).known = -1
+    return elements
+
+
+def _follow(
+    operations: Sequence[Operation], options: Options, *, realtime: bool
+) -> tuple[list[Finding], int, int]:
+    elements = _elements(operations, options)
     failed = {freeze(o.argument) for o in operations if o.f == "add"} - set(elements)
     reads = [o for o in operations if o.f == "read" and o.outcome == "ok"]
     findings: list[Finding] = []

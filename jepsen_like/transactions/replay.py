@@ -11,7 +11,7 @@ somebody read what they wrote, right before the first reader.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 
 from jepsen_like.history import NEVER, HistoryError, Operation
 from jepsen_like.linearizability.objects import UNSET
@@ -97,12 +97,34 @@ def _mops(operation: Operation) -> list[Mop]:
     return mops
 
 
+class _World:
+    """What registers and lists hold at one point of the replay."""
+
+    __slots__ = ("base", "lists", "registers")
+
+    def __init__(self, base: Hashable) -> None:
+        self.base = base
+        self.registers: dict[Hashable, Hashable] = {}
+        self.lists: dict[Hashable, list[Hashable]] = {}
+
+    def write(self, f: str, key: Hashable, value: object) -> None:
+        """Apply a write; a read changes nothing."""
+        if f == "w":
+            self.registers[key] = freeze(value)
+        elif f == "append":
+            self.lists.setdefault(key, []).append(freeze(value))
+
+    def compare(self, key: Hashable, value: object) -> tuple[object, object]:
+        """What a read of the key had to give and what it gave, in comparable form."""
+        if key in self.lists or isinstance(value, list | tuple):
+            return tuple(self.lists.get(key, ())), freeze(value) if value is not None else ()
+        return self.registers.get(key, self.base), freeze(value)
+
+
 def _replay(
     placed: Sequence[Operation], unplaced: Sequence[Operation], initial: object
 ) -> tuple[list[Finding], int]:
-    base = None if initial is UNSET else freeze(initial)
-    registers: dict[Hashable, Hashable] = {}
-    lists: dict[Hashable, list[Hashable]] = {}
+    world = _World(None if initial is UNSET else freeze(initial))
     lost = {
         (key, freeze(value)): operation
         for operation in unplaced
@@ -112,39 +134,20 @@ def _replay(
     applied: set[int] = set()
     findings: list[Finding] = []
     reads = 0
-
-    def apply(operation: Operation) -> None:
-        for f, key, value in _mops(operation):
-            if f == "w":
-                registers[key] = freeze(value)
-            elif f == "append":
-                lists.setdefault(key, []).append(freeze(value))
-
     for operation in placed:
         own = _mops(operation)
         if operation.outcome == "ok":
-            for f, key, value in own:
-                if f == "r":
-                    seen = value if isinstance(value, list | tuple) else [value]
-                    for v in seen:
-                        source = lost.get((key, freeze(v)))
-                        if source is not None and source.number not in applied:
-                            applied.add(source.number)
-                            apply(source)
+            for source in _sources(own, lost):
+                if source.number not in applied:
+                    applied.add(source.number)
+                    for mop in _mops(source):
+                        world.write(*mop)
         for f, key, value in own:
-            if f == "w":
-                registers[key] = freeze(value)
-            elif f == "append":
-                lists.setdefault(key, []).append(freeze(value))
+            if f != "r":
+                world.write(f, key, value)
             elif operation.outcome == "ok":
                 reads += 1
-                expected: object = registers.get(key, base)
-                got: object = freeze(value)
-                if key in lists or isinstance(value, list | tuple):
-                    expected, got = (
-                        tuple(lists.get(key, ())),
-                        (freeze(value) if value is not None else ()),
-                    )
+                expected, got = world.compare(key, value)
                 if got != expected:
                     why = (
                         f"T{operation.number} at {operation.stamp} read {show(key)} as {show(value)}; in order "
@@ -152,3 +155,15 @@ def _replay(
                     )
                     findings.append(Finding("replay-mismatch", why, (operation.number,), key=key))
     return findings, reads
+
+
+def _sources(
+    mops: Sequence[Mop], lost: Mapping[tuple[Hashable, Hashable], Operation]
+) -> Iterator[Operation]:
+    """The transactions of unknown outcome and place whose writes these reads show."""
+    for f, key, value in mops:
+        if f == "r":
+            for seen in value if isinstance(value, list | tuple) else (value,):
+                source = lost.get((key, freeze(seen)))
+                if source is not None:
+                    yield source

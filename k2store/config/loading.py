@@ -190,12 +190,7 @@ def _check_together(settings: Settings, origins: Mapping[str, str]) -> None:
         if not holds:
             raise SettingsRefused(f"{path} ({origins[path]}): {why}", field=path)
 
-    clock, life, limits, tls = (
-        settings.clock,
-        settings.transactions,
-        settings.limits,
-        settings.tls,
-    )
+    clock, life, tls = settings.clock, settings.transactions, settings.tls
     require(
         clock.bound <= clock.bound_max,
         "clock.bound_max",

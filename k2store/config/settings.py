@@ -156,7 +156,9 @@ class Limits(Section, frozen=True, kw_only=True):
     """What one caller, and all callers together, may ask for. Beyond it: Rejected or Overloaded."""
 
     key: Annotated[Size, About("Longest key.", "16B", "64KiB")] = Size.parse("4KiB")
-    value: Annotated[Size, About("Longest value; a frame on the wire has 4 MiB.", "1KiB", "1MiB")] = Size.parse("1MiB")
+    value: Annotated[
+        Size, About("Longest value; a frame on the wire has 4 MiB.", "1KiB", "1MiB")
+    ] = Size.parse("1MiB")
     operations: Annotated[int, About("Most operations of one transaction.", "1", "1000000")] = (
         10_000
     )

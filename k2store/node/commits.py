@@ -43,29 +43,42 @@ def commit_columns(session: Session, commits: wire.CommitColumns, now: Interval)
     if early and len(early) != count:
         raise Malformed("the columns of `commits` differ in length")
     fits = all_fit(session, keys, values)
+    group = CommitsAlone(session.number, list(commits.request), txns, [], counts, keys, values)
+    plain = fits and len(engine.partitions) == 1 and min(counts) > 0 and not any(early)
+    if plain and _commit_together(session, group, now):
+        return
+    _commit_each(session, commits, group, now, fits=fits)
+
+
+def _commit_together(session: Session, group: CommitsAlone, now: Interval) -> bool:
+    """Hand over a group whole if nobody has heard of any of its transactions but by its stamp.
+
+    Such a transaction has read and nothing else, so its commit needs no coordinator.
+    """
+    open_ = session.engine.coordinator.open
+    stamps = [open_.get(txn) for txn in group.txns]
+    if set(map(type, stamps)) != {int} or len(set(group.txns)) != len(stamps):
+        return False
+    for txn in group.txns:
+        del open_[txn]
+    group.stamps.extend(cast(list[int], stamps))
+    session.engine.partitions[0].receive(group, now)
+    return True
+
+
+def _commit_each(
+    session: Session, commits: wire.CommitColumns, group: CommitsAlone, now: Interval, *, fits: bool
+) -> None:
+    """Look at the transactions of a group one by one; ``fits`` as `all_fit` found it."""
+    engine = session.engine
     open_ = engine.coordinator.open
     single = len(engine.partitions) == 1
-    if single and fits and min(counts) > 0 and not any(early):
-        known_stamps = [open_.get(txn) for txn in txns]
-        if set(map(type, known_stamps)) == {int} and len(set(txns)) == count:
-            for txn in txns:
-                del open_[txn]
-            together = CommitsAlone(
-                session.number,
-                list(commits.request),
-                txns,
-                cast(list[int], known_stamps),
-                counts,
-                keys,
-                values,
-            )
-            engine.partitions[0].receive(together, now)
-            return
-    deadlines = session.deadlines(commits.timeout_ms, count, now)
+    keys, values, early = group.keys, group.values, list(commits.early_count)
+    deadlines = session.deadlines(commits.timeout_ms, len(group.txns), now)
     alone = CommitsAlone(session.number, [], [], [], [], [], [])
     start = 0
     for index, (request, txn, at, written) in enumerate(
-        zip(commits.request, txns, commits.at, counts, strict=True)
+        zip(group.requests, group.txns, commits.at, group.counts, strict=True)
     ):
         end = start + written
         known = open_.get(txn)

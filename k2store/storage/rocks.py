@@ -12,8 +12,8 @@ the upper one; so no bounds are set and each row is compared instead.
 
 from __future__ import annotations
 
-import threading
 import struct
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path

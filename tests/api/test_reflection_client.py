@@ -22,11 +22,13 @@ class GenericClient:
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._channel = channel
-        self._reflection = reflection_pb2_grpc.ServerReflectionStub(channel)
+        # The type hints of this stub know no asynchronous channels.
+        stub: Any = reflection_pb2_grpc.ServerReflectionStub
+        self._reflection = stub(channel)
         self._pool = descriptor_pool.DescriptorPool()
         self._known: dict[str, Any] = {}
 
-    async def _ask(self, **question: str) -> Any:
+    async def _ask(self, **question: Any) -> Any:
         async def requests() -> Any:
             yield reflection_pb2.ServerReflectionRequest(**question)
 

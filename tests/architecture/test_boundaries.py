@@ -67,7 +67,9 @@ def test_help_loads_neither_grpc_nor_storage() -> None:
     assert loaded_by("from k2store.cli import main; main(['--help'])", *heavy) == []
 
 
-@pytest.mark.parametrize("module", ["k2store", "k2store.client", "k2store.errors", "k2store.config"])
+@pytest.mark.parametrize(
+    "module", ["k2store", "k2store.client", "k2store.errors", "k2store.config"]
+)
 def test_light_import_loads_no_server_code(module: str) -> None:
     """What a client imports brings in no storage engine and no server library."""
     assert loaded_by(f"import {module}", *SERVER_ONLY) == []

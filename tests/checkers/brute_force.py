@@ -47,6 +47,7 @@ def apply_register(state: dict, operation: Operation) -> bool:
     if operation.f == "write":
         state[operation.key] = operation.argument
         return True
+    assert isinstance(operation.argument, list)
     old, new = operation.argument
     if known and operation.result is False:
         return now != old
@@ -58,6 +59,7 @@ def apply_register(state: dict, operation: Operation) -> bool:
 
 def apply_transaction(state: dict, operation: Operation) -> bool:
     """Lists (`append`) and registers (`w`) read by `r`."""
+    assert isinstance(operation.value, list)
     for f, key, value in operation.value:
         if f == "append":
             state[key] = (*state.get(key, ()), value)

@@ -25,10 +25,10 @@ def _outcome(random: Random) -> str:
 
 
 def _unique_register(random: Random) -> History:
-    requests: list[tuple[str, object, object, str]] = []
     writes = random.randint(1, 3)
-    for value in range(1, writes + 1):
-        requests.append(("write", value, value, _outcome(random)))
+    requests: list[tuple[str, object, object, str]] = [
+        ("write", value, value, _outcome(random)) for value in range(1, writes + 1)
+    ]
     for _ in range(random.randint(1, 4)):
         seen = random.choice([None, *range(1, writes + 1)])
         requests.append(("read", None, seen, _outcome(random)))

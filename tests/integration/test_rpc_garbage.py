@@ -76,12 +76,12 @@ def test_half_open_sockets_do_not_keep_others_out(tmp_path: Path) -> None:
     """Sockets that connect and say nothing, or stop in the middle of a word, harm nobody."""
 
     async def body(node: NodeProcess, _: grpc.aio.Channel) -> None:
-        host, _, port = node.address.rpartition(":")
+        host, _colon, port = node.address.rpartition(":")
         opened = [await asyncio.open_connection(host, int(port)) for _ in range(100)]
-        for number, (_, writer) in enumerate(opened):
+        for number, (_reader, writer) in enumerate(opened):
             writer.write((PREFACE + SETTINGS)[: number % 30])
         await still_serves(node)
-        for _, writer in opened:
+        for _reader, writer in opened:
             writer.transport.abort()
         await still_serves(node)
 
@@ -144,9 +144,9 @@ def test_random_bytes_as_session_frames(tmp_path: Path) -> None:
     async def body(node: NodeProcess, _: grpc.aio.Channel) -> None:
         rng = random.Random(2)
         dialer = GrpcDialer()
-        for _ in range(15):
+        for _round in range(15):
             batch = []
-            for _ in range(10):
+            for _try in range(10):
                 first = honest_frame(rng)
                 kinds = (
                     [rng.randbytes(rng.randrange(0, 300))],

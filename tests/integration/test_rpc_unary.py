@@ -253,7 +253,8 @@ def test_draining_turns_health_off_and_ends_in_order(tmp_path: Path) -> None:
 
     async def body(node: NodeProcess, channel: grpc.aio.Channel) -> None:
         await store_of(channel).Put(store_pb2.PutRequest(key=b"k", value=b"begun"))
-        health = health_pb2_grpc.HealthStub(channel)
+        # The type hints of this stub know neither Watch nor asynchronous channels.
+        health: Any = health_pb2_grpc.HealthStub(channel)
         watch = health.Watch(health_pb2.HealthCheckRequest(service="k2store.v1.StoreService"))
         assert (await watch.read()).status == SERVING
         assert node.ready is not None

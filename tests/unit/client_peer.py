@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -46,7 +47,7 @@ class Peer:
         self.lose_answers = False
         self.page_rows = 3
         self.last = 0
-        self.limits: dict[str, int] = {}
+        self.limits: dict[str, Any] = {}
         self.watches: dict[int, tuple[Connection, wire.WatchCall]] = {}
         self.told: dict[int, int] = {}
         self.progress: list[tuple[int, int, bool]] = []
@@ -140,9 +141,9 @@ class Peer:
             answer.outcomes.add(request=question.request, state=state, at=at or 0)
         for rollback in request.rollbacks:
             self.outcomes.setdefault(rollback.txn, 0)
-        for call in request.histories:
-            versions = [v for v in reversed(self.rows[call.key]) if not call.at or v[0] <= call.at]
-            page = answer.histories.add(request=call.request, more=len(versions) > 2)
+        for past in request.histories:
+            versions = [v for v in reversed(self.rows[past.key]) if not past.at or v[0] <= past.at]
+            page = answer.histories.add(request=past.request, more=len(versions) > 2)
             for at, value in versions[:2]:
                 page.at.append(at)
                 page.value.append(value or b"")
@@ -177,8 +178,8 @@ class Peer:
 
     def serve_scan(self, scan: wire.ScanCall, answer: wire.SessionResponse) -> None:
         at = self.begin(scan.txn, scan.at)
-        keys = {*self.rows, *self.planted.get(scan.txn, ())}
-        keys = sorted(k for k in keys if scan.start <= k and (not scan.end or k < scan.end))
+        known = {*self.rows, *self.planted.get(scan.txn, ())}
+        keys = sorted(k for k in known if scan.start <= k and (not scan.end or k < scan.end))
         if scan.reverse:
             keys.reverse()
         page = answer.rows.add(request=scan.request, at=at)
@@ -344,13 +345,17 @@ async def _main(
         await scenario(db, peer)
 
 
+def _wall_ns(loop: Loop) -> int:
+    return START_NS + loop.now_ns
+
+
 def play(
     scenario: Callable[[Any, Peer], Any], *, seeds: int = 5, doubt_ns: int = 0, **options: Any
 ) -> None:
     """Run a scenario in virtual time, in several orders of what happens at one moment."""
     for seed in range(seeds):
         loop = Loop(random.Random(seed))
-        peer = Peer(lambda loop=loop: START_NS + loop.now_ns, doubt_ns=doubt_ns)
+        peer = Peer(partial(_wall_ns, loop), doubt_ns=doubt_ns)
         try:
             loop.run(_main(scenario, loop, seed, peer, dict(options)), limit_ns=3600 * 10**9)
         finally:

@@ -139,13 +139,14 @@ def test_predicates_travel_as_they_are_meant() -> None:
     message = predicate_message(made.predicate)  # type: ignore[arg-type]
     assert (message.index, message.comparison, message.integer) == (3, 4, -7)
     assert message.end == b"p0"
-    for value, chosen in [
+    constants: list[tuple[bool | float | str | bytes | None, str | None]] = [
         (True, "boolean"),
         (1.5, "number"),
         ("t", "text"),
         (b"b", "binary"),
         (None, None),
-    ]:
+    ]
+    for value, chosen in constants:
         message = predicate_message(Predicate("f", 1, value))
         assert message.WhichOneof("constant") == chosen
         assert message.own == 0
@@ -349,5 +350,5 @@ def test_every_public_name_exists() -> None:
     for name in k2store.__all__:
         assert getattr(k2store, name) is not None
     with pytest.raises(AttributeError, match="nonsense"):
-        _ = k2store.nonsense  # type: ignore[attr-defined]
+        _ = k2store.nonsense
     assert {kind.__name__ for kind in errors.CLASSES} < set(k2store.__all__)

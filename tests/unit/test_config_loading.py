@@ -80,7 +80,7 @@ def test_unknown_names_get_the_nearest_hint(name: str, near: str, tmp_path: Path
         ("[storage]\nsync = 1", "expected true or false"),
         ("[node]\nname = 5", "expected text"),
         ('[clock]\nsource = "sundial"', "expected one of declared, kernel, file"),
-        ('[limits]\nvalue = "1GiB"', "the largest allowed is 16MiB"),
+        ('[limits]\nvalue = "1GiB"', "the largest allowed is 1MiB"),
         ('[clock]\nbound = "1ns"', "the smallest allowed is 1us"),
         ("clock = 5", "must be a table"),
         ("[clock", "is not TOML"),

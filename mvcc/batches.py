@@ -473,6 +473,7 @@ def land(state: State, flight: Flight) -> None:
     if state.watched:
         state.feed.extend(zip(flight.write_stamps, flight.keys, flight.values, strict=True))
     state.landed.append(flight)
+    state.note_commits(min(flight.stamps), max(flight.stamps))
     state.commits += len(flight.txns)
     state.answers.append(Commits(flight.owner, flight.requests, flight.stamps))
     for local in flight.spelled_out:

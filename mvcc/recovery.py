@@ -237,4 +237,5 @@ def start(state: State, now: Interval) -> None:
         if isinstance(local, Local):
             local.seen_ns = now.lo_ns
     state.settle()
+    state.note_commits(1, state.low_water)  # what an earlier life has left is not known
     state.serving = True

@@ -127,6 +127,9 @@ class State:
         self.low_water_rule = Rule.LOW_WATER
         self.horizon = 0
         self.record_edge = 0
+        # Nothing below this stamp was superseded since the last pass of the collection (0: nothing).
+        self.superseded = 0
+        self.newest_commit = 0
 
         # Versions, read cache, transactions.
         self.chains: dict[bytes, Chain] = {}
@@ -231,6 +234,7 @@ class State:
             assert intent is not None, key
             if committed:
                 value = intent.value
+                self.note_commits(intent.stamp, intent.stamp)
                 if chain.commit(intent.stamp, value, self.round):
                     self.with_old.append(chain)
                 self.unsettled.append((key, intent.stamp, value))
@@ -290,6 +294,12 @@ class State:
         for key in local.unconfirmed or ():
             message = Resolve(local.txn, local.stamp, committed, key, local.anchor)
             self.sends.append((key, message))
+
+    def note_commits(self, oldest: int, newest: int) -> None:
+        """Remember that versions with stamps from ``oldest`` to ``newest`` have come."""
+        self.superseded = self.superseded or oldest
+        if newest > self.newest_commit:
+            self.newest_commit = newest
 
     # -- settling ----------------------------------------------------------------------------------
 

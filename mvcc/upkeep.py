@@ -147,8 +147,9 @@ class Collection:
         horizon = min(horizon, state.safe()[0])
         if protected:
             horizon = min(horizon, protected)
-        if horizon <= state.horizon:
-            return
+        if horizon <= state.horizon or not 0 < state.superseded < horizon:
+            return  # nothing that could be deleted lies below it
+        state.superseded = horizon if state.newest_commit > horizon else 0
         # Logged before anything is deleted, and tested by every read.
         state.horizon = horizon
         state.records.append(Horizon(horizon))

@@ -147,7 +147,11 @@ class Engine:
         self._alarm: Alarm | None = None
         self._ticker: asyncio.TimerHandle | None = None
         self._flushing = False
-        self._collected_ns = 0
+        self._collected_ns = self.now.lo_ns
+        # A pass reads everything that is stored: often enough is a fraction of the retention.
+        self._collect_every_ns = max(
+            settings.collect_every_ns, settings.partition.retention_ns // 8
+        )
         self._began = 0  # stamps of earlier lives lie below
         self._drained: asyncio.Event | None = None
         self.stopped = False
@@ -705,7 +709,7 @@ class Engine:
         protected = self.feed.oldest()
         for partition in self.partitions:
             partition.tick(now, oldest, protected)
-        if now.lo_ns - self._collected_ns > self.settings.collect_every_ns:
+        if now.lo_ns - self._collected_ns > self._collect_every_ns:
             self._collected_ns = now.lo_ns
             for partition in self.partitions:
                 partition.collect(protected)

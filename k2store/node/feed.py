@@ -38,7 +38,7 @@ BATCH_EVENTS = 1_024
 """Events in one frame."""
 BATCH_BYTES = 1 << 20
 """Bytes of keys and values in one frame; the commit that passes it is still sent whole."""
-CATCH_UP_BATCHES = 2
+CATCH_UP_BATCHES = 4
 """Batches of stored rows a watch reads in one tick."""
 IDLE_TICKS_MAX = 500
 """Ticks without watches before partitions stop gathering changes."""

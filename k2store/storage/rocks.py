@@ -53,6 +53,7 @@ _NAMED = META + b"\x01"
 _APPLIED = META + b"\x00applied"
 NAME_BYTES_MAX = 255
 _BATCH_ROWS = 4096
+_STEP_ROWS = 256  # of a reading that goes on beside the node's work, a batch a tick
 _stamp_at = struct.Struct(">Q").unpack_from
 _NEVER = 1 << 40
 
@@ -282,10 +283,12 @@ class RocksSettled:
         self, space: int, start: bytes = b"", end: bytes | None = None
     ) -> Iterator[list[Row]]:
         """Every version of a range."""
-        for batch in self._items(*range_rows(space, start, end)):
+        for batch in self._items(*range_rows(space, start, end), rows_max=_STEP_ROWS):
             yield [(*split_row(row), stored_value(value)) for row, value in batch]
 
-    def _items(self, lower: bytes, upper: bytes) -> Iterator[list[tuple[bytes, bytes]]]:
+    def _items(
+        self, lower: bytes, upper: bytes, *, rows_max: int = _BATCH_ROWS
+    ) -> Iterator[list[tuple[bytes, bytes]]]:
         options = ReadOptions()
         options.set_readahead_size(2 << 20)
         # Reading all of a space once would push out what is read often.
@@ -294,7 +297,7 @@ class RocksSettled:
             "Iterator[tuple[bytes, bytes]]", self._db.items(from_key=lower, read_opt=options)
         )
         last = lower
-        while batch := list(islice(pairs, _BATCH_ROWS)):
+        while batch := list(islice(pairs, rows_max)):
             last = batch[-1][0]
             if last >= upper:
                 inside = [pair for pair in batch if pair[0] < upper]

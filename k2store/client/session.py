@@ -107,6 +107,7 @@ class Session:
         "_pending",
         "_queued_bytes",
         "_rng",
+        "_sent_before",
         "_sweeper",
         "_turn",
         "_watches",
@@ -156,6 +157,7 @@ class Session:
         self._outbox = Outbox(settings.frame_bytes, hello.timeout_ms)
         self._pending: dict[int, Entry] = {}
         self._watches: dict[int, Watch] = {}
+        self._sent_before: set[int] = set()  # one-shots an earlier connection has carried
         self._next_request = 1
         self._queued_bytes = 0
         self._flushing = False
@@ -176,7 +178,7 @@ class Session:
         self.early_write_bytes = settings.early_write_bytes
         self.seen = 0
         self.safe = 0
-        self.unresolved: dict[bytes, tuple[bytes, int]] = {}
+        self.unresolved: dict[bytes, tuple[bytes, int, int]] = {}
 
     # ------------------------------------------------------------------------------ life
 
@@ -370,11 +372,11 @@ class Session:
         """Let the node forget a transaction, with the next frame that leaves anyway."""
         self._outbox.finished.append(txn)
 
-    def remember_unresolved(self, txn: bytes, anchor: bytes, at: int) -> None:
+    def remember_unresolved(self, txn: bytes, anchor: bytes, at: int, not_before: int) -> None:
         """Keep where the record of a transaction is whose outcome could not be learned."""
         if len(self.unresolved) >= _UNRESOLVED_MAX:
             del self.unresolved[next(iter(self.unresolved))]
-        self.unresolved[txn] = (anchor, at)
+        self.unresolved[txn] = (anchor, at, not_before)
 
     def add_watch(self, watch: Watch) -> int:
         """Start a watch; it is started again where it was on every new connection."""
@@ -652,6 +654,8 @@ class Session:
         """Rebuild the outbox from what has no answer, for a new connection."""
         outbox, now_s = self._outbox, self.now_s()
         unsent = {commit[REQUEST] for commit in outbox.commits}
+        unsent_shots = {shot[REQUEST] for shot in outbox.one_shots} - self._sent_before
+        self._sent_before.clear()
         outbox.clear()
         for request, entry in list(self._pending.items()):
             if entry[FUTURE].done():  # Its caller has been cancelled.
@@ -670,6 +674,8 @@ class Session:
             elif kind == ONE_SHOT:
                 again = (*entry[:5], left_ms, *entry[6:])
                 outbox.one_shots.append(again)
+                if request not in unsent_shots:
+                    self._sent_before.add(request)
             elif kind == CALL:
                 again = entry
                 message, owner = again[5], again[6]
@@ -734,7 +740,8 @@ class Session:
     def _too_late(self, entry: Entry) -> Exception:
         """What an operation past its deadline has to be told."""
         outbox, kind = self._outbox, entry[KIND]
-        if any(entry is one for one in (*outbox.commits, *outbox.one_shots, *outbox.reads)):
+        waiting = (*outbox.commits, *outbox.one_shots, *outbox.reads)
+        if entry[REQUEST] not in self._sent_before and any(entry is one for one in waiting):
             return Unavailable(
                 f"no connection to {', '.join(self._addresses)} before the deadline; "
                 "nothing was sent"

@@ -543,3 +543,19 @@ def test_what_was_called_unsent_is_never_sent() -> None:
 
     play(scenario, seeds=200)
     assert set(told) == {"unsent", "committed"}
+
+
+def test_what_an_earlier_connection_carried_is_never_called_unsent() -> None:
+    """A one-shot that left once and waits to leave again may have taken: its outcome is unknown."""
+
+    async def scenario(db: k2store.Database, peer: Peer) -> None:
+        peer.hooks.append(lambda _peer, _connection, request: bool(request.one_shots.request))
+        task = asyncio.ensure_future(db.put(b"k", b"1", timeout="1s"))
+        await asyncio.sleep(0.5)
+        db.session._flushing = True  # as while the new connection takes nothing more
+        peer.connections[-1].close("lost")
+        with pytest.raises(k2store.OutcomeUnknown):
+            await task
+        db.session._flushing = False
+
+    play(scenario)

@@ -25,13 +25,16 @@ from mvcc.messages import (
     End,
     Forget,
     Heartbeat,
+    OneShot,
     Outcome,
     Push,
     Pushed,
+    Refused,
     Resolve,
     Status,
 )
 from mvcc.records import Decided, Resolved
+from mvcc.refusals import Rule
 from mvcc.state import State, answer_for
 from mvcc.transactions import (
     ABORTED,
@@ -42,6 +45,7 @@ from mvcc.transactions import (
     PLACEHOLDER,
     Local,
     Verdict,
+    Waiter,
 )
 from truetime.timestamp import time_ns
 
@@ -187,11 +191,33 @@ def status(state: State, message: Status) -> None:
         else:
             local.questions = [*(local.questions or ()), message.request]
         return
-    if not message.decide or 0 < message.stamp <= state.record_edge:
+    oldest = message.stamp or message.not_before
+    # At or below the edge its record may have been dropped, whatever it said.
+    if not message.decide or (state.record_edge and oldest <= state.record_edge):
         state.answers.append(Outcome(message.request, Verdict.UNKNOWN, 0))
         return
+    _cancel(state, message.txn)
     _abort_unknown(state, message.txn, message.stamp or state.future, local)
     state.answers.append(Outcome(message.request, Verdict.ABORTED, 0))
+
+
+def _cancel(state: State, txn: bytes) -> None:
+    """Refuse the copies of a one-shot that wait here: the abort may be forgotten before they wake."""
+
+    def refused(waiter: Waiter) -> bool:
+        if not isinstance(waiter, OneShot) or waiter.txn != txn:
+            return False
+        refusal = state.refuse(Rule.ABORTED, other=txn)
+        state.answers.append(Refused(waiter.request, refusal))
+        return True
+
+    state.parked = [parked for parked in state.parked if not refused(parked[1])]
+    blocking = list(state.undecided.values())
+    for flight in state.flights():
+        blocking += flight.spelled_out
+    for local in blocking:
+        if local.waiters is not None:
+            local.waiters = [each for each in local.waiters if not refused(each)] or None
 
 
 def forget(state: State, message: Forget) -> None:

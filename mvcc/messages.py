@@ -153,13 +153,15 @@ class Confirm(Request, frozen=True, gc=False, array_like=True):
 class Status(Request, frozen=True, gc=False, array_like=True):
     """Ask for the outcome of ``txn``.  ``decide``: the asker knows the outcome was never
     acknowledged to its client, so that a transaction nobody has heard of is aborted, for good,
-    before the answer.
+    before the answer.  ``not_before``: what is known of a stamp that the asker never learned
+    (``stamp`` 0); it is not smaller than this.
     """
 
     request: int
     txn: bytes
     stamp: int
     decide: bool
+    not_before: int = 0
 
 
 class Forget(Request, frozen=True, gc=False, array_like=True):

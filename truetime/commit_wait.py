@@ -57,6 +57,11 @@ class Passed:
             self._lo_ns = lo_ns
             self._seen_at_ns = arrived_at_ns
 
+    @property
+    def observed_ns(self) -> int:
+        """The best bound as it was told, without what has passed since; 0 before the first."""
+        return self._lo_ns
+
     def lower_ns(self, monotonic_ns: int) -> int:
         """The true time now is at least this; 0 before the first observation."""
         elapsed_ns = monotonic_ns - self._seen_at_ns

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Final
 
 from truetime import Passed
+from truetime.timestamp import floor
 
 _BILLION: Final = 1_000_000_000
 
@@ -51,6 +52,11 @@ class BoundedTime:
     def lower_ns(self) -> int:
         """True time now is at least this; 0 before the first frame."""
         return self._passed.lower_ns(self._monotonic_ns())
+
+    def not_before(self) -> int:
+        """No stamp that is given from now on lies below this one; costs no look at a clock."""
+        observed_ns = self._passed.observed_ns
+        return floor(observed_ns) if observed_ns else 0
 
     def monotonic_ns(self) -> int:
         """The clock for durations."""

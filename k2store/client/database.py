@@ -400,9 +400,10 @@ class Database:
             raise Rejected("a transaction id is 16 bytes, or their hex", field="transaction")
         timeout_s, _ = self._times(timeout)
         deadline = session.now_s() + timeout_s
+        not_before = 0
         unresolved = session.unresolved.get(txn)
         if unresolved is not None:
-            anchor, at = anchor or unresolved[0], at or unresolved[1]
+            anchor, at, not_before = anchor or unresolved[0], at or unresolved[1], unresolved[2]
         if anchor is None:
             raise Rejected(
                 "the outcome of a transaction of somebody else needs its anchor, "
@@ -410,7 +411,9 @@ class Database:
                 field="anchor",
             )
         decide = unresolved is not None
-        found = await outcomes.ask(session, txn, anchor, at, deadline, decide=decide)
+        found = await outcomes.ask(
+            session, txn, anchor, at, deadline, decide=decide, not_before=not_before
+        )
         if found.state != "unknown":
             session.unresolved.pop(txn, None)
         return found

@@ -121,6 +121,7 @@ class OneShots:
         number = session.next_number
         session.next_number = number + 1
         txn = self._prefix + (number << 16 | 1).to_bytes(8, "big")
+        not_before = session.bounded_time.not_before()
         if timeout_s is None:
             deadline, timeout_ms = session.now_s() + self._timeout_s, 0
         else:
@@ -132,7 +133,7 @@ class OneShots:
             )
         except K2Error as error:
             answer = await self._again(
-                number, conditions, reads, keys, values, size, deadline, error
+                number, conditions, reads, keys, values, size, deadline, error, not_before
             )
         else:
             session.finished(txn)
@@ -148,6 +149,7 @@ class OneShots:
         size: int,
         deadline: float,
         error: K2Error,
+        not_before: int,
     ) -> Answer:
         """What follows a first failure."""
         session = self._session
@@ -166,7 +168,7 @@ class OneShots:
             try:
                 pause_s = plan.send(Failed(asked, session.now_s()))
             except StopIteration:
-                await self._give_up(txn, keys, error, doubt=doubt)
+                await self._give_up(txn, keys, error, not_before, doubt=doubt)
                 raise error from None
             if error.retry is Retry.NOW:
                 attempt += 1
@@ -186,7 +188,13 @@ class OneShots:
                 return answer
 
     async def _give_up(
-        self, txn: bytes, keys: tuple[bytes, ...], error: K2Error, *, doubt: bool
+        self,
+        txn: bytes,
+        keys: tuple[bytes, ...],
+        error: K2Error,
+        not_before: int,
+        *,
+        doubt: bool,
     ) -> None:
         """Raise what the caller must know beyond the failure itself."""
         session = self._session
@@ -199,7 +207,7 @@ class OneShots:
         if isinstance(error, OutcomeUnknown) or (
             doubt and isinstance(error, Unavailable | Overloaded)
         ):
-            session.remember_unresolved(txn, keys[0] if keys else b"", 0)
+            session.remember_unresolved(txn, keys[0] if keys else b"", 0, not_before)
             raise OutcomeUnknown(
                 f"the one-shot {txn.hex()} may or may not have taken ({error.message}); "
                 "ask db.outcome() before doing it again",

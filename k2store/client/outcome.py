@@ -17,15 +17,25 @@ _PAUSE_MAX_S: Final = 0.5
 
 
 async def ask(
-    session: Session, txn: bytes, anchor: bytes, at: int, deadline: float, *, decide: bool
+    session: Session,
+    txn: bytes,
+    anchor: bytes,
+    at: int,
+    deadline: float,
+    *,
+    decide: bool,
+    not_before: int = 0,
 ) -> Outcome:
     """The outcome of a transaction, `unknown` where its record is not there (any more).
 
+    `not_before` is a lower bound of its stamp, for who never learned it (`at` 0).
     Raises what the node answers last when the deadline comes first.
     """
     pause_s = _PAUSE_S
     while True:
-        message = wire.OutcomeCall(txn=txn, at=at, anchor=anchor, decide=decide)
+        message = wire.OutcomeCall(
+            txn=txn, at=at, anchor=anchor, decide=decide, not_before=not_before
+        )
         try:
             answer: wire.OutcomeAnswer = await session.call("outcomes", message, deadline, None)
         except K2Error as error:
@@ -42,7 +52,9 @@ async def ask(
         return Outcome("aborted" if answer.state == wire.OUTCOME_STATE_ABORTED else "unknown")
 
 
-async def resolve(session: Session, txn: bytes, anchor: bytes, at: int, deadline: float) -> Outcome:
+async def resolve(
+    session: Session, txn: bytes, anchor: bytes, at: int, deadline: float, not_before: int
+) -> Outcome:
     """The outcome of a transaction of our own that was never told; unknown if nobody answers.
 
     A transaction that the node knows nothing of is aborted for good. What stays unknown is
@@ -50,10 +62,10 @@ async def resolve(session: Session, txn: bytes, anchor: bytes, at: int, deadline
     """
     outcome = Outcome("unknown")
     try:
-        outcome = await ask(session, txn, anchor, at, deadline, decide=True)
+        outcome = await ask(session, txn, anchor, at, deadline, decide=True, not_before=not_before)
     except K2Error:
         pass
     finally:
         if outcome.state == "unknown":
-            session.remember_unresolved(txn, anchor, at)
+            session.remember_unresolved(txn, anchor, at, not_before)
     return outcome

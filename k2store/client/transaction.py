@@ -64,6 +64,7 @@ class Transaction:
         "_ended_s",
         "_failure",
         "_id",
+        "_not_before",
         "_sent",
         "_sent_count",
         "_session",
@@ -85,6 +86,7 @@ class Transaction:
     ) -> None:
         self._session = session
         self._id = txn_id
+        self._not_before = session.bounded_time.not_before()
         self._deadline = deadline
         self._timeout_ms = timeout_ms
         self._attempts = attempts
@@ -430,7 +432,9 @@ class Transaction:
     async def _resolve(self, lost: CommitLost) -> None:
         """Learn from the durable record what became of the commit; raise unless it took."""
         session = self._session
-        outcome = await resolve(session, self._id, self._anchor, self._at, self._deadline)
+        outcome = await resolve(
+            session, self._id, self._anchor, self._at, self._deadline, self._not_before
+        )
         if outcome.state == "committed":
             self._at = outcome.at
             return

@@ -69,6 +69,7 @@ def outcome(session: Session, call: wire.OutcomeCall) -> None:
         call.txn,
         call.at,
         decide,
+        call.not_before,
     )
     engine.partitions[engine.route.of(call.anchor)].receive(status, engine.now)
 

@@ -32,6 +32,7 @@ class Interactive:
     def __init__(self, session: Session, txn: bytes, deadline: float) -> None:
         self._session = session
         self._deadline = deadline
+        self._not_before = session.bounded_time.not_before()
         self.id = txn
         self.at = 0
 
@@ -72,7 +73,9 @@ class Interactive:
         self._session.rollback(self.id)
 
     async def _resolve(self, anchor: bytes, lost: CommitLost) -> int:
-        outcome = await resolve(self._session, self.id, anchor, self.at, self._deadline)
+        outcome = await resolve(
+            self._session, self.id, anchor, self.at, self._deadline, self._not_before
+        )
         if outcome.state == "committed":
             return outcome.at
         failure: K2Error = Conflict(f"the commit did not take, as its record shows: {lost}")

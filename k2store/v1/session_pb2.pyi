@@ -244,20 +244,22 @@ class RollbackCall(_message.Message):
     def __init__(self, request: _Optional[int] = ..., txn: _Optional[bytes] = ...) -> None: ...
 
 class OutcomeCall(_message.Message):
-    __slots__ = ("request", "txn", "at", "anchor", "decide", "timeout_ms")
+    __slots__ = ("request", "txn", "at", "anchor", "decide", "timeout_ms", "not_before")
     REQUEST_FIELD_NUMBER: _ClassVar[int]
     TXN_FIELD_NUMBER: _ClassVar[int]
     AT_FIELD_NUMBER: _ClassVar[int]
     ANCHOR_FIELD_NUMBER: _ClassVar[int]
     DECIDE_FIELD_NUMBER: _ClassVar[int]
     TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
+    NOT_BEFORE_FIELD_NUMBER: _ClassVar[int]
     request: int
     txn: bytes
     at: int
     anchor: bytes
     decide: bool
     timeout_ms: int
-    def __init__(self, request: _Optional[int] = ..., txn: _Optional[bytes] = ..., at: _Optional[int] = ..., anchor: _Optional[bytes] = ..., decide: _Optional[bool] = ..., timeout_ms: _Optional[int] = ...) -> None: ...
+    not_before: int
+    def __init__(self, request: _Optional[int] = ..., txn: _Optional[bytes] = ..., at: _Optional[int] = ..., anchor: _Optional[bytes] = ..., decide: _Optional[bool] = ..., timeout_ms: _Optional[int] = ..., not_before: _Optional[int] = ...) -> None: ...
 
 class WatchCall(_message.Message):
     __slots__ = ("request", "start", "end", "since")

@@ -38,7 +38,7 @@ def outcomes_agree(
                     "is there"
                 )
             # Else its versions were collected before anybody saw them.
-            entry.at, entry.outcome = outcome.at, "ok"
+            entry.at, entry.outcome, entry.ended = outcome.at, "ok", 0
         elif outcome.state == "committed" and entry.at != outcome.at:
             problems.append(
                 f"{name} is committed at {outcome.at}, as the store says, and at {entry.at}, as "

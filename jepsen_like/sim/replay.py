@@ -49,6 +49,9 @@ def place_unknown(journal: Journal, shown: Iterable[Shown]) -> list[str]:
                 f"{where} shows {key!r} of transaction {writer.number} at {version}, another "
                 f"version of it is at {writer.at}"
             )
+        if writer.outcome != "ok":
+            # It may have taken long after its client gave up.
+            writer.ended = 0
         writer.at, writer.outcome = version, "ok"
 
     for entry in list(journal.entries):
@@ -80,7 +83,7 @@ def _place_deletions(journal: Journal, shown: list[Shown]) -> None:
     for version, keys in sorted(graves.items()):
         for entry in waiting:
             if entry.outcome != "ok" and set(entry.writes) == keys:
-                entry.at, entry.outcome = version, "ok"
+                entry.at, entry.outcome, entry.ended = version, "ok", 0
                 break
 
 

@@ -218,6 +218,13 @@ def _check_together(settings: Settings, origins: Mapping[str, str]) -> None:
         "transactions.retention",
         f"{life.retention} is shorter than transactions.lifetime_max ({life.lifetime_max})",
     )
+    longest = settings.limits.deadline_max
+    require(
+        life.retention > longest,
+        "transactions.retention",
+        f"{life.retention} is not longer than limits.deadline_max ({longest}): a request that is "
+        "sent again must find its outcome",
+    )
     segment = settings.storage.segment
     require(
         segment % PAGE_BYTES == 0,

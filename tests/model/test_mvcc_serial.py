@@ -131,6 +131,13 @@ class Serial(RuleBasedStateMachine):
         """Whether the node would still let the transaction read."""
         return not client.failed and client.txn in self.driver.coordinator.open
 
+    def reading(self, client: Client) -> bool:
+        """Whether an answer is outstanding, for which the client waits before it goes on."""
+        return any(
+            asked.txn == client.txn and request not in self.driver.answers
+            for request, asked in self.asked.items()
+        )
+
     @rule(level=st.sampled_from([0, 0, 0, 1]))
     @precondition(lambda self: len(self.open) < 5)
     def begin(self, level: int) -> None:
@@ -181,7 +188,7 @@ class Serial(RuleBasedStateMachine):
         client = self.pick(index)
         driver = self.driver
         transaction = driver.coordinator.opened(client.txn, 1)
-        if transaction is None:
+        if transaction is None or self.reading(client):
             return
         client.anchor = client.anchor or next(iter(writes))
         client.writes.update(writes)
@@ -197,6 +204,8 @@ class Serial(RuleBasedStateMachine):
         """Commit, with the last writes."""
         client = self.pick(index)
         driver = self.driver
+        if self.reading(client):
+            return
         self.open.remove(client)
         self.ended.append(client)
         transaction = driver.coordinator.opened(client.txn, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Final
 
@@ -20,6 +21,7 @@ CLIENT_PROBES: Final = (
     "client.read_the_past",
     "client.unknown_was_aborted",
     "client.unknown_was_committed",
+    "client.wrote_two_partitions",
 )
 """What clients have met, from the journal."""
 
@@ -85,7 +87,7 @@ def store_agrees(
     return problems[:FINDINGS_MAX]
 
 
-def client_probes(entries: Sequence[Entry]) -> dict[str, int]:
+def client_probes(entries: Sequence[Entry], split_keys: Sequence[bytes]) -> dict[str, int]:
     """How often clients met each of `CLIENT_PROBES`, once unknown outcomes have been placed."""
     probes = dict.fromkeys(CLIENT_PROBES, 0)
     for entry in entries:
@@ -101,6 +103,9 @@ def client_probes(entries: Sequence[Entry]) -> dict[str, int]:
             probes["client.died_and_left_nothing"] += 1
         if entry.refuted:
             probes["client.condition_failed"] += 1
+        partitions = {bisect_right(split_keys, key) for key in entry.writes}
+        if entry.outcome == "ok" and len(partitions) > 1:
+            probes["client.wrote_two_partitions"] += 1
         if entry.stale and entry.at:
             probes["client.read_the_past"] += 1
     return probes

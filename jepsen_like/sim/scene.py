@@ -191,7 +191,7 @@ class _Scene:
         result.probes = {
             **self.simulation.probes.counts,
             **self.node.harvest(len(self.server.exits)),
-            **client_probes(entries),
+            **client_probes(entries, self.plan.node.split_keys),
         }
         if result.failures:
             return

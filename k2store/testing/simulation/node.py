@@ -24,14 +24,13 @@ from k2store.errors import ClockUncertain
 from k2store.node.alarm import LoopAlarm
 from k2store.node.engine import Engine, EngineSettings
 from k2store.node.limits import SessionLimits
-from k2store.node.session import Session
 from k2store.storage import StorageFailed, StorageOptions
 from k2store.testing.simulation.node_probes import NODE_PROBES
 from k2store.testing.simulation.process import Environment, Main
 from mvcc.messages import OneShot
 from mvcc.refusals import Rule
 from mvcc.state import PartitionSettings, State
-from mvcc.transactions import ABORTED, COMMITTED, PLACEHOLDER, Local
+from mvcc.transactions import ABORTED, COMMITTED, Local
 from truetime import OracleSettings
 from truetime.timestamp import time_ns
 
@@ -122,17 +121,6 @@ def engine_settings(knobs: NodeKnobs) -> EngineSettings:
     )
 
 
-class _Engine(Engine):
-    """The engine, which also counts what leaves no other mark."""
-
-    superseded = 0
-
-    def welcome(self, session: Session) -> None:
-        """Answer the first frame; an older session of the same client is over."""
-        self.superseded += session.client in self.by_client
-        super().welcome(session)
-
-
 class Node:
     """One node over all its incarnations: its main, and what can be asked of it from outside."""
 
@@ -143,7 +131,7 @@ class Node:
         self.probes: Counter[str] = Counter()
         """Hits of `NODE_PROBES`, from what `look` and `harvest` have found."""
         self.starts = 0
-        self._engines: list[_Engine] = []
+        self._engines: list[Engine] = []
         self._chains: dict[int, int] = {}
 
     @property
@@ -161,7 +149,7 @@ class Node:
                 ended.set_exception(error)
 
         restored = store.log.checkpoint_lsn > 0
-        engine = _Engine(
+        engine = Engine(
             store,
             environment.clock,
             engine_settings(self.knobs),
@@ -184,12 +172,12 @@ class Node:
         finally:
             looking.cancel()
 
-    async def _look_on(self, engine: _Engine) -> None:
+    async def _look_on(self, engine: Engine) -> None:
         while True:
             self._look(engine)
             await asyncio.sleep(_LOOK_INTERVAL_S)
 
-    def _look(self, engine: _Engine) -> None:
+    def _look(self, engine: Engine) -> None:
         """Note what can only be seen while it is so."""
         for partition in engine.partitions:
             state = partition.state
@@ -255,13 +243,11 @@ class Node:
                 hits["node.many_partitions"] += 1
             hits["node.commit_waited"] += int(engine.held.waited_ns_total > 0)
             hits["node.segment_rotated"] += int(engine.log.first_lsn > 1)
-            hits["node.session_superseded"] += engine.superseded
             hits["node.watch_cut_off"] += engine.feed.cut_off
             hits["node.watch_served"] += engine.feed.events
         for rule, name in (
             (Rule.READ_BY, "node.refused_read_by"),
             (Rule.CLOSED, "node.refused_closed"),
-            (Rule.LOW_WATER, "node.refused_low_water"),
             (Rule.CACHE, "node.refused_cache"),
             (Rule.BUSY, "node.refused_busy"),
             (Rule.ABORTED, "node.refused_aborted"),
@@ -279,14 +265,8 @@ def _look_at_transactions(state: State, probes: Counter[str]) -> None:
     for local in state.transactions.values():
         if not isinstance(local, Local):
             continue
-        if local.state == PLACEHOLDER:
-            probes["node.placeholder"] += 1
-        elif local.state == COMMITTED and not local.anchor and not local.keys:
+        if local.state == COMMITTED and not local.anchor and not local.keys:
             probes["node.batch_spelled_out"] += 1
-        elif local.state == COMMITTED and local.unconfirmed is not None:
-            probes["node.two_partitions"] += 1
-            if local.pushed_ns and state.now.lo_ns - local.pushed_ns > 0:
-                probes["node.verdict_sent_again"] += 1
         elif local.state == ABORTED and local.anchor and local.keys and not local.acknowledged:
             probes["node.expired"] += 1
         for waiter in local.waiters or ():

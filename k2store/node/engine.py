@@ -409,8 +409,9 @@ class Engine:
         self._dispatch(answers)
         worth = [one for one in self._touched.values() if one.out.count >= SEND_AHEAD_MIN]
         for session in worth:
-            self._send(session)
+            # Before the sending: that may drop a session that does not take its answers.
             del self._touched[session.number]
+            self._send(session)
         return bool(worth)
 
     def _finish_turn(self) -> None:

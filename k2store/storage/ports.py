@@ -289,8 +289,8 @@ class Settled(Protocol):
         self, space: int, start: bytes = b"", end: bytes | None = None
     ) -> Iterator[list[Row]]:
         """Every version of every key in [start, end), by key, newest first, in batches of a few
-        hundred (collection, watches that catch up: a batch must not hold the loop up).  Sees the state at the moment of the first step;
-        writing meanwhile is allowed."""
+        hundred (collection, watches that catch up: a batch must not hold the loop up).  Sees the
+        state at the moment of the first step; writing meanwhile is allowed."""
         ...
 
     @property

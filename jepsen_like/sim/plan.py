@@ -92,6 +92,9 @@ def draw(seed: int, only: Sequence[str] = (), *, honest: bool = True) -> Plan:
     """The plan of a seed; `only` restricts its workloads to these."""
     rng = stream(seed, "plan")
     names = tuple(only) or _draw_workloads(rng, honest=honest)
+    if set(names) == {"lease"}:
+        # The client library takes leases by itself: runs are measured in commits of the journal.
+        names = ("bank", "lease")
     for name in names:
         if name not in WORKLOADS:
             raise ValueError(f"no workload {name!r}; there are {', '.join(sorted(WORKLOADS))}")

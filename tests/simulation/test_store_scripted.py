@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import k2store
 from k2store.testing.simulation import MILLISECOND_NS, SECOND_NS, Environment, Simulation
 from k2store.testing.simulation.node import PORT, Node, NodeKnobs
 
 
-def scene(simulation: Simulation, knobs: NodeKnobs) -> tuple[object, Node]:
+def scene(simulation: Simulation, knobs: NodeKnobs) -> tuple[Any, Node]:
     """One node on a machine with a good clock."""
     node = Node(knobs)
     machine = simulation.machine("node", bound_ns=500_000)
     return simulation.process(machine, node.main), node
 
 
-def connect(environment: Environment, **settings: object) -> k2store.Database:
+def connect(environment: Environment, **settings: Any) -> k2store.Database:
     """A client of that node."""
     return k2store.connect(
         f"k2://node:{PORT}",
@@ -27,7 +29,9 @@ def connect(environment: Environment, **settings: object) -> k2store.Database:
     )
 
 
-def early_writes(pause: object) -> tuple[int, dict[bytes, bytes | None]]:
+def early_writes(
+    pause: Callable[[Environment, Any], Awaitable[None]],
+) -> tuple[int, dict[bytes, bytes | None]]:
     """Two writes that leave before their commit; `pause(server)` happens in between.
 
     Gives the attempts it took and what is stored in the end.
@@ -50,6 +54,7 @@ def early_writes(pause: object) -> tuple[int, dict[bytes, bytes | None]]:
                 return await database.get_many((b"one", b"two"))
 
         client = simulation.process("client", main)
+        stored: Any
         (stored,) = simulation.wait_for([client], 60 * SECOND_NS)
         simulation.check()
         return attempts, stored
@@ -99,6 +104,7 @@ def test_a_watch_resumes_from_far_behind():
                 return told
 
         client = simulation.process("client", main)
+        told: Any
         (told,) = simulation.wait_for([client], 60 * SECOND_NS)
         assert len(told) == 20
 

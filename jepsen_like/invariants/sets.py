@@ -123,7 +123,8 @@ def _elements(operations: Sequence[Operation], options: Options) -> dict[Hashabl
             if operation.outcome == "ok":
                 element.known = min(element.known, operation.end)
     for value in _initial(options):
-        elements.setdefault(value, _Element()).known = -1
+        element = elements.setdefault(value, _Element())
+        element.known = element.first_tried = -1
     return elements
 
 

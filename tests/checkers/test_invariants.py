@@ -335,3 +335,16 @@ def test_replay_by_commit_timestamp() -> None:
     assert "equal-stamps" in check(twins, model="replay").anomalies
     silent = _replay(([["w", "x", 1]], None), ([["r", "x", 1]], 10))
     assert check(silent, model="replay").valid == "unknown"
+
+
+@pytest.mark.parametrize("model", ["set", "set-full"])
+def test_what_a_set_held_at_first_is_no_surprise(model: str) -> None:
+    """Elements of the initial value may be read at once, and must not be missing."""
+    events = [
+        Event(0, "invoke", 0, "add", 2),
+        Event(1, "ok", 0, "add", 2),
+        Event(2, "invoke", 0, "read"),
+    ]
+    whole = History([*events, Event(3, "ok", 0, "read", [1, 2])])
+    assert check(whole, model=model, initial=[1]).valid is True
+    assert check(whole, model=model).anomalies == ("unexpected",)

@@ -147,12 +147,14 @@ class Collection:
         horizon = min(horizon, state.safe()[0])
         if protected:
             horizon = min(horizon, protected)
-        if horizon <= state.horizon or not 0 < state.superseded < horizon:
-            return  # nothing that could be deleted lies below it
-        state.superseded = horizon if state.newest_commit > horizon else 0
+        if horizon <= state.horizon:
+            return
         # Logged before anything is deleted, and tested by every read.
         state.horizon = horizon
         state.records.append(Horizon(horizon))
+        if not 0 < state.superseded < horizon:
+            return  # nothing that could be deleted lies below it
+        state.superseded = horizon if state.newest_commit > horizon else 0
         self._lsn = state.lsn
         state.settle()
         self._horizon = horizon

@@ -147,7 +147,7 @@ class Engine:
         self._alarm: Alarm | None = None
         self._ticker: asyncio.TimerHandle | None = None
         self._flushing = False
-        self._collected_ns = self.now.lo_ns
+        self._collected_ns = 0
         # A pass reads everything that is stored: often enough is a fraction of the retention.
         self._collect_every_ns = max(
             settings.collect_every_ns, settings.partition.retention_ns // 8

@@ -12,6 +12,7 @@ it knows the values it expects; it reads from all of them.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from array import array
@@ -149,8 +150,22 @@ async def one_shot(db: Database, keys: Keys, recorder: Recorder, place: Place) -
         keys.wrote(key, value)
 
 
+async def _past_the_fill(db: Database, keys: Keys) -> None:
+    """Wait until a view that needs no waiting lies behind the filling of the store."""
+    async with db.snapshot(strong=True) as now:
+        await now.get(keys.draw())  # gives the view its stamp
+        filled_at = now.at
+    while True:
+        async with db.snapshot() as view:
+            await view.get(keys.draw())
+            if view.at >= filled_at:
+                return
+        await asyncio.sleep(0.01)
+
+
 async def snapshot(db: Database, keys: Keys, recorder: Recorder, _place: Place) -> None:
     """Reads of single keys at a past stamp that needs no waiting."""
+    await _past_the_fill(db, keys)
     while not recorder.stopped:
         async with db.snapshot() as view:
             left = READS_PER_VIEW

@@ -24,7 +24,7 @@ class Request(Struct, frozen=True, gc=False, array_like=True):
     """Base of all requests."""
 
 
-class Read(Request, frozen=True, gc=False, array_like=True):
+class Read(Request, frozen=True, gc=False, array_like=True, tag=1):
     """Read one key as of ``stamp`` (docs/protocol.md §5.4)."""
 
     request: int
@@ -34,7 +34,7 @@ class Read(Request, frozen=True, gc=False, array_like=True):
     deadline_ns: int
 
 
-class Scan(Request, frozen=True, gc=False, array_like=True):
+class Scan(Request, frozen=True, gc=False, array_like=True, tag=2):
     """Read the keys of [start, end) as of ``stamp``, at most ``limit`` rows; ``end`` b"" means no
     upper bound.
     """
@@ -49,7 +49,7 @@ class Scan(Request, frozen=True, gc=False, array_like=True):
     deadline_ns: int
 
 
-class Write(Request, frozen=True, gc=False, array_like=True):
+class Write(Request, frozen=True, gc=False, array_like=True, tag=3):
     """Plant intents: ``writes`` are (key, value, sequence) of one transaction; ``anchor`` is the
     key of its record.
     """
@@ -63,7 +63,7 @@ class Write(Request, frozen=True, gc=False, array_like=True):
     deadline_ns: int
 
 
-class CommitAlone(Request, frozen=True, gc=False, array_like=True):
+class CommitAlone(Request, frozen=True, gc=False, array_like=True, tag=4):
     """Commit a transaction whose only participant is this partition; its last writes ride along.
 
     ``sequences`` are the sequence numbers of writes sent before; each must stand here as an intent.
@@ -76,7 +76,7 @@ class CommitAlone(Request, frozen=True, gc=False, array_like=True):
     sequences: list[int]
 
 
-class OneShot(Request, frozen=True, gc=False, array_like=True):
+class OneShot(Request, frozen=True, gc=False, array_like=True, tag=5):
     """Conditions, reads and writes in one message, stamped here when it runs.
 
     ``floor`` is a stamp the session has already seen; the own stamp will be above it.  Refused
@@ -92,7 +92,7 @@ class OneShot(Request, frozen=True, gc=False, array_like=True):
     writes: list[tuple[bytes, bytes | None]]
 
 
-class End(Request, frozen=True, gc=False, array_like=True):
+class End(Request, frozen=True, gc=False, array_like=True, tag=6):
     """Decide a transaction at its anchor; ``participants`` are keys, one for each partition
     written.
     """
@@ -105,13 +105,13 @@ class End(Request, frozen=True, gc=False, array_like=True):
     participants: list[bytes]
 
 
-class Heartbeat(Request, frozen=True, gc=False, array_like=True):
+class Heartbeat(Request, frozen=True, gc=False, array_like=True, tag=7):
     """The coordinator of ``txn`` is alive."""
 
     txn: bytes
 
 
-class Push(Request, frozen=True, gc=False, array_like=True):
+class Push(Request, frozen=True, gc=False, array_like=True, tag=8):
     """A participant asks the anchor for the verdict on ``txn``; answered with :class:`Pushed` once
     there is one.
     """
@@ -122,7 +122,7 @@ class Push(Request, frozen=True, gc=False, array_like=True):
     origin: bytes
 
 
-class Pushed(Request, frozen=True, gc=False, array_like=True):
+class Pushed(Request, frozen=True, gc=False, array_like=True, tag=9):
     """The anchor's answer to a push: ``verdict`` is a :class:`mvcc.transactions.Verdict`."""
 
     txn: bytes
@@ -130,7 +130,7 @@ class Pushed(Request, frozen=True, gc=False, array_like=True):
     verdict: int
 
 
-class Resolve(Request, frozen=True, gc=False, array_like=True):
+class Resolve(Request, frozen=True, gc=False, array_like=True, tag=10):
     """The anchor tells a participant the verdict; confirmed with :class:`Resolved` when that is
     durable.
     """
@@ -142,7 +142,7 @@ class Resolve(Request, frozen=True, gc=False, array_like=True):
     anchor: bytes
 
 
-class Confirm(Request, frozen=True, gc=False, array_like=True):
+class Confirm(Request, frozen=True, gc=False, array_like=True, tag=11):
     """A participant has the verdict on disk."""
 
     txn: bytes
@@ -150,7 +150,7 @@ class Confirm(Request, frozen=True, gc=False, array_like=True):
     anchor: bytes
 
 
-class Status(Request, frozen=True, gc=False, array_like=True):
+class Status(Request, frozen=True, gc=False, array_like=True, tag=12):
     """Ask for the outcome of ``txn``.  ``decide``: the asker knows the outcome was never
     acknowledged to its client, so that a transaction nobody has heard of is aborted, for good,
     before the answer.  ``not_before``: what is known of a stamp that the asker never learned
@@ -164,13 +164,13 @@ class Status(Request, frozen=True, gc=False, array_like=True):
     not_before: int = 0
 
 
-class Forget(Request, frozen=True, gc=False, array_like=True):
+class Forget(Request, frozen=True, gc=False, array_like=True, tag=13):
     """The client has its answer; the outcome need not be kept for it any longer."""
 
     txn: bytes
 
 
-class Reads(Request, frozen=True, gc=False, array_like=True):
+class Reads(Request, frozen=True, gc=False, array_like=True, tag=14):
     """Point reads, one entry of each column a read; ``txns`` b"" for reads outside transactions."""
 
     owner: int
@@ -181,7 +181,7 @@ class Reads(Request, frozen=True, gc=False, array_like=True):
     deadlines_ns: list[int]
 
 
-class CommitsAlone(Request, frozen=True, gc=False, array_like=True):
+class CommitsAlone(Request, frozen=True, gc=False, array_like=True, tag=15):
     """Commits of transactions that wrote nothing ahead; the first ``counts[0]`` writes are the
     first transaction's, and so on.
     """
@@ -195,7 +195,7 @@ class CommitsAlone(Request, frozen=True, gc=False, array_like=True):
     values: list[bytes | None]
 
 
-class OneShots(Request, frozen=True, gc=False, array_like=True):
+class OneShots(Request, frozen=True, gc=False, array_like=True, tag=16):
     """One-shots without reads and without field conditions."""
 
     owner: int
@@ -213,13 +213,13 @@ class OneShots(Request, frozen=True, gc=False, array_like=True):
     values: list[bytes | None]
 
 
-class Forgets(Request, frozen=True, gc=False, array_like=True):
+class Forgets(Request, frozen=True, gc=False, array_like=True, tag=17):
     """The client has the outcomes of all of these."""
 
     txns: list[bytes]
 
 
-class Value(Struct, frozen=True, gc=False, array_like=True):
+class Value(Struct, frozen=True, gc=False, array_like=True, tag=18):
     """Answer to :class:`Read`: the newest version at or below ``stamp``; 0 and None where there is
     none.
     """
@@ -230,7 +230,7 @@ class Value(Struct, frozen=True, gc=False, array_like=True):
     value: bytes | None
 
 
-class Rows(Struct, frozen=True, gc=False, array_like=True):
+class Rows(Struct, frozen=True, gc=False, array_like=True, tag=19):
     """Answer to :class:`Scan`: (key, version, value) in scan order.
 
     ``resume`` is set when there may be more: the next page's ``start`` (in reverse, its ``end``).
@@ -242,13 +242,13 @@ class Rows(Struct, frozen=True, gc=False, array_like=True):
     resume: bytes | None
 
 
-class Written(Struct, frozen=True, gc=False, array_like=True):
+class Written(Struct, frozen=True, gc=False, array_like=True, tag=20):
     """The intents of a :class:`Write` are durable."""
 
     request: int
 
 
-class Committed(Struct, frozen=True, gc=False, array_like=True):
+class Committed(Struct, frozen=True, gc=False, array_like=True, tag=21):
     """The transaction is durably committed at ``stamp``.  ``values`` are (version, value) of a
     one-shot's reads.
 
@@ -260,7 +260,7 @@ class Committed(Struct, frozen=True, gc=False, array_like=True):
     values: list[tuple[int, bytes | None]] | None
 
 
-class Failed(Struct, frozen=True, gc=False, array_like=True):
+class Failed(Struct, frozen=True, gc=False, array_like=True, tag=22):
     """A condition did not hold at ``stamp``: its index and key.  Reveals data, so T3 holds for it
     as well.
     """
@@ -271,14 +271,14 @@ class Failed(Struct, frozen=True, gc=False, array_like=True):
     key: bytes
 
 
-class Refused(Struct, frozen=True, gc=False, array_like=True):
+class Refused(Struct, frozen=True, gc=False, array_like=True, tag=23):
     """Nothing was done, and why."""
 
     request: int
     refusal: Refusal
 
 
-class Outcome(Struct, frozen=True, gc=False, array_like=True):
+class Outcome(Struct, frozen=True, gc=False, array_like=True, tag=24):
     """Answer to :class:`Status` and to an aborting :class:`End`: a
     :class:`mvcc.transactions.Verdict` and its stamp.
     """
@@ -288,7 +288,7 @@ class Outcome(Struct, frozen=True, gc=False, array_like=True):
     stamp: int
 
 
-class Values(Struct, frozen=True, gc=False, array_like=True):
+class Values(Struct, frozen=True, gc=False, array_like=True, tag=25):
     """Answers to reads; an absent key has version 0 and value b""."""
 
     owner: int
@@ -298,7 +298,7 @@ class Values(Struct, frozen=True, gc=False, array_like=True):
     values: list[bytes]
 
 
-class Commits(Struct, frozen=True, gc=False, array_like=True):
+class Commits(Struct, frozen=True, gc=False, array_like=True, tag=26):
     """Durable commits.  Rule T3 holds for each of them."""
 
     owner: int

@@ -58,7 +58,10 @@ Scalar = int | float | str | bytes | bool | None
 
 
 class Condition(Struct, frozen=True, gc=False, array_like=True):
-    """One condition on ``key`` (or on the range [key, end))."""
+    """One condition on ``key`` (or on the range [key, end)).
+
+    ``constant`` is a :data:`Scalar`; msgspec decodes no union of text and bytes, hence its type.
+    """
 
     kind: int
     key: bytes
@@ -68,7 +71,7 @@ class Condition(Struct, frozen=True, gc=False, array_like=True):
     field: str | int = ""
     compare: int = 0
     operand: int = 0
-    constant: Scalar = None
+    constant: Any = None
 
 
 class FieldError(Exception):

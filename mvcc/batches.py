@@ -33,7 +33,7 @@ from mvcc.reads import read
 from mvcc.records import CommittedTogether
 from mvcc.state import Flight, State
 from mvcc.transactions import Local
-from mvcc.versions import Chain, Intent
+from mvcc.versions import UNREAD, Chain, Intent
 from mvcc.writes import commit_alone
 
 _ABSENT, _PRESENT, _VERSION, _VALUE = Kind.ABSENT, Kind.PRESENT, Kind.VERSION, Kind.VALUE
@@ -271,6 +271,7 @@ def _one_shots_of_one_key(state: State, message: OneShots, stamps: list[int]) ->
     chains = state.chains
     transactions = state.transactions
     lowest = max(state.closed + 1, state.low_water, message.floor + 1)
+    unpassed = state.newest_commit
     lsn = state.lsn
     count = len(stamps)
     conditional = bool(message.condition_keys)
@@ -288,6 +289,13 @@ def _one_shots_of_one_key(state: State, message: OneShots, stamps: list[int]) ->
     ):
         chain = chains.get(key)
         if chain is None:
+            if not kind and lowest <= stamp > unpassed and txn not in transactions:
+                # Whatever the store holds is older, and nobody asks what it is: it stays there.
+                transactions[txn] = stamp
+                chain = Chain(0, None, 0, b"", UNREAD, None, (Intent(stamp, value, txn, 0, lsn),))
+                chains[key] = chain
+                found.append(chain)
+                continue
             chain = state.load(key)
         current = chain.value
         if (

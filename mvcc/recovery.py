@@ -237,5 +237,8 @@ def start(state: State, now: Interval) -> None:
         if isinstance(local, Local):
             local.seen_ns = now.lo_ns
     state.settle()
-    state.note_commits(1, state.low_water)  # what an earlier life has left is not known
+    # What an earlier life has left is not known; its clock may have read ahead of this one's by as
+    # much as two bounds are wide.
+    hi_ns = now.hi_ns + 2 * state.oracle.settings.uncertainty_max_ns
+    state.note_commits(1, ceiling(hi_ns + state.settings.ahead_ns_max))
     state.serving = True

@@ -38,7 +38,7 @@ from mvcc.transactions import (
     Verdict,
     Waiter,
 )
-from mvcc.versions import Chain
+from mvcc.versions import UNREAD, Chain
 from truetime import Interval, Oracle
 from truetime.timestamp import ceiling, floor, successor
 
@@ -194,7 +194,7 @@ class State:
 
     def version_at(self, key: bytes, chain: Chain, stamp: int) -> tuple[int, bytes | None]:
         """The newest committed version at or below ``stamp``: (its stamp, its value), (0, None)."""
-        if chain.stamp <= stamp:
+        if chain.stamp <= stamp and chain.round != UNREAD:
             return chain.stamp, chain.value
         newest = self.settled.newest(self.space, key, stamp) or (0, None)
         if chain.old is not None:

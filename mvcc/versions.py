@@ -9,6 +9,11 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+UNREAD = -1
+"""In place of a settling round: what the settled store holds of the key has not been looked up.  Only
+a key that was written blindly (:mod:`mvcc.batches`) is in this state, and only until its intent has
+become the newest version."""
+
 
 class Intent(Struct, gc=False):
     """A version that is not decided yet.  ``lsn`` is the log entry that carries it."""
@@ -26,7 +31,7 @@ class Chain(Struct, gc=False):
     ``stamp``/``value``: newest committed version; stamp 0 where the key has never been written.
     ``read``/``reader``: the largest stamp that has read this key, and who (to explain refusals).
     ``round``: the settling round in which the newest version came; while it is the present one, the
-    version is not in the settled store yet.
+    version is not in the settled store yet.  UNREAD: ``stamp``/``value`` say nothing so far.
     ``old``: (stamp, value) of older committed versions that are not settled yet, ascending.
     ``intents``: undecided versions, ascending by stamp; several transactions may have one each.
     """

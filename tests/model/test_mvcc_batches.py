@@ -7,6 +7,7 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
+from k2store.storage.ports import LATEST
 from mvcc.conditions import Condition, Kind
 from mvcc.messages import (
     NOBODY,
@@ -22,6 +23,7 @@ from mvcc.messages import (
     Rows,
     Scan,
     Status,
+    Value,
 )
 from mvcc.refusals import Rule
 from tests.model.mvcc_driver import MS, NEVER_NS, Driver
@@ -204,6 +206,86 @@ def test_one_shots_in_columns_are_stamped_above_later_reads(single: bool, ahead:
     answer = driver.answers[request]
     assert isinstance(answer, Committed)
     assert answer.stamp > stamp
+
+
+@given(deleted=st.booleans(), conditional=st.booleans(), below=st.booleans())
+def test_a_blind_put_reads_nothing_and_hides_nothing(
+    deleted: bool, conditional: bool, below: bool
+) -> None:
+    """A put without conditions does not look up what it covers, and until it is durable, and after
+    it, everybody sees the version that was there.
+    """
+    driver = Driver([b""])
+    driver.pass_time(5_000 * MS)
+    old: bytes | None = None if deleted else b"old"
+    put(driver, b"a", old)
+    driver.quiet()
+    state = driver.nodes[0].partition.state
+    state.settle()
+    was = state.chains.pop(b"a")
+    driver.pass_time(MS)
+    looked_up = count_lookups(driver)
+    new = put(driver, b"a", b"new")
+    assert not looked_up
+    stamp = state.transactions[txn_of(new)]
+    assert isinstance(stamp, int)
+    assert new not in driver.answers
+    reader, asker = driver.request(), driver.request()
+    if below:
+        driver.send(b"a", Read(reader, b"a", stamp - 1, NOBODY, NEVER_NS))
+        assert driver.answers[reader] == Value(
+            reader, stamp - 1, 0 if deleted else was.stamp, was.value
+        )
+    if conditional:  # waits for the put, and then sees it
+        condition = Condition(Kind.VALUE, b"a", 0, b"new")
+        driver.send(
+            b"a", OneShot(asker, txn_of(asker), 0, NEVER_NS, [condition], [], [(b"a", b"newer")])
+        )
+        assert asker not in driver.answers
+    driver.quiet()
+    assert isinstance(driver.answers[new], Committed)
+    if conditional:
+        assert isinstance(driver.answers[asker], Committed)
+    for at, expected in ((stamp, (stamp, b"new")), (stamp - 1, (was.stamp, was.value))):
+        reader = driver.request()
+        driver.send(b"a", Read(reader, b"a", at, NOBODY, NEVER_NS))
+        version, value = expected
+        version = 0 if value is None else version
+        assert driver.answers[reader] == Value(reader, at, version, value)
+
+
+def test_a_put_that_may_be_older_than_what_is_stored_looks_it_up() -> None:
+    """Right after a start, versions ahead of the clock may be stored: none is covered unseen."""
+    driver = Driver([b""])
+    driver.pass_time(5_000 * MS)
+    looked_up = count_lookups(driver)
+    state = driver.nodes[0].partition.state
+    state.newest_commit = driver.oracle.next_stamp() + (1_000 << 12)
+    put(driver, b"a", b"v")
+    assert looked_up == [b"a"]
+
+
+def put(driver: Driver, key: bytes, value: bytes | None) -> int:
+    """Send a one-shot put without conditions as columns; its request."""
+    request = driver.request()
+    columns = OneShots(
+        0, 0, [request], [txn_of(request)], [NEVER_NS], [0], [], [], [], [], [1], [key], [value]
+    )
+    driver.send(key, columns)
+    return request
+
+
+def count_lookups(driver: Driver) -> list[bytes]:
+    """The keys that the settled store is asked for, from now on."""
+    asked: list[bytes] = []
+    newest = driver.settled.newest
+
+    def counting(space: int, key: bytes, stamp: int = LATEST) -> tuple[int, bytes | None] | None:
+        asked.append(key)
+        return newest(space, key, stamp)
+
+    driver.settled.newest = counting  # type: ignore[method-assign]
+    return asked
 
 
 def test_an_aborted_transaction_in_a_batch_stays_aborted() -> None:

@@ -23,6 +23,10 @@ PROTO = ROOT / "proto"
 GENERATED = Path("k2store/v1")
 
 PAGES: Mapping[str, str] = {
+    "deploy/grafana/k2store.json": "k2store.metrics.dashboard:render",
+    "deploy/prometheus/alerts.yaml": "k2store.metrics.rules:render_alerts",
+    "deploy/prometheus/recordings.yaml": "k2store.metrics.rules:render_recordings",
+    "docs/alerts.md": "k2store.metrics.rules:render_page",
     "docs/cli.md": "k2store.cli.pages:commands",
     "docs/configuration.md": "k2store.config.page:render",
     "docs/errors.md": "k2store.cli.pages:errors",

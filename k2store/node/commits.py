@@ -44,13 +44,13 @@ def commit_columns(session: Session, commits: wire.CommitColumns, now: Interval)
         raise Malformed("the columns of `commits` differ in length")
     fits = all_fit(session, keys, values)
     group = CommitsAlone(session.number, list(commits.request), txns, [], counts, keys, values)
-    plain = fits and len(engine.partitions) == 1 and min(counts) > 0 and not any(early)
-    if plain and _commit_together(session, group, now):
+    plain = fits and engine.host.single is not None and min(counts) > 0 and not any(early)
+    if plain and _commit_together(session, group):
         return
     _commit_each(session, commits, group, now, fits=fits)
 
 
-def _commit_together(session: Session, group: CommitsAlone, now: Interval) -> bool:
+def _commit_together(session: Session, group: CommitsAlone) -> bool:
     """Hand over a group whole if nobody has heard of any of its transactions but by its stamp.
 
     Such a transaction has read and nothing else, so its commit needs no coordinator.
@@ -62,7 +62,9 @@ def _commit_together(session: Session, group: CommitsAlone, now: Interval) -> bo
     for txn in group.txns:
         del open_[txn]
     group.stamps.extend(cast(list[int], stamps))
-    session.engine.partitions[0].receive(group, now)
+    single = session.engine.host.single
+    assert single is not None, "columns go to the only partition"
+    session.engine.host.deliver(single, group)
     return True
 
 
@@ -72,7 +74,7 @@ def _commit_each(
     """Look at the transactions of a group one by one; ``fits`` as `all_fit` found it."""
     engine = session.engine
     open_ = engine.coordinator.open
-    single = len(engine.partitions) == 1
+    single = engine.host.single
     keys, values, early = group.keys, group.values, list(commits.early_count)
     deadlines = session.deadlines(commits.timeout_ms, len(group.txns), now)
     alone = CommitsAlone(session.number, [], [], [], [], [], [])
@@ -96,7 +98,7 @@ def _commit_each(
                 start = end
                 continue
             known = begun
-        if single and fits and written and type(known) is int:
+        if single is not None and fits and written and type(known) is int:
             del open_[txn]
             alone.requests.append(request)
             alone.txns.append(txn)
@@ -117,7 +119,8 @@ def _commit_each(
         assert transaction is not None
         engine.coordinator.commit(transaction, session.base | request, mine, deadlines[index])
     if alone.requests:
-        engine.partitions[0].receive(alone, now)
+        assert single is not None, "columns go to the only partition"
+        engine.host.deliver(single, alone)
 
 
 def _early_writes_missing(known: Open | int | None, count: int) -> K2Error | None:

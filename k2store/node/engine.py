@@ -3,8 +3,8 @@
 A turn, always in this order:
 
 1. read the clock once; give every frame that has arrived to its session, which runs it through the machines;
-2. take what the partitions have ready; append their entries to the log as one payload and sync it, once;
-3. tell the partitions what is durable, take the answers that waited for it;
+2. take what the partitions have ready; the host puts their entries into the log, with one sync for all;
+3. the host tells the partitions what stands; take the answers that waited for it;
 4. hold back what rule T3 forbids to tell yet (:mod:`k2store.node.held`);
 5. send each session one frame.
 
@@ -21,15 +21,16 @@ from msgspec import Struct
 
 from k2store.clock import Clock
 from k2store.errors import ClockUncertain, Corruption, K2Error, Overloaded, Unavailable
-from k2store.node import recovery
 from k2store.node.alarm import Alarm, make_alarm
 from k2store.node.columns import Columns
 from k2store.node.explain import explain, explain_failed
 from k2store.node.feed import Feed
 from k2store.node.held import Held
+from k2store.node.host import Host
 from k2store.node.limits import Malformed, SessionLimits
 from k2store.node.session import REQUEST_BITS, REQUEST_MASK, Session
-from k2store.node.turns import NodeCheckpoint, Turn, encode
+from k2store.node.solo import SoloHost
+from k2store.node.spaces import SPACE
 from k2store.rpc.failures import to_failure
 from k2store.rpc.transport import Connection, ConnectionClosed, SendQueueFull
 from k2store.storage import StorageFailed, Store
@@ -57,16 +58,12 @@ from truetime.timestamp import ceiling, floor
 
 ROUNDS_MAX = 1_000
 """Rounds of messages between partitions in one turn; more can only be a loop."""
-START_WAIT_NS_MAX = 10_000_000_000
-"""How long a start waits for the clock to pass the stamps of an earlier life."""
 FRAME_BYTES_FULL = 1 << 20
 """Keys and values after which a frame leaves; what one answer adds to it is at most as much."""
 SEND_QUEUE_BYTES_FULL = 8 << 20
 """Bytes waiting for one client after which its reads are refused."""
 SEND_AHEAD_MIN = 48
 """Answers to reads that are sent before the commits of the same turn are made durable."""
-SPACE = 1
-"""The space of the default keyspace in the settled store."""
 
 
 class EngineSettings(Struct, frozen=True, kw_only=True):
@@ -98,6 +95,7 @@ class Engine:
         incarnation: bytes,
         alarm: Callable[[asyncio.AbstractEventLoop, Callable[[], None]], Alarm] = make_alarm,
         on_failure: Callable[[BaseException], None] | None = None,
+        host: Callable[[Engine], Host] | None = None,
     ) -> None:
         self.store = store
         self.clock = clock
@@ -112,20 +110,9 @@ class Engine:
         self.settled = store.settled
         self.now = clock.now()
 
-        recovered = recovery.recover(
-            store,
-            settings.split_keys,
-            settings.oracle_id,
-            settings.oracle,
-            settings.partition,
-            SPACE,
-        )
-        self.oracle: Oracle = recovered.oracle
-        self.partitions: list[Partition] = recovered.partitions
-        self.replayed = recovered.replayed
-        self.route = Route([partition.state.start for partition in self.partitions])
+        self.host: Host = (host or SoloHost)(self)
         self.coordinator = Coordinator(
-            self.route,
+            self.host.route,
             lifetime_ns_max=settings.partition.lifetime_ns_max,
             heartbeat_ns=settings.heartbeat_ns,
         )
@@ -146,13 +133,11 @@ class Engine:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._alarm: Alarm | None = None
         self._ticker: asyncio.TimerHandle | None = None
-        self._flushing = False
         self._collected_ns = 0
         # A pass reads everything that is stored: often enough is a fraction of the retention.
         self._collect_every_ns = max(
             settings.collect_every_ns, settings.partition.retention_ns // 8
         )
-        self._began = 0  # stamps of earlier lives lie below
         self._drained: asyncio.Event | None = None
         self.stopped = False
 
@@ -162,45 +147,8 @@ class Engine:
         """Reserve stamps, start the partitions, and serve once the low-water mark of the start has passed."""
         self._loop = asyncio.get_running_loop()
         self._alarm = self._make_alarm(self._loop, self._wake)
-        await self._wait_for_stamps()
-        for partition in self.partitions:
-            partition.start(self.now)
-        marks = max(partition.state.low_water for partition in self.partitions)
-        self._began = marks
-        while floor(self.now.lo_ns) <= marks:
-            # Transactions that begin now would be refused until the mark has passed: wait for it here, once.
-            await asyncio.sleep(0.005)
-            self.now = self.clock.now()
-        self._flushing = True
-        preparing = self._loop.run_in_executor(None, self.log.prepare_segment)
-        preparing.add_done_callback(self._prepared)
+        await self.host.start()
         self._tick()
-
-    async def _wait_for_stamps(self) -> None:
-        """Reserve stamps, and wait until the oracle is past everything an earlier life may have given.
-
-        Raises ClockUncertain when that would take longer than anybody expects of a start.
-        """
-        while True:
-            self.now = self.clock.now()
-            until_ns = self.oracle.needs_reservation(self.now)
-            if until_ns is not None:
-                # Also after a wait: on a busy machine it may have outlasted the reservation.
-                self._persist([], until_ns)
-                continue
-            refusal = self.oracle.refusal(self.now.lo_ns, self.now.hi_ns)
-            if refusal is None:
-                return
-            wait_ns = refusal.retry_after_ns
-            if wait_ns is None:
-                raise ClockUncertain(f"the node cannot start: {refusal.message}")
-            if wait_ns > START_WAIT_NS_MAX:
-                raise ClockUncertain(
-                    f"the node cannot start: stamps up to {wait_ns / 1e9:.1f} s ahead of this "
-                    "clock have been given before; the clock was set back: set it right",
-                    retry_after_s=wait_ns / 1e9,
-                )
-            await asyncio.sleep(wait_ns / 1e9)
 
     def handler_ready(self) -> bool:
         """Whether requests can be answered."""
@@ -233,15 +181,31 @@ class Engine:
             self._drop(session, "the node has stopped")
         try:
             if self.failed is None:
-                for partition in self.partitions:
-                    partition.stop()
-                until_ns = self.oracle.close()
-                self._persist([], until_ns)
-                if not self._flushing:
-                    self._checkpoint()
-                    self.settled.flush()
+                self.host.stop()
         finally:
             self.store.close()
+
+    # -- the partitions ----------------------------------------------------------------------------
+
+    @property
+    def oracle(self) -> Oracle:
+        """What gives stamps to transactions that begin here."""
+        return self.host.oracle
+
+    @property
+    def partitions(self) -> list[Partition]:
+        """The partitions held here, in order of key."""
+        return self.host.partitions
+
+    @property
+    def route(self) -> Route:
+        """From keys to partition numbers."""
+        return self.host.route
+
+    @property
+    def replayed(self) -> int:
+        """Turns found in the store when it was opened."""
+        return self.host.replayed
 
     # -- transport ---------------------------------------------------------------------------------
 
@@ -334,7 +298,7 @@ class Engine:
         """A transaction with a stamp below this one has outlived its time, or began in an earlier
         life of the node, which alone knew what it had written.
         """
-        return max(floor(now.lo_ns - self.settings.partition.lifetime_ns_max), self._began)
+        return max(floor(now.lo_ns - self.settings.partition.lifetime_ns_max), self.host.began)
 
     def continue_scan(self, token: int, resume: bytes) -> None:
         """When the scan ``token`` exhausts its partition, it goes on at ``resume``."""
@@ -344,7 +308,7 @@ class Engine:
         self, key: bytes, at: int, count: int
     ) -> tuple[Sequence[tuple[int, bytes | None]], bool]:
         """Committed versions of a key at or below ``at`` (0: all), newest first, and whether there are more."""
-        state = self.partitions[self.route.of(key)].state
+        state = self.host.partition(self.route.of(key)).state
         state.settle()
         found = state.settled.versions(SPACE, key, at_most=at or (1 << 64) - 1, count_max=count + 1)
         size = 0
@@ -371,7 +335,8 @@ class Engine:
         if self.stopped or self.failed is not None:
             return
         try:
-            self._see()
+            self.see()
+            self.host.begin_turn()
             inbox, self._inbox = self._inbox, []
             now = self.now
             for session, data in inbox:
@@ -392,9 +357,9 @@ class Engine:
             else:
                 self._finish()
         except StorageFailed as error:
-            self._fail(error)
+            self.fail(error)
         except BaseException as error:
-            self._fail(error)
+            self.fail(error)
             raise
 
     def _send_reads(self) -> bool:
@@ -419,12 +384,12 @@ class Engine:
         if self.stopped or self.failed is not None:
             return
         try:
-            self._see()
+            self.see()
             self._finish()
         except StorageFailed as error:
-            self._fail(error)
+            self.fail(error)
         except BaseException as error:
-            self._fail(error)
+            self.fail(error)
             raise
 
     def _finish(self) -> None:
@@ -438,7 +403,7 @@ class Engine:
                 self._expel(session, str(error))
         self._run()
 
-    def _see(self) -> None:
+    def see(self) -> None:
         """Read the clock for the turn.
 
         While the clock promises nothing, time stands still here: no stamps are given, nothing is
@@ -453,6 +418,7 @@ class Engine:
             hi_ns = max(self.now.hi_ns, lo_ns + 2 * self.settings.oracle.uncertainty_max_ns)
         self.now = Interval(lo_ns, hi_ns)
         self.oracle.open_turn(lo_ns, hi_ns)
+        self.host.see(self.now)
 
     def _expel(self, session: Session, reason: str) -> None:
         error = Unavailable(f"the session is over: {reason}")
@@ -465,25 +431,19 @@ class Engine:
     def _run(self) -> None:
         """Carry messages, make entries durable, give answers, until there is nothing left to do now."""
         for _ in range(ROUNDS_MAX):
-            entries = self._gather()
-            if entries:
-                self._persist(entries, 0)
-                self._see()
-                for entry in entries:
-                    self.partitions[entry.partition].durable(entry.lsn, self.now)
+            moved = self.host.persist(self._gather())
             for partition in self.partitions:
                 if partition.parked:
                     partition.wake(self.now)
-            if not entries and not self._pending():
+            if not moved and not self._pending():
                 break
         else:
             raise AssertionError("partitions have been talking to each other without end")
         self._release()
-        if self.log.segment_full and not self._flushing:
-            self._rotate()
         for session in list(self._touched.values()):
             self._send(session)
         self._touched.clear()
+        self.host.flush()
         self._set_alarm()
 
     def _pending(self) -> bool:
@@ -499,8 +459,8 @@ class Engine:
         for _ in range(ROUNDS_MAX):
             if coordinator.sends:
                 sends, coordinator.sends = coordinator.sends, []
-                for index, message in sends:
-                    self.partitions[index].receive(message, self.now)
+                for number, message in sends:
+                    self.host.deliver(number, message)
             if coordinator.answers:
                 answers, coordinator.answers = coordinator.answers, []
                 self._dispatch(answers)
@@ -513,19 +473,10 @@ class Engine:
                     self._dispatch(ready.answers)
                 for key, message in ready.sends:
                     moved = True
-                    self.partitions[self.route.of(key)].receive(message, self.now)
+                    self.host.carry(key, message)
             if not moved and not coordinator.sends and not coordinator.answers:
                 return entries
         raise AssertionError("messages have been going round without end")
-
-    def _persist(self, entries: list[Entry], reserved_until_ns: int) -> None:
-        until_ns = reserved_until_ns
-        self.log.append(encode(Turn(until_ns, entries)))
-        if self.settings.sync or until_ns:
-            self.log.sync()
-            self.counts["syncs"] += 1
-        if until_ns:
-            self.oracle.reserve(until_ns)
 
     # -- answers -----------------------------------------------------------------------------------
 
@@ -608,7 +559,7 @@ class Engine:
         held = self.held
         if not len(held):
             return
-        self._see()
+        self.see()
         lo_ns = self.now.lo_ns
         for answer, waited_ns in held.release(floor(lo_ns), lo_ns):
             self._tell(answer, waited_ns)
@@ -675,12 +626,12 @@ class Engine:
         if self.stopped or self.failed is not None:
             return
         try:
-            self._see()
+            self.see()
             self._run()
         except StorageFailed as error:
-            self._fail(error)
+            self.fail(error)
         except BaseException as error:
-            self._fail(error)
+            self.fail(error)
             raise
 
     def _tick(self) -> None:
@@ -694,81 +645,30 @@ class Engine:
         except ClockUncertain:
             return  # no stamps are given and no time is closed until the clock is certain again
         except StorageFailed as error:
-            self._fail(error)
+            self.fail(error)
         except BaseException as error:
-            self._fail(error)
+            self.fail(error)
             raise
 
     def _upkeep(self) -> None:
-        self._see()
+        self.see()
         now = self.now
         until_ns = self.oracle.needs_reservation(now)
         if until_ns is not None:
-            self._persist([], until_ns)
+            self.host.reserve(until_ns)
         self.coordinator.tick(now)
-        oldest = self.coordinator.oldest()
         protected = self.feed.oldest()
-        for partition in self.partitions:
-            partition.tick(now, oldest, protected)
+        self.host.tick(now, self.coordinator.oldest(), protected)
         if now.lo_ns - self._collected_ns > self._collect_every_ns:
             self._collected_ns = now.lo_ns
-            for partition in self.partitions:
-                partition.collect(protected)
-        self.safe = min(partition.safe()[0] for partition in self.partitions)
+            self.host.collect(protected)
+        self.safe = self.host.safe()
         self.feed.tick()
-        self._settle_some()
         self._run()
-
-    def _settle_some(self) -> None:
-        for partition in self.partitions:
-            partition.state.settle()
-
-    # -- log segments ------------------------------------------------------------------------------
-
-    def _checkpoint(self) -> int:
-        """Begin a log segment with everything that is not settled; returns the checkpoint's turn."""
-        self._settle_some()
-        saved = NodeCheckpoint(
-            self.oracle.reserved_until_ns,
-            [partition.checkpoint() for partition in self.partitions],
-        )
-        turn = self.log.begin_segment(encode(saved))
-        self.settled.mark_applied(turn - 1)
-        return turn
-
-    def _rotate(self) -> None:
-        """A segment is full: begin another, and drop the old one once the settled store is on disk."""
-        assert self._loop is not None
-        self._checkpoint()
-        self._flushing = True
-        task = self._loop.run_in_executor(None, self._flush)
-        task.add_done_callback(self._flushed)
-
-    def _flush(self) -> int:
-        applied = self.settled.flush()
-        self.log.prepare_segment()
-        return applied
-
-    def _prepared(self, task: asyncio.Future[None]) -> None:
-        """A spare segment lies ready, so that the first full one can be left without a pause."""
-        self._flushing = False
-        error = task.exception()
-        if error is not None and not self.stopped:
-            self._fail(error)
-
-    def _flushed(self, task: asyncio.Future[int]) -> None:
-        self._flushing = False
-        if self.stopped:
-            return
-        error = task.exception()
-        if error is not None:
-            self._fail(error)
-        else:
-            self.log.drop_before(task.result() + 1)
 
     # -- failure -----------------------------------------------------------------------------------
 
-    def _fail(self, error: BaseException) -> None:
+    def fail(self, error: BaseException) -> None:
         """Stop at once: nothing that is not certain is answered, now or later."""
         if self.failed is not None:
             return

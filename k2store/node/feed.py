@@ -22,6 +22,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from k2store.errors import K2Error, Overloaded, Rejected, TooOld
+from k2store.node.spaces import SPACE
 from k2store.rpc.failures import to_failure
 from k2store.v1 import session_pb2 as wire
 from mvcc.settled import Row
@@ -238,10 +239,9 @@ class Feed:
     def _stored(self, watch: Watch) -> Iterator[Sequence[Row]]:
         engine = self._engine
         for index in engine.route.covering(watch.start, watch.end):
-            state = engine.partitions[index].state
+            state = engine.host.partition(index).state
             state.settle()
-        space = engine.partitions[0].state.space
-        return iter(engine.settled.all_rows(space, watch.start, watch.end or None))
+        return iter(engine.settled.all_rows(SPACE, watch.start, watch.end or None))
 
     # -- sending -----------------------------------------------------------------------------------
 

@@ -58,7 +58,7 @@ def one_shot_columns(session: Session, calls: wire.OneShotColumns, now: Interval
             writes[w : w + nw],
         )
         c, r, w = c + nc, r + nr, w + nw
-        _alone(session, request, message, now)
+        _alone(session, request, message)
 
 
 def _together(
@@ -72,8 +72,9 @@ def _together(
 ) -> bool:
     """Hand the group over as columns where nothing in it needs a look at single operations."""
     engine = session.engine
+    single = engine.host.single
     if (
-        len(engine.partitions) > 1
+        single is None
         or engine.draining
         or calls.predicates
         or calls.read_key
@@ -114,18 +115,19 @@ def _together(
         keys,
         values,
     )
-    engine.partitions[0].receive(message, engine.now)
+    engine.host.deliver(single, message)
     return True
 
 
-def _alone(session: Session, request: int, message: OneShot, now: Interval) -> None:
+def _alone(session: Session, request: int, message: OneShot) -> None:
     engine = session.engine
     error = _error_of(session, message)
     if error is not None:
         session.fail(request, error)
         return
-    if len(engine.partitions) == 1:
-        engine.partitions[0].receive(message, now)
+    single = engine.host.single
+    if single is not None:
+        engine.host.deliver(single, message)
         return
     of = engine.route.of
     touched = {of(key) for key, _ in message.writes}
@@ -144,7 +146,7 @@ def _alone(session: Session, request: int, message: OneShot, now: Interval) -> N
             ),
         )
         return
-    engine.partitions[touched.pop() if touched else 0].receive(message, now)
+    engine.host.deliver(touched.pop() if touched else of(b""), message)
 
 
 def _error_of(session: Session, message: OneShot) -> K2Error | None:

@@ -62,9 +62,10 @@ def point_reads(session: Session, reads: wire.ReadColumns, now: Interval) -> Non
         stamps = [stamps[index] for index in plain]
         keys = [keys[index] for index in plain]
         deadlines = [deadlines[index] for index in plain]
-    if len(engine.partitions) == 1:
+    single = engine.host.single
+    if single is not None:
         message = Reads(session.number, requests, txns, stamps, keys, deadlines)
-        engine.partitions[0].receive(message, now)
+        engine.host.deliver(single, message)
         return
     base = session.base
     of = engine.route.of
@@ -72,7 +73,7 @@ def point_reads(session: Session, reads: wire.ReadColumns, now: Interval) -> Non
         requests, txns, stamps, keys, deadlines, strict=True
     ):
         message_ = Read(base | request, key, stamp, txn, deadline)
-        engine.partitions[of(key)].receive(message_, now)
+        engine.host.deliver(of(key), message_)
 
 
 def _plain_stamps(session: Session, txns: list[bytes], ats: Sequence[int]) -> list[int]:

@@ -38,7 +38,7 @@ def scan(session: Session, call: wire.ScanCall, now: Interval) -> None:
     rest = touched[-2] if call.reverse and len(touched) > 1 else None
     token = session.base | call.request
     if len(touched) > 1:
-        partition = engine.partitions[index].state
+        partition = engine.host.partition(index).state
         engine.continue_scan(token, partition.start if rest is not None else partition.end)
     message = Scan(
         token,
@@ -50,7 +50,7 @@ def scan(session: Session, call: wire.ScanCall, now: Interval) -> None:
         call.reverse,
         now.lo_ns + session.timeout(call.timeout_ms),
     )
-    engine.partitions[index].receive(message, now)
+    engine.host.deliver(index, message)
 
 
 def outcome(session: Session, call: wire.OutcomeCall) -> None:
@@ -71,7 +71,7 @@ def outcome(session: Session, call: wire.OutcomeCall) -> None:
         decide,
         call.not_before,
     )
-    engine.partitions[engine.route.of(call.anchor)].receive(status, engine.now)
+    engine.host.deliver(engine.route.of(call.anchor), status)
 
 
 def history(session: Session, call: wire.HistoryCall) -> None:

@@ -15,6 +15,7 @@ from msgspec import Struct
 from k2store.errors import ClockUncertain, Corruption
 from k2store.node.engine import Engine
 from k2store.v1 import admin_pb2
+from mvcc.partition import Partition
 from mvcc.refusals import Rule
 
 SERVING: Final = "SERVING"
@@ -76,7 +77,7 @@ def status(engine: Engine, uptime_s: float) -> admin_pb2.GetStatusResponse:
         state=state(engine),
         version=software_version(),
         uptime_s=uptime_s,
-        partitions=[_partition(engine, number) for number in range(len(engine.partitions))],
+        partitions=[_partition(partition) for partition in engine.partitions],
         durable_turn=engine.log.durable_lsn,
         log_bytes=engine.log.size_bytes,
         settled_bytes=engine.settled.size_bytes,
@@ -135,12 +136,11 @@ def software_version() -> str:
         return "0+unknown"
 
 
-def _partition(engine: Engine, number: int) -> admin_pb2.PartitionStatus:
-    partition = engine.partitions[number]
+def _partition(partition: Partition) -> admin_pb2.PartitionStatus:
     inside = partition.state
     safe, pinned_by = partition.safe()
     return admin_pb2.PartitionStatus(
-        partition=number,
+        partition=inside.partition,
         start=inside.start,
         end=inside.end,
         safe=safe,

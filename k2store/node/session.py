@@ -25,7 +25,7 @@ from k2store.rpc.local import LocalConnection
 from k2store.rpc.transport import Connection
 from k2store.v1 import session_pb2 as wire
 from mvcc.coordinator import Coordinator, Open
-from mvcc.messages import OWNER_BITS, Forgets
+from mvcc.messages import OWNER_BITS
 from truetime import Interval
 
 if TYPE_CHECKING:
@@ -176,9 +176,7 @@ class Session:
             for txn in txns:
                 if txn in open_:
                     engine.coordinator.forget(txn)
-        forgets = Forgets(list(txns))
-        for partition in engine.partitions:
-            partition.receive(forgets, engine.now)
+        engine.host.forget(list(txns))
 
     # -- stamps ------------------------------------------------------------------------------------
 

@@ -149,7 +149,7 @@ class Storage(Section, frozen=True, kw_only=True):
     )
     write_buffer: Annotated[
         Size, About("Memory that gathers settled rows before they are written.", "1MiB", "16GiB")
-    ] = Size.parse("16MiB")
+    ] = Size.parse("32MiB")
 
 
 class Limits(Section, frozen=True, kw_only=True):

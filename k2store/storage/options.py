@@ -15,8 +15,9 @@ class StorageOptions(msgspec.Struct, frozen=True):
     segment_bytes: int = 64 << 20
     """Size of a segment of the log, a multiple of 4096.  A full one asks for a checkpoint, so it
     bounds what a restart must replay."""
-    memtable_bytes: int = 8 << 20
-    """How many settled rows RocksDB gathers before it writes a table by itself."""
+    memtable_bytes: int = 32 << 20
+    """How many settled rows RocksDB gathers before it writes a table by itself.  About a segment of
+    the log, so that the flush which lets a segment go writes one table, and merges are rare."""
     cache_bytes: int = 64 << 20
     """RocksDB's cache of blocks it has read."""
 

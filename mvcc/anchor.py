@@ -127,11 +127,16 @@ def expire(state: State, local: Local) -> None:
 
 def pushed(state: State, message: Pushed) -> None:
     """The anchor's answer at a participant."""
+    if message.verdict == Verdict.UNKNOWN:
+        # Nobody serves there: ask again at the next tick, whoever it is then.
+        local = state.known(message.txn)
+        if local is not None:
+            local.pushed_ns = 0
+        return
     if message.verdict == Verdict.GONE:
         # A committed record is never dropped before its verdict is durable here, so it must have
         # been aborted.
-        if state.serving:
-            _take_verdict(state, message.txn, committed=False)
+        _take_verdict(state, message.txn, committed=False)
         return
     _take_verdict(state, message.txn, committed=message.verdict == Verdict.COMMITTED)
 

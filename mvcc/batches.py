@@ -44,8 +44,10 @@ def reads(state: State, message: Reads) -> None:
     chains = state.chains
     transactions = state.transactions
     closed = state.closed
-    lowest = state.horizon if state.serving else state.future + 1
-    future = state.future
+    lowest = state.horizon
+    highest = state.future
+    if not state.serving:
+        highest = -1 if any(message.txns) else state.shown
     versions: list[int] = []
     values: list[bytes] = []
     slow: list[int] = []
@@ -59,7 +61,7 @@ def reads(state: State, message: Reads) -> None:
         if (
             chain.intents is None
             and version <= stamp
-            and lowest <= stamp <= future
+            and lowest <= stamp <= highest
             and txn not in transactions
         ):
             if stamp > closed and stamp > chain.read:

@@ -22,7 +22,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from mvcc import anchor, batches, one_shot, reads, recovery, upkeep, writes
+from mvcc import anchor, batches, one_shot, reads, recovery, stopping, upkeep, writes
 from mvcc.messages import (
     Answer,
     BatchAnswer,
@@ -40,7 +40,6 @@ from mvcc.messages import (
     Pushed,
     Read,
     Reads,
-    Refused,
     Resolve,
     Scan,
     Status,
@@ -72,6 +71,9 @@ _HANDLERS: dict[type, Callable[[State, Any], None]] = {
     OneShots: batches.one_shots,
     Forgets: batches.forgets,
 }
+
+
+_WITHOUT_SERVING = frozenset([Read, Scan, Reads])
 
 
 class Ready(Struct, gc=False):
@@ -133,6 +135,9 @@ class Partition:
         state = self.state
         if now is not state.now:
             state.see(now)
+        if not state.serving and type(message) not in _WITHOUT_SERVING:
+            stopping.turn_away(state, message)
+            return
         _HANDLERS[type(message)](state, message)
 
     def tick(self, now: Interval, oldest_open: int, protected: int = 0) -> None:
@@ -209,18 +214,26 @@ class Partition:
                 state.answers.append(what)
 
     def stop(self, rule: Rule = Rule.NOT_LEADER) -> None:
-        """Serve nobody any more; requests that wait are refused."""
-        state = self.state
-        state.serving = False
-        blocking = list(state.undecided.values())
-        for flight in state.flights():
-            blocking += flight.spelled_out
-        for local in blocking:
-            for waiter in local.waiters or ():
-                state.answers.append(Refused(waiter.request, state.refuse(rule)))
-            local.waiters = None
+        """Serve nobody any more: whoever waits is answered, what cannot be known here as unknown.
+
+        After the answers are taken the machine is thrown away.
+        """
+        stopping.stop(self.state, rule)
 
     # -- what others may know ----------------------------------------------------------------------
+
+    def show(self, closed: int) -> int:
+        """Reads outside transactions may be answered here up to the stamp returned, although this
+        replica does not serve.
+
+        ``closed``: the closed timestamp that came with an entry already applied, or that was sent
+        for a position of the log already reached (docs/protocol.md §4.1).
+        """
+        state = self.state
+        assert not state.serving
+        state.closed = max(state.closed, closed)
+        state.shown = max(state.shown, state.safe()[0])
+        return state.shown
 
     def safe(self) -> tuple[int, bytes]:
         """The stamp up to which everything is final, and the transaction that holds it back (b"" if

@@ -134,10 +134,10 @@ def _blocks(state: State, key: bytes, chain: Chain, message: Scan) -> bool:
 
 
 def admit(state: State, stamp: int, txn: bytes) -> Refusal | None:
-    """What holds for every read: a serving leader, a stamp that is neither forgotten nor
-    impossible, a live reader.
+    """What holds for every read: a serving leader, or a stamp that is final here and a reader
+    outside of transactions; a stamp that is neither forgotten nor impossible; a live reader.
     """
-    if not state.serving:
+    if not state.serving and (txn or stamp > state.shown):
         return state.refuse(Rule.NOT_LEADER)
     if stamp < state.horizon:
         return state.refuse(Rule.HORIZON, stamp=state.horizon)

@@ -24,7 +24,7 @@ from mvcc.records import (
 from mvcc.refusals import Rule
 from mvcc.state import Flight, State
 from mvcc.transactions import ABORTED, ACTIVE, COMMITTED, COMMITTING, FAILED, Local
-from mvcc.versions import Chain, Intent
+from mvcc.versions import Intent
 from truetime import Interval
 from truetime.timestamp import ceiling
 
@@ -154,21 +154,12 @@ def _local(state: State, txn: bytes, stamp: int, anchor: bytes) -> Local:
     return local
 
 
-def _chain(state: State, key: bytes) -> Chain:
-    """A key's chain; versions that replay has passed by are settled before it is loaded."""
-    chain = state.chains.get(key)
-    if chain is None:
-        state.settle()
-        chain = state.load(key)
-    return chain
-
-
 def _planted(state: State, record: Planted) -> None:
     local = _local(state, record.txn, record.stamp, record.anchor)
     if local.sequences is None:
         local.sequences = set()
     for key, value, sequence in record.writes:
-        chain = _chain(state, key)
+        chain = state.chains.get(key) or state.load(key)
         own = chain.intent_of(record.txn)
         if own is None:
             chain.plant(Intent(record.stamp, value, record.txn, sequence, state.lsn))
@@ -183,11 +174,14 @@ def _planted(state: State, record: Planted) -> None:
 def _committed_alone(state: State, record: CommittedAlone) -> None:
     local = _local(state, record.txn, record.stamp, b"")
     local.values = record.values
-    for key, value in record.writes:
+    for key, value in dict(record.writes).items():
         chain = state.chains.get(key)
         if chain is None:
             # Nothing in memory knows the key: the version can go straight to the settled store.
             state.unsettled.append((key, record.stamp, value))
+            state.note_commits(record.stamp, record.stamp)
+            if state.watched:
+                state.feed.append((record.stamp, key, value))
             continue
         own = chain.intent_of(record.txn)
         if own is not None:
@@ -209,6 +203,9 @@ def _committed_together(state: State, record: CommittedTogether) -> None:
             chain = state.chains.get(key)
             if chain is not None and chain.commit(stamp, value, state.round):
                 state.with_old.append(chain)
+    if state.watched:
+        state.feed.extend(zip(stamps, keys, values, strict=True))
+    state.note_commits(min(stamps), max(stamps))
     # Where nothing in memory knows a key, its version goes straight to the settled store.
     state.landed.append(Flight(state.lsn, 0, [], txns, stamps, txns, stamps, keys, values, [], []))
 

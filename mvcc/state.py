@@ -120,6 +120,8 @@ class State:
         self.oracle = oracle
         self.settings = settings
         self.serving = False
+        # While it does not serve: reads outside transactions up to this stamp may be answered.
+        self.shown = 0
 
         # Marks. Each of them only rises.
         self.closed = 0
@@ -186,7 +188,9 @@ class State:
         return self.start <= key and (self.end == UNBOUNDED or key < self.end)
 
     def load(self, key: bytes) -> Chain:
-        """Bring a key's newest settled version into memory."""
+        """Bring a key's newest version into memory; nothing in memory knows the key."""
+        if not self.serving:
+            self.settle()  # replay passes by keys that are not in memory
         newest = self.settled.newest(self.space, key)
         chain = Chain(0, None) if newest is None else Chain(newest[0], newest[1])
         self.chains[key] = chain

@@ -27,6 +27,7 @@ from mvcc.messages import (
 )
 from mvcc.partition import Partition
 from mvcc.records import Checkpoint, Entry
+from mvcc.settled import Settled
 from mvcc.state import PartitionSettings
 from mvcc.transactions import Verdict
 from tests.golden.wording import Names, describe_answer, describe_entry, describe_message
@@ -63,6 +64,13 @@ class Node(Struct):
     alive: bool = True
 
 
+class Replica(Struct):
+    """A machine that follows the log of a partition, with a store of its own."""
+
+    leader: Node
+    partition: Partition
+
+
 class Mail(Struct):
     """A message under way."""
 
@@ -86,6 +94,7 @@ class Scene:
         self.oracle.reserve(NEVER_NS)
         self.oracles: dict[int, Oracle] = {1: self.oracle}
         self.nodes: dict[str, Node] = {}
+        self.replicas: dict[str, Replica] = {}
         self.txns: dict[str, Txn] = {}
         self.names = Names(BASE_NS)
         self.mail: list[Mail] = []
@@ -119,14 +128,16 @@ class Scene:
 
     # -- partitions --------------------------------------------------------------------------------
 
-    def make(self, number: int, start: bytes, end: bytes) -> Partition:
+    def make(
+        self, number: int, start: bytes, end: bytes, settled: Settled | None = None
+    ) -> Partition:
         """A partition that knows nothing yet."""
         return Partition(
             number,
             start,
             end,
             space=SPACE,
-            settled=self.store.settled,
+            settled=settled or self.store.settled,
             oracle=self.oracle,
             settings=PartitionSettings(**self.settings),
         )
@@ -144,9 +155,19 @@ class Scene:
                 Route(starts), lifetime_ns_max=10**10, heartbeat_ns=500 * MS
             )
 
+    def add_replica(self, name: str, leader: Node) -> None:
+        """A replica that has applied nothing yet."""
+        store = open_memory_store(
+            MemoryMachine(), now_ns=lambda: BASE_NS, entropy=Random(8).randbytes
+        )
+        number = leader.partition.state.partition
+        partition = self.make(number, leader.start, leader.end, store.settled)
+        self.replicas[name] = Replica(leader, partition)
+
     def restart(self, node: Node) -> None:
         """The partition comes back from its checkpoint and its durable entries."""
-        partition = self.make(node.partition.state.partition, node.start, node.end)
+        before = node.partition.state
+        partition = self.make(before.partition, node.start, node.end, before.settled)
         if node.checkpoint is not None:
             partition.restore(node.checkpoint)
         for entry in node.durable:
@@ -180,6 +201,8 @@ class Scene:
                     if node.partition.parked:
                         node.partition.wake(self.now)
                     moved |= self._collect_partition(node)
+            for name, replica in self.replicas.items():
+                moved |= self._collect_replica(name, replica)
             if self.coordinator is not None:
                 moved |= self._collect_coordinator(self.coordinator)
 
@@ -194,6 +217,16 @@ class Scene:
         for key, message in ready.sends:
             self._post(node.name, self.node_of(key), message)
         return bool(ready.entry or ready.answers or ready.sends)
+
+    def _collect_replica(self, name: str, replica: Replica) -> bool:
+        ready = replica.partition.ready()
+        assert ready.entry is None, "a replica that follows writes nothing"
+        for answer in ready.answers:
+            assert not isinstance(answer, Values | Commits), "scripts send nothing in batches"
+            self._answer(answer)
+        for key, message in ready.sends:
+            self._post(name, self.node_of(key), message)
+        return bool(ready.answers or ready.sends)
 
     def _collect_coordinator(self, coordinator: Coordinator) -> bool:
         sends, coordinator.sends = coordinator.sends, []

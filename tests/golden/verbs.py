@@ -24,9 +24,10 @@ from mvcc.messages import (
     Status,
     Write,
 )
+from mvcc.partition import Partition
 from mvcc.refusals import Rule
+from tests.golden import wording
 from tests.golden.scene import BASE_NS, MS, NEVER_NS, Mail, Node, Scene, Txn, to_value
-from tests.golden.wording import show
 from truetime import Oracle
 from truetime.timestamp import offset, pack
 
@@ -303,6 +304,75 @@ def stop(scene: Scene, words: list[str]) -> None:
         node.partition.stop(Rule.NOT_LEADER)
 
 
+@verb
+def replica(scene: Scene, words: list[str]) -> None:
+    """``replica r1 of p1``: follows the log of p1, with a store of its own."""
+    scene.add_replica(words[0], scene.nodes[words[2]])
+
+
+@verb
+def replay(scene: Scene, words: list[str]) -> None:
+    """``replay r1 [2]``: the replica applies the next (all) entries that are durable."""
+    following = scene.replicas[words[0]]
+    reached = following.partition.state.lsn
+    left = [entry for entry in following.leader.durable if entry.lsn >= reached]
+    for entry in left[: int(words[1]) if len(words) > 1 else None]:
+        following.partition.replay(entry)
+
+
+@verb
+def show(scene: Scene, words: list[str]) -> None:
+    """``show r1 [20ms]``: the closed timestamp that came along; up to where r1 may be read."""
+    partition = scene.replicas[words[0]].partition
+    closed = stamp_of(scene, words[1]) if len(words) > 1 else 0
+    scene.say(f"shown up to {scene.names.time(partition.show(closed))}")
+
+
+@verb
+def ask(scene: Scene, words: list[str]) -> None:
+    """``ask r1 x 15ms``, ``ask r1 a..m 15ms [txn T1]``: a read or a scan of a replica."""
+    txn = option(words, "txn")
+    reader = scene.txns[txn].txn if txn else NOBODY
+    name, what, when = words
+    partition, stamp = scene.replicas[name].partition, stamp_of(scene, when)
+    request = scene.request(f"{name} {what} {when}", outside=True)
+    if ".." in what:
+        start, end = bounds_of(what)
+        message: Scan | Read = Scan(request, start, end, stamp, reader, 100, False, NEVER_NS)
+    else:
+        message = Read(request, what.encode(), stamp, reader, NEVER_NS)
+    partition.receive(message, scene.now)
+
+
+@verb
+def watch(scene: Scene, words: list[str]) -> None:
+    """``watch p1``, ``watch r1``: it gathers what is committed."""
+    _machine(scene, words[0]).watch(True)
+
+
+@verb
+def changes(scene: Scene, words: list[str]) -> None:
+    """``changes r1``: what was committed since the last time."""
+    found = sorted(_machine(scene, words[0]).take_changes())
+    said = [
+        f"{key.decode()}={wording.show(value)}{scene.names.stamp(s)}" for s, key, value in found
+    ]
+    scene.say(" ".join(said) or "nothing")
+
+
+def _machine(scene: Scene, name: str) -> Partition:
+    return scene.nodes[name].partition if name in scene.nodes else scene.replicas[name].partition
+
+
+@verb
+def takeover(scene: Scene, words: list[str]) -> None:
+    """``takeover r1``: the replica begins to serve in place of the one it followed."""
+    following = scene.replicas.pop(words[0])
+    node = following.leader
+    node.partition, node.alive, node.appended = following.partition, True, []
+    node.partition.start(scene.now)
+
+
 def _nodes(scene: Scene, words: list[str]) -> list[Node]:
     return [scene.nodes[word] for word in words] or list(scene.nodes.values())
 
@@ -330,8 +400,8 @@ def versions(scene: Scene, words: list[str]) -> None:
         state = scene.node_of(key).partition.state
         state.settle()
         chain = state.chains.get(key)
-        intents = [(i.stamp, f"({show(i.value)})") for i in (chain and chain.intents) or ()]
-        found = [(s, show(v)) for s, v in state.settled.versions(state.space, key)]
+        intents = [(i.stamp, f"({wording.show(i.value)})") for i in (chain and chain.intents) or ()]
+        found = [(s, wording.show(v)) for s, v in state.settled.versions(state.space, key)]
         stand = sorted([*intents, *found], reverse=True)
         scene.say(f"{word}: " + (" ".join(f"{v}{scene.names.stamp(s)}" for s, v in stand) or "-"))
 

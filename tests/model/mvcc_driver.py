@@ -25,6 +25,7 @@ from mvcc.records import (
     Planted,
     Resolved,
 )
+from mvcc.settled import Settled
 from mvcc.state import PartitionSettings
 from truetime import Interval, Oracle, OracleSettings
 from truetime.timestamp import EPOCH_NS
@@ -45,6 +46,13 @@ class Node(Struct):
     checkpoint: Checkpoint | None = None
 
 
+class Follower(Struct):
+    """A replica on another machine: it applies what is durable, at its own pace."""
+
+    partition: Partition
+    lsn: int = 0
+
+
 class Driver:
     """One node with its partitions, begun anew after each crash."""
 
@@ -60,6 +68,7 @@ class Driver:
         self.requests = 0
         self.nodes: list[Node] = []
         self.begin_life()
+        self.followers = [self.follow(index) for index in range(len(self.nodes))]
 
     # -- lives -------------------------------------------------------------------------------------
 
@@ -92,13 +101,47 @@ class Driver:
             heartbeat_ns=self.settings.heartbeat_expiry_ns // 4,
         )
 
-    def _make(self, number: int, start: bytes, end: bytes) -> Partition:
+    def follow(self, index: int) -> Follower:
+        """A new replica of a partition, with a store of its own."""
+        store = open_memory_store(
+            MemoryMachine(), now_ns=lambda: self.lo_ns, entropy=self.random.randbytes
+        )
+        state = self.nodes[index].partition.state
+        partition = self._make(index, state.start, state.end, store.settled)
+        partition.watch(True)
+        return Follower(partition)
+
+    def replicate(self, index: int, count: int | None = None) -> None:
+        """A follower applies the next ``count`` (all) entries, and shows what may be read then."""
+        follower, node = self.followers[index], self.nodes[index]
+        entries = [entry for entry in node.ever if entry.lsn > follower.lsn][:count]
+        for entry in entries:
+            follower.partition.replay(entry)
+            follower.lsn = entry.lsn
+        leader = node.partition.state
+        closed = entries[-1].closed if entries else 0
+        if follower.lsn == leader.lsn - 1 and not leader.records:
+            closed = leader.closed  # a beat: it goes with this position of the log
+        follower.partition.show(closed)
+
+    def ask_follower(self, index: int, message: Message) -> None:
+        """Send a message to a follower; its answers are kept like all others."""
+        partition = self.followers[index].partition
+        partition.receive(message, self.now)
+        ready = partition.ready()
+        assert ready.entry is None
+        for each in ready.answers:
+            self._take(each)
+
+    def _make(
+        self, number: int, start: bytes, end: bytes, settled: Settled | None = None
+    ) -> Partition:
         return Partition(
             number,
             start,
             end,
             space=SPACE,
-            settled=self.settled,
+            settled=settled or self.settled,
             oracle=self.oracle,
             settings=self.settings,
         )

@@ -389,7 +389,45 @@ class Serial(RuleBasedStateMachine):
             columns.deadlines_ns.append(NEVER_NS)
         self.driver.send(where, columns)
 
+    @rule(seed=few, index=few, form=st.sampled_from(["read", "scan", "batch"]))
+    def ask_a_replica(self, seed: int, index: int, form: str) -> None:
+        """Reads of the past at a replica that follows, below and above what it shows."""
+        random = Random(seed)
+        index %= len(self.driver.nodes)
+        state = self.driver.followers[index].partition.state
+        mine = [key for key in KEYS if state.owns(key)]
+        stamp = max(state.shown - random.choice([-1, 0, 0, 1, 50 * MS << 12]), 1)
+        if form == "scan":
+            low, high = random.choice(mine), state.end or b"z"
+            limit, reverse = random.randint(1, 3), random.random() < 0.5
+            request = self.ask(Asked(stamp, NOBODY, {}, low, high, limit, reverse))
+            message: Scan | Reads | Read = Scan(
+                request, low, high, stamp, NOBODY, limit, reverse, NEVER_NS
+            )
+        elif form == "batch":
+            keys = random.choices(mine, k=3)
+            requests = [self.ask(Asked(stamp, NOBODY, {}, key)) for key in keys]
+            message = Reads(0, requests, [NOBODY] * 3, [stamp] * 3, keys, [NEVER_NS] * 3)
+        else:
+            key = random.choice(mine)
+            request = self.ask(Asked(stamp, NOBODY, {}, key))
+            message = Read(request, key, stamp, NOBODY, NEVER_NS)
+        self.driver.ask_follower(index, message)
+        requests = message.requests if isinstance(message, Reads) else [message.request]
+        for request in requests:
+            answer = self.driver.answers[request]
+            refused = isinstance(answer, Refused)
+            assert refused == (stamp > state.shown or stamp < state.horizon)
+
     # -- the world ---------------------------------------------------------------------------------
+
+    @rule(index=few, count=st.one_of(st.none(), st.integers(1, 3)))
+    def replicate(self, index: int, count: int | None) -> None:
+        """A replica applies some of what is durable."""
+        index %= len(self.driver.nodes)
+        before = self.driver.followers[index].partition.state.shown
+        self.driver.replicate(index, count)
+        assert self.driver.followers[index].partition.state.shown >= before
 
     @rule(index=few, count=st.integers(1, 3))
     def persist(self, index: int, count: int) -> None:
@@ -530,6 +568,7 @@ class Serial(RuleBasedStateMachine):
         self.check_clients(truth)
         self.check_questions(truth)
         self.check_store(truth)
+        self.check_replicas(truth)
 
     def check_clients(self, truth: Truth) -> None:
         """Acknowledged means durable, aborted means without any trace, and whole."""
@@ -621,6 +660,33 @@ class Serial(RuleBasedStateMachine):
             answer = driver.answers[request]
             assert isinstance(answer, Value)
             assert (answer.version, answer.value) == Truth.at(history.get(key, []), floor)
+
+    def check_replicas(self, truth: Truth) -> None:
+        """A replica that has applied everything holds what its leader holds, and its feed had every
+        change once.
+        """
+        driver = self.driver
+        history = truth.history()
+        for index, (node, follower) in enumerate(zip(driver.nodes, driver.followers, strict=True)):
+            driver.replicate(index)
+            leader, state = node.partition.state, follower.partition.state
+            assert not state.undecided
+            assert not any(chain.intents for chain in state.chains.values())
+            assert state.lsn == leader.lsn
+            assert (state.horizon, state.record_edge) == (leader.horizon, leader.record_edge)
+            changes = [
+                (stamp, key, value)
+                for key, versions in history.items()
+                for stamp, value in versions
+                if state.owns(key)
+            ]
+            assert sorted(follower.partition.take_changes()) == sorted(changes)
+            state.settle()
+            for key in filter(state.owns, KEYS):
+                stored = dict(state.settled.versions(1, key))
+                whole = dict(history.get(key, []))
+                assert stored.items() <= whole.items()
+                assert {stamp for stamp in whole if stamp > state.horizon} <= stored.keys()
 
 
 def test_every_history_is_serial_in_the_order_of_stamps() -> None:

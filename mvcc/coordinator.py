@@ -49,31 +49,37 @@ ROLLING_BACK = 3
 
 
 class Route:
-    """Which partition owns a key: partitions in order of their first key, the first one b""."""
+    """Which partition owns a key: partitions in order of their first key, the first one b"".
 
-    __slots__ = ("_starts",)
+    ``ids``: their numbers; 0, 1, 2... unless given.  A number stays with its partition when others
+    are split.
+    """
 
-    def __init__(self, starts: list[bytes]) -> None:
+    __slots__ = ("_ids", "_starts")
+
+    def __init__(self, starts: list[bytes], ids: list[int] | None = None) -> None:
         assert starts[0] == b"", starts
         assert starts == sorted(starts), starts
         self._starts = starts
+        self._ids = list(range(len(starts))) if ids is None else ids
+        assert len(self._ids) == len(starts), (starts, ids)
 
     def __len__(self) -> int:
         return len(self._starts)
 
     def of(self, key: bytes) -> int:
-        """The index of the partition that owns ``key``."""
-        return bisect_right(self._starts, key) - 1
+        """The number of the partition that owns ``key``."""
+        return self._ids[bisect_right(self._starts, key) - 1]
 
-    def covering(self, start: bytes, end: bytes) -> range:
-        """The indexes of the partitions that [start, end) touches, in key order; ``end`` b"" is
+    def covering(self, start: bytes, end: bytes) -> list[int]:
+        """The numbers of the partitions that [start, end) touches, in key order; ``end`` b"" is
         unbounded.
         """
-        first = self.of(start)
-        last = len(self._starts) if not end else max(self.of(end), first) + 1
+        first = bisect_right(self._starts, start) - 1
+        last = len(self._starts) if not end else max(bisect_right(self._starts, end), first + 1)
         if end and last - 1 > first and self._starts[last - 1] == end:
             last -= 1
-        return range(first, last)
+        return self._ids[first:last]
 
 
 class Open(Struct, gc=False):

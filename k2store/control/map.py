@@ -81,7 +81,8 @@ class PartitionInfo(Struct, frozen=True):
     `voters` and `learners` are node ids, as wanted; `leader` is the voter that should lead, 0 for
     any. `generation` counts the promotions that this range has seen. `origin` is the partition
     that this one came from, by a split or by a promotion (0: it began empty); after a promotion
-    `cut` is the stamp up to which the origin's history goes on here, and 0 otherwise.
+    `cut` is the stamp up to which the origin's history goes on here, and 0 otherwise. `founders`
+    are the voters it began with: those alone may begin its log, all others wait to be told it.
     """
 
     id: int
@@ -94,6 +95,7 @@ class PartitionInfo(Struct, frozen=True):
     generation: int = 1
     origin: int = 0
     cut: int = 0
+    founders: tuple[int, ...] = ()
 
     def contains(self, key: bytes) -> bool:
         """Whether the key belongs here."""

@@ -136,7 +136,7 @@ def with_keyspace(present: Map, keyspace: Keyspace) -> Map:
                 present,
                 next_partition=present.next_partition + 1,
                 keyspaces=(keyspace,),
-                partitions=(placed_partition(present, keyspace, first),),
+                partitions=(_founded(placed_partition(present, keyspace, first)),),
             ),
         )
     start, end = keyspace.prefix, after_prefix(keyspace.prefix)
@@ -159,7 +159,7 @@ def with_keyspaces(present: Map, keyspaces: Iterable[Keyspace]) -> Map:
     for keyspace in sorted(keyspaces, key=lambda one: one.prefix):
         wanted = with_keyspace(wanted, keyspace)
     if not present.partitions:
-        first = tuple(replace(one, origin=0) for one in wanted.partitions)
+        first = tuple(_founded(replace(one, origin=0)) for one in wanted.partitions)
         wanted = replace(wanted, partitions=first)
     return _checked(present, wanted)
 
@@ -257,7 +257,7 @@ def promoted(present: Map, lost: str, home: str, cut: int) -> Map:
             origin=old.id,
             cut=cut,
         )
-        partitions.append(placed_partition(present, keyspaces[old.keyspace], new))
+        partitions.append(_founded(placed_partition(present, keyspaces[old.keyspace], new)))
         following += 1
     return _checked(
         present,
@@ -271,6 +271,11 @@ def promoted(present: Map, lost: str, home: str, cut: int) -> Map:
 
 
 # ------------------------------------------------------------------------------------- parts
+
+
+def _founded(partition: PartitionInfo) -> PartitionInfo:
+    """A partition whose log begins with the voters it has now."""
+    return replace(partition, founders=partition.voters)
 
 
 def _cut(present: Map, key: bytes) -> Map:

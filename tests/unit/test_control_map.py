@@ -165,7 +165,7 @@ def test_a_promotion_replaces_the_logs_of_the_lost_home() -> None:
     present = promoted(off, "fra", "iad", cut=77)
     new = present.partitions[1]
     assert new == PartitionInfo(
-        4, b"fra/", b"fra0", "fra", (4, 5, 6), (1, 2, 3, 7, 8, 9), 0, 2, origin=3, cut=77
+        4, b"fra/", b"fra0", "fra", (4, 5, 6), (1, 2, 3, 7, 8, 9), 0, 2, 3, 77, (4, 5, 6)
     )
     assert [one.home for one in present.keyspaces] == ["fra", "iad"], "default has its quorum"
     assert present.partitions[0] == off.partitions[0]

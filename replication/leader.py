@@ -88,10 +88,19 @@ def propose(state: State, payload: bytes, closed: Stamp) -> int | Refusal:
     lead = state.lead
     if lead is None or not serves(state, state.now):
         return Refusal.NOT_LEADER
-    if state.log.last.lsn - state.commit_lsn >= state.settings.uncommitted_entries_max:
+    if _vacant(state) <= 0:
         return Refusal.OVERLOADED
     _close(state, lead, closed)
     return _append(state, lead, Kind.DATA, payload)
+
+
+def room(state: State) -> int:
+    """How many entries may be proposed before the next one that is committed; 0 for others."""
+    return max(0, _vacant(state)) if serves(state, state.now) else 0
+
+
+def _vacant(state: State) -> int:
+    return state.settings.uncommitted_entries_max - (state.log.last.lsn - state.commit_lsn)
 
 
 def close(state: State, closed: Stamp) -> bool:
@@ -245,7 +254,7 @@ def _send_log(state: State, lead: Lead, replica: int, progress: Progress) -> Non
     """Send what follows ``next_lsn``, as far as the window reaches; at least an empty append."""
     log = state.log
     progress.sent_ns = state.now.lo_ns
-    if progress.next_lsn <= log.base.lsn:
+    if progress.next_lsn <= log.start.lsn:
         state.send(replica, Install(lead.epoch, state.identity, log.snapshot, state.commit_lsn))
         progress.next_lsn = log.base.lsn + 1
         progress.equal_lsn = log.base.lsn
@@ -254,7 +263,7 @@ def _send_log(state: State, lead: Lead, replica: int, progress: Progress) -> Non
     limit_lsn = max(progress.matched_lsn, progress.equal_lsn) + state.settings.window_entries_max
     while True:
         previous = log.position(progress.next_lsn - 1)
-        assert previous is not None, (progress.next_lsn, log.base)
+        assert previous is not None, (progress.next_lsn, log.start)
         entries: list[Entry] = log.after(previous.lsn, state.settings.batch_entries_max)
         message = Append(
             lead.epoch,

@@ -2,12 +2,16 @@
 
 ::
 
-      snapshot        durable_lsn   saved_lsn    last
-         |  committed, applied |        |         |
-    -----#=====================#========#.........#
-     gone    on disk             handed   not yet handed
-                                 to the   to the driver
-                                 driver
+         start    snapshot        durable_lsn   saved_lsn    last
+           |         |  committed, applied |        |         |
+    -------#.........#=====================#========#.........#
+      gone   trail:    on disk               handed   not yet handed
+             only in                         to the   to the driver
+             memory                          driver
+
+The trail is what the snapshot already covers. It costs memory and spares a follower that lags a
+little the whole state. Nothing else rests on it: a restart begins without, and so does a log that
+was installed.
 
 The tail may be cut where it differs from a leader's, and rewritten; an entry that was handed to the
 driver before the cut never makes anything durable after it. This module does not know epochs'
@@ -17,18 +21,31 @@ owners, quorums or time.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from replication.entries import Entry, Kind, Position
 from replication.membership import Membership, decode
 from replication.persistence import Flight, Persist, Snapshot
 from truetime.timestamp import Stamp
 
+ENTRY_BYTES: Final = 256
+"""What an entry in memory is taken to cost beyond its payload: rounded up from CPython's 220."""
+
 
 class Log:
-    """The entries behind a snapshot, and the state of their flight to the disk."""
+    """The entries around a snapshot, and the state of their flight to the disk.
 
-    def __init__(self, snapshot: Snapshot, entries: Iterable[Entry] = ()) -> None:
+    ``trail_bytes_max`` bounds the entries that are kept although the snapshot covers them.
+    """
+
+    def __init__(
+        self, snapshot: Snapshot, entries: Iterable[Entry] = (), trail_bytes_max: int = 0
+    ) -> None:
         self.snapshot = snapshot
+        self.start = snapshot.position
+        """The place before the first entry in memory; at or before the snapshot's."""
+        self.trail_bytes = 0
+        self._trail_bytes_max = trail_bytes_max
         self.durable_lsn = snapshot.position.lsn
         self.saved_lsn = snapshot.position.lsn
         self.last = snapshot.position
@@ -48,7 +65,7 @@ class Log:
 
     @property
     def base(self) -> Position:
-        """The position of the snapshot; entries at and below it are gone."""
+        """The position of the snapshot; entries at and below it are no longer on the disk."""
         return self.snapshot.position
 
     @property
@@ -62,24 +79,25 @@ class Log:
         return self._memberships[-1][0]
 
     def position(self, lsn: int) -> Position | None:
-        """The position at an LSN; None where the log has been compacted or does not reach."""
-        base = self.base
-        if lsn == base.lsn:
-            return base
-        if base.lsn < lsn <= self.last.lsn:
-            return self._entries[lsn - base.lsn - 1].position
+        """The position at an LSN; None where the entry is gone or the log does not reach."""
+        start = self.start
+        if lsn == start.lsn:
+            return start
+        if start.lsn < lsn <= self.last.lsn:
+            return self._entries[lsn - start.lsn - 1].position
         return None
 
     def after(self, lsn: int, limit: int) -> list[Entry]:
-        """At most ``limit`` entries that follow ``lsn``, which must not be below the snapshot."""
-        at = lsn - self.base.lsn
-        assert at >= 0, (lsn, self.base)
+        """At most ``limit`` entries that follow ``lsn``, which must not be below the start."""
+        at = lsn - self.start.lsn
+        assert at >= 0, (lsn, self.start)
         return self._entries[at : at + limit]
 
     def points(self) -> list[Position]:
         """Positions from the last one back to the snapshot's, ever further apart.
 
-        Whoever holds another log finds in them, within a factor of two, where both part.
+        Whoever holds another log finds in them, within a factor of two, where both part. They need
+        not go further back: what the snapshot covers is committed, so logs part behind it.
         """
         found = []
         back = 0
@@ -109,8 +127,8 @@ class Log:
     def cut(self, lsn: int) -> None:
         """Drop the entries from ``lsn`` on."""
         assert self.base.lsn < lsn <= self.last.lsn, (lsn, self.base, self.last)
-        del self._entries[lsn - self.base.lsn - 1 :]
-        self.last = self._entries[-1].position if self._entries else self.base
+        del self._entries[lsn - self.start.lsn - 1 :]
+        self.last = self._entries[-1].position if self._entries else self.start
         while self._memberships[-1][0] >= lsn:
             self._memberships.pop()
         if lsn <= self.saved_lsn:
@@ -123,8 +141,9 @@ class Log:
     def install(self, snapshot: Snapshot) -> None:
         """Begin anew from a snapshot of another history; nothing is durable until it is."""
         self._entries.clear()
+        self.trail_bytes = 0
         self.snapshot = self._new_snapshot = snapshot
-        self.last = snapshot.position
+        self.start = self.last = snapshot.position
         self._memberships = [(snapshot.position.lsn, snapshot.membership)]
         self._cut_lsn = 1
         self.saved_lsn = snapshot.position.lsn
@@ -133,15 +152,28 @@ class Log:
             flight.lsn = 0
 
     def compact(self, lsn: int, closed: Stamp, state: bytes) -> None:
-        """Put a snapshot of the state at ``lsn`` in the place of the entries up to there."""
+        """Put a snapshot of the state at ``lsn`` in the place of the entries up to there.
+
+        They stay in memory as the trail, the oldest first to go.
+        """
         assert self.base.lsn < lsn <= self.durable_lsn, (lsn, self.base, self.durable_lsn)
         position = self.position(lsn)
         assert position is not None
         membership = [each for at, each in self._memberships if at <= lsn][-1]
         later = [(at, each) for at, each in self._memberships if at > lsn]
-        del self._entries[: lsn - self.base.lsn]
+        self.trail_bytes += sum(map(_bytes, self.after(self.base.lsn, lsn - self.base.lsn)))
         self._memberships = [(lsn, membership), *later]
         self.snapshot = self._new_snapshot = Snapshot(position, membership, closed, state)
+        self._shorten_trail()
+
+    def _shorten_trail(self) -> None:
+        gone = 0
+        while self.trail_bytes > self._trail_bytes_max:
+            self.trail_bytes -= _bytes(self._entries[gone])
+            gone += 1
+        if gone:
+            self.start = self._entries[gone - 1].position
+            del self._entries[:gone]
 
     # -- the way to the disk -----------------------------------------------------------------------
 
@@ -167,3 +199,7 @@ class Log:
             self.durable_lsn = max(self.durable_lsn, flight.lsn)
             promise = flight.promise
         return promise
+
+
+def _bytes(entry: Entry) -> int:
+    return len(entry.payload) + ENTRY_BYTES

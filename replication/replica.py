@@ -184,6 +184,14 @@ class Replica:
         self.state.now = now
         return leader.propose(self.state, payload, closed)
 
+    def room(self, now: Interval) -> int:
+        """How many payloads :meth:`propose` takes in this turn; 0 where it would take none.
+
+        To be asked before an entry is built, so that a request waits instead of being refused.
+        """
+        self.state.now = now
+        return leader.room(self.state)
+
     def close(self, closed: Stamp, now: Interval) -> bool:
         """Announce ``closed`` without an entry, bound to the last one appended."""
         self.state.now = now

@@ -26,7 +26,8 @@ class ReplicaSettings(Struct, frozen=True):
 
     ``lease_longest_ns`` must not be below any lease length that was ever in force for this log: a
     restarted voter no longer knows what it promised. ``ahead_max_ns`` is H, the furthest a stamp
-    may lie ahead of true time.
+    may lie ahead of true time. ``trail_bytes_max`` bounds the memory for entries that a snapshot
+    already covers, which spare followers that lag a little that snapshot.
     """
 
     lease_ns: int = 1_000 * _MS
@@ -40,6 +41,7 @@ class ReplicaSettings(Struct, frozen=True):
     window_entries_max: int = 1024
     uncommitted_entries_max: int = 4096
     join_lag_entries_max: int = 256
+    trail_bytes_max: int = 8 * 1024 * 1024
 
     @property
     def dead_after_ns(self) -> int:
@@ -175,7 +177,7 @@ class State:
         self.identity = identity
         self.settings = settings
         self.now = now
-        self.log = Log(saved.snapshot, saved.entries)
+        self.log = Log(saved.snapshot, saved.entries, settings.trail_bytes_max)
         self.promise = saved.promise
         self.promise_taken = saved.promise
         self.promise_durable = saved.promise

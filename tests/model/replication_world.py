@@ -25,10 +25,12 @@ from replication import (
     Append,
     CloseBeat,
     Entry,
+    Install,
     Kind,
     Membership,
     NoteKind,
     Persist,
+    Refusal,
     Replica,
     ReplicaSettings,
     Role,
@@ -142,6 +144,7 @@ class World:
             window_entries_max=self.random.choice((4, 64)),
             uncommitted_entries_max=64,
             join_lag_entries_max=16,
+            trail_bytes_max=self.random.choice((0, 2_000, 100_000)),
         )
 
     # -- time --------------------------------------------------------------------------------------
@@ -206,10 +209,19 @@ class World:
         for entry in ready.committed:
             self.apply(node, entry)
         for send in ready.sends:
+            self.witness(node, send.message)
             self.post(node.identity, send.to, send.message)
         for note in ready.notes:
             self.hear(node, note.kind, note.epoch, note.stamp)
         self.look(node)
+
+    def witness(self, node: Node, message: Any) -> None:
+        """What a replica sends says which of its ways a history has taken."""
+        if isinstance(message, Install):
+            self.count["installs"] += 1
+        elif isinstance(message, Append):
+            base_lsn = node.replica.state.log.base.lsn
+            self.count["trailed"] += bool(message.entries) and message.previous.lsn < base_lsn
 
     def observe(self, entries: tuple[Entry, ...]) -> None:
         """One entry for each (epoch, LSN), wherever it turns up."""
@@ -365,7 +377,9 @@ class World:
         closed = max(node.closed, pack(now.lo_ns - 2 * MS, 0))
         stamp = max(pack(now.hi_ns, 1), closed + 1, node.stamp + 1, node.low_water + 1)
         payload = encode(stamp) + self.number.to_bytes(8, "big")
+        room = node.replica.room(now)
         lsn = node.replica.propose(payload, node.closed, now)
+        self.require((room > 0) == (not isinstance(lsn, Refusal)), f"room {room}, but {lsn!r}")
         if node.replica.state.log.last.lsn == lsn and node.replica.role is Role.LEADER:
             node.stamp = stamp
             node.writes[lsn] = (payload, self.floor)

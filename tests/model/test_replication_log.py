@@ -13,6 +13,8 @@ import pytest
 
 from tests.model.replication_world import MS, Broken, World
 
+REACHED = ("reads", "writes", "serves", "crashes", "snapshots", "installs", "trailed")
+
 
 def run(seed: int) -> Counter[str]:
     """One history; every third is an ambush."""
@@ -27,7 +29,7 @@ def test_histories_keep_every_rule_of_the_log(first: int) -> None:
     total: Counter[str] = Counter()
     for seed in range(first, first + 15):
         total += run(seed)
-    assert all(total[each] for each in ("reads", "writes", "serves", "crashes", "snapshots")), total
+    assert all(total[each] for each in REACHED), total
 
 
 def test_a_clock_beyond_its_bound_is_noticed() -> None:

@@ -27,7 +27,7 @@ from replication import (
 )
 from replication.closed import WAITING_MAX, Closed
 from replication.entries import chained
-from replication.log import Log
+from replication.log import ENTRY_BYTES, Log
 from replication.membership import decode, encode
 from replication.quorum import is_majority, majority, reached
 
@@ -183,6 +183,25 @@ def test_beats_that_wait_are_bounded() -> None:
 # -- the log ---------------------------------------------------------------------------------------
 
 
+def test_a_trail_keeps_the_newest_of_what_a_snapshot_covers() -> None:
+    """Compacted entries stay in memory up to the limit; points do not reach back into them."""
+    made = entries(10)
+    log = Log(BASE, made, trail_bytes_max=3 * (ENTRY_BYTES + 1))
+    log.compact(6, 0, b"")
+    assert (log.start.lsn, log.base.lsn, log.last.lsn) == (3, 6, 10)
+    assert log.after(3, 10) == made[3:]
+    assert log.position(3) == made[2].position
+    assert log.position(2) is None
+    assert [point.lsn for point in log.points()] == [10, 9, 7, 6]
+    assert log.equal_lsn([made[4].position, made[0].position]) == 5
+    log.compact(7, 0, b"")
+    assert log.start.lsn == 4
+    log.cut(8)
+    assert log.last == made[6].position
+    log.install(Snapshot(Position(2, 9, bytes(16)), Membership((1,)), 0, b""))
+    assert (log.start.lsn, log.trail_bytes) == (9, 0)
+
+
 def test_points_lead_to_where_logs_part() -> None:
     """Points double their distance, end at the snapshot, and name the last equal place."""
     long, short = Log(BASE, entries(40)), Log(BASE, entries(40)[:33])
@@ -199,8 +218,9 @@ def test_points_lead_to_where_logs_part() -> None:
 class Disk:
     """The twin of a log's way to the disk: every ``Persist`` is applied in order."""
 
-    def __init__(self) -> None:
-        self.log = Log(BASE)
+    def __init__(self, trail_bytes_max: int) -> None:
+        self.log = Log(BASE, trail_bytes_max=trail_bytes_max)
+        self.trail_bytes_max = trail_bytes_max
         self.saved = Saved(BASE)
         self.under_way: list = []
         self.epoch = 1
@@ -208,6 +228,12 @@ class Disk:
     def check(self) -> None:
         """What the log takes for durable is on the disk, entry for entry."""
         log, saved = self.log, self.saved
+        held = log.after(log.start.lsn, 10**6)
+        trail = held[: log.base.lsn - log.start.lsn]
+        assert chained(log.start, held)
+        assert (trail[-1].position if trail else log.start) == log.base
+        assert log.trail_bytes == sum(len(each.payload) + ENTRY_BYTES for each in trail)
+        assert log.trail_bytes <= self.trail_bytes_max
         if log.durable_lsn < log.base.lsn:
             return
         on_disk = {entry.lsn: entry for entry in saved.entries}
@@ -251,7 +277,7 @@ def test_what_counts_as_durable_is_on_the_disk(seed: int) -> None:
     and when all flushes have ended, disk and memory are equal.
     """
     random = Random(seed)
-    disk = Disk()
+    disk = Disk(random.choice((0, 5 * ENTRY_BYTES, 100 * ENTRY_BYTES)))
     for _ in range(300):
         disk.step(random)
         disk.check()

@@ -64,7 +64,7 @@ class Scene:
     """Everything a script can touch."""
 
     def __init__(self) -> None:
-        self.settings = ReplicaSettings()
+        self.settings = ReplicaSettings(trail_bytes_max=0)
         self.nodes: dict[int, Node] = {}
         self.mail: list[tuple[int, Send]] = []
         self.lines: list[str] = []
@@ -238,7 +238,7 @@ def instant(text: str) -> int:
 
 @verb
 def settings(scene: Scene, words: list[str]) -> None:
-    """``settings lease 1000 longest 1200 batch 2 window 4``: before any disk."""
+    """``settings lease 1000 longest 1200 batch 2 window 4 trail 300``: before any disk."""
     given = dict(zip(words[::2], map(int, words[1::2]), strict=True))
     scene.settings = ReplicaSettings(
         lease_ns=given.get("lease", 1000) * MS,
@@ -246,6 +246,8 @@ def settings(scene: Scene, words: list[str]) -> None:
         batch_entries_max=given.get("batch", 256),
         window_entries_max=given.get("window", 1024),
         join_lag_entries_max=given.get("lag", 256),
+        uncommitted_entries_max=given.get("uncommitted", 4096),
+        trail_bytes_max=given.get("trail", 0),
     )
 
 
@@ -305,6 +307,13 @@ def propose(scene: Scene, words: list[str]) -> None:
     closed = pack(instant(words[3]), 0) if len(words) > 2 else 0
     came = scene.machine(node).propose(words[1].encode(), closed, node.now)
     scene.say(f"refused {came.name}" if isinstance(came, Refusal) else f"at {came}")
+
+
+@verb
+def room(scene: Scene, words: list[str]) -> None:
+    """``room 1``: how many more proposals replica 1 would take."""
+    node = scene.nodes[int(words[0])]
+    scene.say(str(scene.machine(node).room(node.now)))
 
 
 @verb
@@ -466,6 +475,15 @@ def compact(scene: Scene, words: list[str]) -> None:
     node = scene.nodes[int(words[0])]
     replica = scene.machine(node)
     replica.compact(replica.applied_lsn, node.applied.encode())
+
+
+@verb
+def trail(scene: Scene, words: list[str]) -> None:
+    """``trail 1``: the entries that replica 1 keeps in memory although its snapshot covers them."""
+    log = scene.machine(scene.nodes[int(words[0])]).state.log
+    entries = log.after(log.start.lsn, log.base.lsn - log.start.lsn)
+    content = " ".join(map(show_entry, entries)) or "nothing"
+    scene.say(f"{show_position(log.start)} | {content} | {show_position(log.base)}")
 
 
 @verb

@@ -9,6 +9,7 @@ from k2store.errors import Rejected
 
 EXTRA_OF: Final[Mapping[str, str]] = {
     "aetcd": "etcd",
+    "cryptography": "server",
     "google.rpc": "server",
     "grpc_health": "server",
     "grpc_reflection": "server",

@@ -23,6 +23,9 @@ class Place(NamedTuple):
 
 VERBS: Final[Mapping[str, Place]] = {
     "backup": Place("k2store.cli.backup:backup", "Write the store, as of one stamp, to a file."),
+    "certificates": Place(
+        "k2store.cli.certificates:certificates", "Make and show the certificates of a cluster."
+    ),
     "clock": Place("k2store.cli.clock:clock", "Show the clock: source, bound, commit wait."),
     "config": Place("k2store.cli.config:config", "Show and check the settings in force."),
     "delete": Place("k2store.cli.delete:delete", "Delete a key."),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -13,6 +14,9 @@ from k2store.config import Duration
 
 if TYPE_CHECKING:
     from k2store.node.process import Ready
+
+LOOK_INTERVAL_S: Final = 0.1
+"""Between two looks at whether a draining node is still there."""
 
 
 @click.group("node")
@@ -71,10 +75,11 @@ def say_ready(ready: Ready) -> None:
 @click.option(
     "--grace", metavar="DURATION", help="Time for open transactions, instead of the node's own."
 )
-def drain(*, address: str | None, grace: str | None) -> None:
+@click.option("--wait", is_flag=True, help="Return when the node has gone, not when it begins.")
+def drain(*, address: str | None, grace: str | None, wait: bool) -> None:
     """Make a node take no new work, finish what is open, and end.
 
-    Returns when the node has begun to drain.
+    Returns when the node has begun to drain; with --wait, when it no longer answers.
     """
     loaded = settings({"client.endpoint": address})
     try:
@@ -82,7 +87,11 @@ def drain(*, address: str | None, grace: str | None) -> None:
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--grace") from None
     with admin(loaded.settings) as remote:
+        incarnation = remote.status().incarnation if wait else b""
         remote.drain(grace_ms)
         output().document(
             {"draining": remote.address}, f"{remote.address} drains and will end by itself"
         )
+        sys.stdout.flush()
+        while wait and remote.is_there(incarnation):
+            time.sleep(LOOK_INTERVAL_S)

@@ -53,6 +53,17 @@ class Admin:
             metadata=self._metadata,
         )
 
+    def is_there(self, incarnation: bytes) -> bool:
+        """Whether the same run of the node still answers; a restarted one is another."""
+        import grpc
+
+        try:
+            return self.status().incarnation == incarnation
+        except grpc.RpcError as failure:
+            if failure.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}:
+                return False
+            raise
+
 
 @contextmanager
 def admin(settings: Settings) -> Iterator[Admin]:

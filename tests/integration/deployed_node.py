@@ -39,12 +39,14 @@ def running(
     command: Sequence[str] = ("k2", "node", "run"),
     *,
     environment: Mapping[str, str] | None = None,
+    before: Sequence[str] = (),
 ) -> Iterator[Running]:
     """Run a command that a deployment names, in a folder, with ports and data of its own.
 
     The command is taken as it stands; its first word, wherever the deployment keeps it, is
     this environment's `k2`. What the test must change (ports, the data folder) it says in the
-    environment, which the settings file does not override.
+    environment, which the settings file does not override. `before` is a command that is given
+    this one as its arguments.
     """
     assert Path(command[0]).name == "k2", command
     own = {
@@ -52,7 +54,7 @@ def running(
         "K2_ADMIN__LISTEN": "127.0.0.1:0",
         "K2_NODE__DATA": str(folder / "data"),
     }
-    words = [*PROGRAM, *command[1:]]
+    words = [*before, *PROGRAM, *command[1:]]
     if "--json" not in words:
         words.append("--json")
     with (folder / "log").open("a") as log:
@@ -87,3 +89,19 @@ def get(address: str, path: str) -> tuple[int, str]:
             return error.code, error.read().decode()
     except OSError:
         return 0, ""
+
+
+def k2(
+    folder: Path, command: Sequence[str], environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a command that a deployment names and that ends by itself."""
+    assert Path(command[0]).name == "k2", command
+    return subprocess.run(
+        [*PROGRAM, *command[1:]],
+        cwd=folder,
+        env=CLEAN | dict(environment or {}),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )

@@ -78,6 +78,7 @@ class PromptTree:
     def discard(self, names: Names, mask: int) -> None:
         """Note that the holders of `mask` have these blocks no longer; others keep theirs.
 
+        `names` begins where a stretch was added: to shorten one, discard it and add what is left.
         Every block is looked up, also inside a run that is already done: if a holder's stretches
         overlap, some of its runs lie there, and none may outlive the stretches.
         """

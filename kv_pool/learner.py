@@ -1,0 +1,622 @@
+"""The learner: a replica of the directory in this process, for questions that take microseconds.
+
+It is fed from the store, one *feed* for each partition: a snapshot at some stamp, then every commit
+behind it::
+
+    begin ──load──▶ load ──▶ finish(at)     rows that the snapshot does not have go at the end
+                                 │
+                                 ▼
+                        apply(at, changes) ──▶ resolved(at) ──▶ apply ...        begin again any time
+
+`Learner.as_of` is the stamp up to which all feeds are complete. What the learner answers is how things
+stood then: a **hint**. Whoever wants to count on blocks claims them in the store
+(`kv_pool.directory`), with the rows that `Learner.cover` names; a claim on something that has
+changed since is refused there.
+
+Each holder, a worker's tier, is a bit in the runs of the prompt trees (`kv_pool.tree`). Only rows that
+are *valid* are in a tree: ready, of the incarnation and epoch that the worker's row ``id`` names, of
+a worker that is not fenced. When that row changes, everything that it makes invalid goes with one
+bit of `active`, before any row is looked at; the runs are cleaned behind that, some with each
+commit, and the bit is used again when none of them carries it.
+
+Rows that are not what they should be are counted and otherwise not there.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Final, Protocol
+
+from msgspec import Struct
+
+from kv_pool import keys
+from kv_pool.blocks import NAME_BYTES, Names
+from kv_pool.fragments import Fragment, Fragments
+from kv_pool.keys import RUN_BYTES, Worker
+from kv_pool.namespace import DIGEST_BYTES, Namespace
+from kv_pool.records import TIERS, Id, Phase, Run, State, decode, decode_run
+from kv_pool.tree import PromptTree, common
+from truetime import Interval, timestamp
+
+_SWEEP_STRETCHES: Final = 16
+"""How many stretches of retired holders are cleaned with each commit."""
+_MASKS_MAX: Final = 65_536
+"""How many sets of holders are remembered as tuples."""
+_RUN_AT: Final = len(keys.RUN)
+
+
+class Holder:
+    """One tier of one worker: who may have blocks. Compared by identity; a learner makes one each."""
+
+    __slots__ = ("tier", "worker")
+
+    def __init__(self, worker: Worker, tier: int) -> None:
+        self.worker = worker
+        self.tier = tier
+
+    def __repr__(self) -> str:
+        return f"<Holder {self.worker} tier {self.tier}>"
+
+
+class Change(Protocol):
+    """One key of a commit: its new value, None if it was deleted. As the store's watches give it."""
+
+    @property
+    def key(self) -> bytes: ...
+
+    @property
+    def value(self) -> bytes | None: ...
+
+
+class Match(Struct, frozen=True):
+    """How much of a prompt is held, and by whom: a hint, as things stood at `as_of`.
+
+    blocks   the longest prefix that one holder has
+    holders  who has it
+    depths   blocks of the prompt's beginning, for each holder that has any
+    as_of    stamp of the state that was asked
+    """
+
+    blocks: int
+    holders: tuple[Holder, ...]
+    depths: dict[Holder, int]
+    as_of: int
+
+
+class Longest(Struct, frozen=True):
+    """The longest prefix that one holder has, and who has it, as things stood at `as_of`."""
+
+    blocks: int
+    holders: tuple[Holder, ...]
+    as_of: int
+
+
+class Piece(Struct, frozen=True):
+    """A stretch of a prompt in one row: its first `blocks` blocks, from the prompt's `start` on."""
+
+    namespace: bytes
+    tier: int
+    first: bytes
+    start: int
+    blocks: int
+    run: Run
+
+
+class Cover(Struct, frozen=True):
+    """The rows in which a worker has the beginning of a prompt, and who the worker then was."""
+
+    worker: Worker
+    identity: Id
+    blocks: int
+    pieces: tuple[Piece, ...]
+
+
+class Counts(Struct):
+    """What a learner holds, and what it met.
+
+    blocks      live blocks of valid runs, each holder's counted
+    stretches   runs of the prompt trees
+    retired     stretches that are still to be cleaned
+    malformed   rows that were not what their key says, since the start
+    """
+
+    workers: int = 0
+    rows: int = 0
+    blocks: int = 0
+    stretches: int = 0
+    retired: int = 0
+    malformed: int = 0
+
+
+class _Member:
+    """A worker with its rows: all that the store has, valid or not."""
+
+    __slots__ = ("bits", "holders", "identity", "rows", "worker")
+
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+        self.identity: Id | None = None
+        self.holders = tuple([Holder(worker, tier) for tier in range(TIERS)])
+        self.bits = [0] * TIERS
+        self.rows: dict[bytes, Run] = {}
+
+
+class _Feed:
+    """Where a feed stands; `seen` is there while a snapshot is being loaded."""
+
+    __slots__ = ("as_of", "end", "seen", "start")
+
+    def __init__(self, start: bytes, end: bytes) -> None:
+        self.start = start
+        self.end = end
+        self.as_of = 0
+        self.seen: set[bytes] | None = None
+
+    def covers(self, key: bytes) -> bool:
+        return self.start <= key and (not self.end or key < self.end)
+
+
+class Learner:
+    """See the module. `fragments` also indexes blocks by content, at the price of memory."""
+
+    def __init__(self, *, fragments: bool = False) -> None:
+        self._members: dict[bytes, _Member] = {}
+        self._feeds: dict[str, _Feed] = {}
+        self._trees: dict[bytes, PromptTree] = {}
+        self._namespaces: dict[bytes, Namespace] = {}
+        self._active = 0
+        self._meaning: list[Holder | None] = []
+        self._free: list[int] = []
+        self._retired: deque[tuple[int, list[tuple[PromptTree, Names]]]] = deque()
+        self._sets: dict[int, tuple[Holder, ...]] = {}
+        self._reserved: dict[bytes, list[Holder]] = {}
+        self._fragments = Fragments() if fragments else None
+        self._malformed = 0
+        self._as_of = 0
+
+    # ------------------------------------------------------------------------------ feeding
+
+    def begin(self, feed: str, start: bytes = b"", end: bytes = b"") -> None:
+        """A snapshot of the keys from `start` up to `end` (empty: to the last) follows.
+
+        What the learner has stays until `finish`: questions are answered all the while.
+        """
+        known = self._feeds.get(feed)
+        if known is None:
+            known = self._feeds[feed] = _Feed(start, end)
+            self._as_of = 0
+        known.start, known.end = start, end
+        known.seen = set()
+
+    def load(self, feed: str, rows: Iterable[tuple[bytes, bytes]]) -> None:
+        """Rows of the snapshot, in key order; as many calls as it takes."""
+        seen = self._feeds[feed].seen
+        assert seen is not None, "rows are loaded between begin and finish"
+        for key, value in rows:
+            seen.add(key)
+            self._put(key, value)
+
+    def finish(self, feed: str, at: int) -> None:
+        """The snapshot at stamp `at` is loaded."""
+        known = self._feeds[feed]
+        seen = known.seen
+        assert seen is not None, "a snapshot is finished after it has begun"
+        known.seen = None
+        for key in [key for key in self._keys() if known.covers(key) and key not in seen]:
+            self._put(key, None)
+        self._reach(known, at)
+
+    def apply(self, feed: str, at: int, changes: Iterable[Change]) -> None:
+        """One commit, whole. Commits of a feed come in the order of their stamps; a repeated one
+        changes nothing."""
+        known = self._feeds[feed]
+        if at <= known.as_of:
+            return
+        for change in changes:
+            self._put(change.key, change.value)
+        self._reach(known, at)
+
+    def resolved(self, feed: str, at: int) -> None:
+        """No commit at or below `at` will come on this feed any more."""
+        known = self._feeds[feed]
+        self._reach(known, at)
+
+    def drop(self, feed: str) -> None:
+        """A feed is gone, with everything that came by it."""
+        known = self._feeds.pop(feed)
+        for key in [key for key in self._keys() if known.covers(key)]:
+            self._put(key, None)
+        self._as_of = min([feed.as_of for feed in self._feeds.values()], default=0)
+
+    @property
+    def as_of(self) -> int:
+        """The stamp up to which every feed is complete; 0 before the first snapshot."""
+        return self._as_of
+
+    def cursor(self, feed: str) -> int:
+        """The stamp behind which a feed goes on after an interruption; 0 for a new snapshot."""
+        known = self._feeds.get(feed)
+        return 0 if known is None else known.as_of
+
+    def staleness_ns(self, now: Interval) -> int:
+        """By how much the answers may lag behind, at most, at a moment inside `now`."""
+        return max(0, now.hi_ns - timestamp.time_ns(self.as_of))
+
+    # ------------------------------------------------------------------------------- asking
+
+    def match(self, namespace: bytes, names: Names) -> Match:
+        """How much of a prompt each holder has."""
+        tree = self._trees.get(namespace)
+        depths: dict[Holder, int] = {}
+        if tree is None:
+            return Match(0, (), depths, self._as_of)
+        stops = tree.walk(names, self._active)
+        sets = self._sets
+        blocks = 0
+        holders: tuple[Holder, ...] = ()
+        for blocks, mask in stops:
+            holders = sets.get(mask) or self._holders(mask)
+            if len(holders) == 1:
+                depths[holders[0]] = blocks
+            else:
+                depths.update(dict.fromkeys(holders, blocks))
+        return Match(blocks, holders, depths, self._as_of)
+
+    def longest(self, namespace: bytes, names: Names) -> Longest:
+        """The longest prefix of a prompt that one holder has."""
+        tree = self._trees.get(namespace)
+        if tree is None:
+            return Longest(0, (), self._as_of)
+        blocks, mask = tree.depth(names, self._active)
+        return Longest(blocks, self._sets.get(mask) or self._holders(mask), self._as_of)
+
+    def match_across(self, parts: Sequence[tuple[bytes, Names]]) -> Match:
+        """Like `match`, for a prompt that begins in one namespace and goes on in others.
+
+        Raises ``ValueError`` where a namespace does not name the one before it as its parent: no
+        match crosses a barrier that was not put up for it.
+        """
+        mask = self._active
+        done = 0
+        depths: dict[Holder, int] = {}
+        before = b""
+        for namespace, names in parts:
+            known = self._namespaces.get(namespace)
+            if before and (known is None or not known.follows(before)):
+                raise ValueError(f"no prompt goes on from {before.hex()} in {namespace.hex()}")
+            before = namespace
+            tree = self._trees.get(namespace)
+            stops = [] if tree is None else tree.walk(names, mask)
+            blocks = len(names) // NAME_BYTES
+            whole = 0
+            for stop, who in stops:
+                for holder in self._holders(who):
+                    depths[holder] = done + stop
+                if stop == blocks:
+                    whole = who
+            done += blocks
+            if blocks:
+                mask = whole
+            if not mask:
+                break
+        longest = max(depths.values(), default=0)
+        holders = tuple([one for one, depth in depths.items() if depth == longest])
+        return Match(longest, holders, depths, self.as_of)
+
+    def workers(self, namespace: bytes, names: Names) -> dict[Worker, int]:
+        """How much of a prompt each worker has, counting all its tiers together.
+
+        Looks at every block: tiers of a worker hold whatever they hold, and may overlap.
+        """
+        tree = self._trees.get(namespace)
+        reach: dict[Worker, int] = {}
+        if tree is None:
+            return reach
+        runs = tree.runs
+        for at in range(0, len(names), NAME_BYTES):
+            run = runs.get(names[at : at + NAME_BYTES])
+            if run is None:
+                continue
+            start = at // NAME_BYTES
+            end = start + common(names, at, run[0]) // NAME_BYTES
+            for holder in self._holders(run[1] & self._active):
+                if start <= reach.get(holder.worker, 0) < end:
+                    reach[holder.worker] = end
+        return reach
+
+    def cover(self, worker: Worker, namespace: bytes, names: Names) -> Cover | None:
+        """The rows to claim when a worker is to serve the beginning of a prompt.
+
+        From each row on the fastest tier that goes on. None when the worker serves nothing:
+        unknown, fenced, suspect, or without the first block.
+        """
+        member = self._members.get(worker.prefix)
+        if member is None or member.identity is None:
+            return None
+        identity = member.identity
+        if identity.suspect or identity.state == State.FENCED:
+            return None
+        pieces = []
+        at = 0
+        while at < len(names):
+            first = names[at : at + NAME_BYTES]
+            best, shared = None, 0
+            for tier in range(TIERS):
+                run = member.rows.get(namespace + tier.to_bytes(1, "big") + first)
+                if run is not None and run.is_valid(identity, tier):
+                    length = common(names, at, run.live_names())
+                    if length > shared:
+                        best, shared = (tier, run), length
+            if best is None:
+                break
+            start, blocks = at // NAME_BYTES, shared // NAME_BYTES
+            pieces.append(Piece(namespace, best[0], first, start, blocks, best[1]))
+            at += shared
+        if not pieces:
+            return None
+        return Cover(worker, identity, at // NAME_BYTES, tuple(pieces))
+
+    def identity(self, worker: Worker) -> Id | None:
+        """Who a worker is, as far as the learner knows."""
+        member = self._members.get(worker.prefix)
+        return None if member is None else member.identity
+
+    def known_workers(self) -> list[Worker]:
+        """All workers that have registered, fenced ones included, in key order."""
+        members = sorted(self._members.items())
+        return [member.worker for _, member in members if member.identity is not None]
+
+    def holder(self, worker: Worker, tier: int) -> Holder | None:
+        """The holder that stands for a worker's tier in every answer."""
+        member = self._members.get(worker.prefix)
+        return None if member is None else member.holders[tier]
+
+    def namespace(self, digest: bytes) -> Namespace | None:
+        """The description of a namespace."""
+        return self._namespaces.get(digest)
+
+    def in_flight(self, namespace: bytes, name: bytes) -> tuple[Holder, ...]:
+        """Who has announced a run that begins with this block, and has not got it yet: a hint."""
+        return tuple(self._reserved.get(namespace + name, ()))
+
+    def fragments(self, content: bytes) -> tuple[Fragment, ...]:
+        """Where blocks with these tokens lie, whatever is before them; needs ``fragments=True``."""
+        if self._fragments is None:
+            raise ValueError("this learner has no index of fragments")
+        return self._fragments.find(content)
+
+    def counts(self) -> Counts:
+        """What is held; takes a walk over all rows."""
+        counts = Counts(malformed=self._malformed)
+        for member in self._members.values():
+            counts.workers += member.identity is not None
+            counts.rows += len(member.rows)
+            counts.blocks += sum(
+                [run.live for part, run in member.rows.items() if _tree_bit(member, part, run)]
+            )
+        counts.stretches = sum([len(tree.runs) for tree in self._trees.values()])
+        counts.retired = sum([len(stretches) for _, stretches in self._retired])
+        return counts
+
+    # ------------------------------------------------------------------------------- inside
+
+    def _reach(self, feed: _Feed, at: int) -> None:
+        """A feed is complete up to `at`."""
+        if at > feed.as_of:
+            feed.as_of = at
+            self._as_of = min([each.as_of for each in self._feeds.values()])
+        if self._retired:
+            self._sweep(_SWEEP_STRETCHES)
+
+    def _put(self, key: bytes, value: bytes | None) -> None:
+        """One row: its value, or that there is none."""
+        if not key.startswith(keys.WORKERS):
+            if key.startswith(keys.NAMESPACES):
+                self._put_namespace(key, value)
+            return
+        try:
+            prefix, rest = keys.split_worker(key)
+            member = self._members.get(prefix)
+            if member is None:
+                if value is None:
+                    return
+                member = self._members[prefix] = _Member(keys.worker_of(prefix))
+        except ValueError:
+            self._malformed += 1
+            return
+        if rest.startswith(keys.RUN):
+            self._put_run(member, rest[_RUN_AT:], value)
+        elif rest == keys.ID:
+            try:
+                identity = None if value is None else decode(Id, value)
+            except ValueError:
+                self._malformed += 1
+                identity = None
+            self._become(member, identity)
+        if not member.rows and member.identity is None:
+            del self._members[prefix]
+
+    def _put_run(self, member: _Member, part: bytes, value: bytes | None) -> None:
+        run = None
+        if value is not None:
+            try:
+                if len(part) != RUN_BYTES or part[DIGEST_BYTES] >= TIERS:
+                    raise ValueError(f"{part!r} names no run")
+                run = decode_run(value)
+                if not run.names.startswith(part[DIGEST_BYTES + 1 :]):
+                    raise ValueError("a run lies under the name of its first block")
+            except ValueError:
+                self._malformed += 1
+        before = member.rows.get(part)
+        if before is not None:
+            self._leave(member, part, before, run)
+        if run is None:
+            member.rows.pop(part, None)
+            return
+        member.rows[part] = run
+        self._enter(member, part, run, before)
+
+    def _enter(self, member: _Member, part: bytes, run: Run, before: Run | None = None) -> None:
+        """Show a run in the tree, as far as it counts and was not shown before."""
+        if run.phase == Phase.RESERVED:
+            reserved = self._reserved.setdefault(part[:DIGEST_BYTES] + run.names[:NAME_BYTES], [])
+            reserved.append(member.holders[part[DIGEST_BYTES]])
+        identity = member.identity
+        tier = part[DIGEST_BYTES]
+        if identity is None or not run.live or not run.is_valid(identity, tier):
+            return
+        bit = member.bits[tier] or self._new_bit(member, tier)
+        namespace = part[:DIGEST_BYTES]
+        tree = self._trees.get(namespace)
+        if tree is None:
+            tree = self._trees[namespace] = PromptTree()
+        names = run.live_names()
+        if before is not None and _tree_bit(member, part, before):
+            shown = before.live_names()
+            if names.startswith(shown):
+                # It has grown: what was shown has stayed.
+                names = names[len(shown) :]
+        tree.add(names, bit)
+        if self._fragments is not None:
+            self._fragments.add(member.holders[tier], part, run)
+
+    def _leave(self, member: _Member, part: bytes, run: Run, after: Run | None) -> None:
+        """Take a run out of the tree, as far as what comes after it does not show it."""
+        if run.phase == Phase.RESERVED:
+            name = part[:DIGEST_BYTES] + run.names[:NAME_BYTES]
+            self._reserved[name].remove(member.holders[part[DIGEST_BYTES]])
+            if not self._reserved[name]:
+                del self._reserved[name]
+        bit = _tree_bit(member, part, run)
+        if not bit:
+            return
+        shown = run.live_names()
+        grows = (
+            after is not None
+            and _tree_bit(member, part, after)
+            and after.live_names().startswith(shown)
+        )
+        if not grows:
+            self._trees[part[:DIGEST_BYTES]].discard(shown, bit)
+        if self._fragments is not None:
+            self._fragments.discard(member.holders[part[DIGEST_BYTES]], part, run)
+
+    def _become(self, member: _Member, identity: Id | None) -> None:
+        """A worker's row has changed: what it makes invalid is gone at once."""
+        before = member.identity
+        changed = [
+            tier
+            for tier in range(TIERS)
+            if _generation(before, tier) != _generation(identity, tier)
+        ]
+        if not changed:
+            member.identity = identity
+            return
+        left: dict[int, list[tuple[PromptTree, Names]]] = {tier: [] for tier in changed}
+        for part, run in member.rows.items():
+            tier = part[DIGEST_BYTES]
+            if tier in left and _tree_bit(member, part, run):
+                left[tier].append((self._trees[part[:DIGEST_BYTES]], run.live_names()))
+                if self._fragments is not None:
+                    self._fragments.discard(member.holders[tier], part, run)
+        for tier, stretches in left.items():
+            bit = member.bits[tier]
+            if bit:
+                self._active &= ~bit
+                self._retired.append((bit, stretches))
+                member.bits[tier] = 0
+        member.identity = identity
+        for part, run in member.rows.items():
+            if part[DIGEST_BYTES] in left and run.phase == Phase.READY:
+                self._enter(member, part, run)
+
+    def _new_bit(self, member: _Member, tier: int) -> int:
+        """A bit for a holder that has none: the first that nobody uses."""
+        if self._free:
+            number = self._free.pop()
+            # The number meant somebody else: sets with it were remembered with another meaning.
+            self._sets.clear()
+        else:
+            number = len(self._meaning)
+            self._meaning.append(None)
+        self._meaning[number] = member.holders[tier]
+        bit = 1 << number
+        member.bits[tier] = bit
+        self._active |= bit
+        return bit
+
+    def _sweep(self, limit: int) -> None:
+        """Clean some stretches of holders that are no more; their bits become free."""
+        while self._retired:
+            bit, stretches = self._retired[0]
+            while stretches:
+                if limit == 0:
+                    return
+                limit -= 1
+                tree, names = stretches.pop()
+                tree.discard(names, bit)
+            self._retired.popleft()
+            self._meaning[bit.bit_length() - 1] = None
+            self._free.append(bit.bit_length() - 1)
+
+    def _holders(self, mask: int) -> tuple[Holder, ...]:
+        """Who the bits of a mask are, the lowest first."""
+        known = self._sets.get(mask)
+        if known is not None:
+            return known
+        holders = []
+        rest = mask
+        while rest:
+            low = rest & -rest
+            holder = self._meaning[low.bit_length() - 1]
+            assert holder is not None, "an active bit means somebody"
+            holders.append(holder)
+            rest ^= low
+        if len(self._sets) >= _MASKS_MAX:
+            self._sets.clear()
+        found = self._sets[mask] = tuple(holders)
+        return found
+
+    def _keys(self) -> Iterable[bytes]:
+        """Keys of all rows that are held."""
+        for prefix, member in self._members.items():
+            # Runs first: as long as the worker is known, its rows leave the tree one by one.
+            for part in member.rows:
+                yield prefix + keys.RUN + part
+            if member.identity is not None:
+                yield prefix + keys.ID
+        for digest in self._namespaces:
+            yield keys.namespace(digest)
+
+    def _put_namespace(self, key: bytes, value: bytes | None) -> None:
+        digest = key[len(keys.NAMESPACES) :]
+        if value is None:
+            self._namespaces.pop(digest, None)
+            return
+        try:
+            namespace = Namespace.decode(value)
+        except ValueError:
+            self._malformed += 1
+            return
+        if namespace.digest() != digest:
+            self._malformed += 1
+            return
+        self._namespaces[digest] = namespace
+
+
+def _generation(identity: Id | None, tier: int) -> tuple[int, int] | None:
+    """What a valid row of a tier carries; None when nothing is valid."""
+    if identity is None or identity.state == State.FENCED:
+        return None
+    return identity.incarnation, identity.epoch(tier)
+
+
+def _tree_bit(member: _Member, part: bytes, run: Run) -> int:
+    """The bit under which a run stands in its tree; 0 when it does not count."""
+    tier = part[DIGEST_BYTES]
+    bit = member.bits[tier]
+    identity = member.identity
+    if not bit or identity is None or not run.live or not run.is_valid(identity, tier):
+        return 0
+    return bit

@@ -473,10 +473,8 @@ class Learner:
             tree = self._trees[namespace] = PromptTree()
         names = run.live_names()
         if before is not None and _tree_bit(member, part, before):
-            shown = before.live_names()
-            if names.startswith(shown):
-                # It has grown: what was shown has stayed.
-                names = names[len(shown) :]
+            # Where it has grown, what was shown has stayed.
+            names = names.removeprefix(before.live_names())
         tree.add(names, bit)
         if self._fragments is not None:
             self._fragments.add(member.holders[tier], part, run)

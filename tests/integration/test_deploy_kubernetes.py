@@ -1,0 +1,312 @@
+"""The overlays of Kubernetes: rendered, held against the schemas, and their commands run.
+
+Rendering needs kubectl, which does it offline. Without it the parts are judged as they stand.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import tomllib
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import msgspec.yaml
+import pytest
+
+from k2store.config import Settings, load
+from k2store.config.table import rows
+from k2store.node.process import PARTING_S
+from tests.architecture.tree import ROOT
+from tests.integration.deployed_node import get, k2, running
+from tests.integration.rpc_node import Authority
+
+FOLDER = ROOT / "deploy/kubernetes"
+BASE = FOLDER / "base"
+REGIONS = ("fra", "iad", "sin")
+VERSIONS = ("1.30", "1.32", "1.37")
+VARIABLES = {row.variable for row in rows().values()}
+
+needs_kubectl = pytest.mark.skipif(
+    shutil.which("kubectl") is None, reason="kubectl is not installed"
+)
+
+Resource = dict[str, Any]
+
+
+def resources(text: str) -> list[Resource]:
+    """The documents of a stream of YAML."""
+    parts = re.split(r"^---$", text, flags=re.MULTILINE)
+    return [found for part in parts if (found := msgspec.yaml.decode(part)) is not None]
+
+
+@cache
+def rendered(region: str) -> list[Resource]:
+    """An overlay as `kubectl apply -k` would send it."""
+    done = subprocess.run(
+        ["kubectl", "kustomize", str(FOLDER / "overlays" / region)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return resources(done.stdout)
+
+
+def one(kind: str, found: list[Resource], name: str = "") -> Resource:
+    """The one resource of a kind, and of a name where there are several."""
+    (resource,) = [
+        each for each in found if each["kind"] == kind and each["metadata"]["name"].endswith(name)
+    ]
+    return resource
+
+
+def pod(resource: Resource) -> Resource:
+    """The pod's specification inside of a StatefulSet or CronJob."""
+    spec: Resource = resource["spec"]
+    if resource["kind"] == "CronJob":
+        spec = spec["jobTemplate"]["spec"]
+    found: Resource = spec["template"]["spec"]
+    return found
+
+
+# ----------------------------------------------------------------------------- schemas
+
+
+@needs_kubectl
+@pytest.mark.kubectl
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("region", REGIONS)
+def test_every_resource_is_one_that_kubernetes_takes(region: str, version: str) -> None:
+    """The schemas of the oldest and newest versions take what is rendered, without a field more."""
+    found = rendered(region)
+    kinds = sorted(resource["kind"] for resource in found)
+    assert kinds == sorted(
+        ["ConfigMap"] * 3
+        + ["Service"] * 2
+        + ["CronJob", "PersistentVolumeClaim", "PodDisruptionBudget", "ServiceAccount"]
+        + ["StatefulSet"]
+    )
+    for resource in found:
+        kubernetes_validate.validate(resource, version, strict=True)
+
+
+@pytest.mark.parametrize("path", sorted(BASE.glob("*.yaml")), ids=lambda path: path.name)
+def test_every_part_is_one_that_kubernetes_takes(path: Path) -> None:
+    """The files of the base stand for themselves, and the list of them is complete."""
+    listed = msgspec.yaml.decode((BASE / "kustomization.yaml").read_bytes())["resources"]
+    assert {each.name for each in BASE.glob("*.yaml")} - {"kustomization.yaml"} == set(listed)
+    if path.name != "kustomization.yaml":
+        for resource in resources(path.read_text()):
+            kubernetes_validate.validate(resource, VERSIONS[-1], strict=True)
+
+
+def test_the_schemas_do_refuse() -> None:
+    """A misspelt field and a wrong type are seen."""
+    (budget,) = resources((BASE / "poddisruptionbudget.yaml").read_text())
+    for field, value in (("maxUnavialable", 1), ("maxUnavailable", ["1"])):
+        wrong = budget | {"spec": budget["spec"] | {field: value}}
+        with pytest.raises(kubernetes_validate.ValidationError):
+            kubernetes_validate.validate(wrong, VERSIONS[-1], strict=True)
+
+
+# ----------------------------------------------------------------------------- overlays
+
+
+def test_overlays_differ_in_their_region_only() -> None:
+    """One overlay is another with the region's name replaced."""
+    texts = {
+        region: (FOLDER / "overlays" / region / "kustomization.yaml").read_text()
+        for region in REGIONS
+    }
+    for region, text in texts.items():
+        assert re.sub(rf"\b{region}\b", "fra", text) == texts["fra"]
+
+
+@needs_kubectl
+@pytest.mark.kubectl
+@pytest.mark.parametrize("region", REGIONS)
+def test_what_is_named_is_there(region: str) -> None:
+    """Settings, accounts, claims and services that a pod names are rendered; labels are chosen."""
+    found = rendered(region)
+    names = {(each["kind"], each["metadata"]["name"]) for each in found}
+    assert all(name.startswith(f"{region}-") for _, name in names)
+    nodes = one("StatefulSet", found)
+    assert ("Service", nodes["spec"]["serviceName"]) in names
+    for spec in (pod(nodes), pod(one("CronJob", found))):
+        assert ("ServiceAccount", spec["serviceAccountName"]) in names
+        (container,) = spec["containers"]
+        for source in container["envFrom"]:
+            assert ("ConfigMap", source["configMapRef"]["name"]) in names
+        mounted = {mount["name"] for mount in container["volumeMounts"]}
+        claimed = {each["metadata"]["name"] for each in nodes["spec"]["volumeClaimTemplates"]}
+        assert mounted <= {volume["name"] for volume in spec["volumes"]} | claimed
+        for volume in spec["volumes"]:
+            if "secret" in volume:
+                assert volume["secret"]["secretName"] == f"{region}-k2store-tls"
+            if "configMap" in volume:
+                assert ("ConfigMap", volume["configMap"]["name"]) in names
+            if "persistentVolumeClaim" in volume:
+                claim = volume["persistentVolumeClaim"]["claimName"]
+                assert ("PersistentVolumeClaim", claim) in names
+        assert container["image"].startswith("registry.example.com/k2store:")
+    labels = nodes["spec"]["template"]["metadata"]["labels"].items()
+    for kind, name in (("Service", "-k2store"), ("Service", "-peers")):
+        assert one(kind, found, name)["spec"]["selector"].items() <= labels
+    budget = one("PodDisruptionBudget", found)["spec"]
+    assert budget["selector"]["matchLabels"].items() <= labels
+    assert nodes["spec"]["selector"]["matchLabels"].items() <= labels
+    assert budget["maxUnavailable"] == 1
+    assert one("Service", found, "-peers")["spec"]["publishNotReadyAddresses"] is True
+    backup = one("CronJob", found)["spec"]["jobTemplate"]["spec"]["template"]["metadata"]
+    assert not one("Service", found, "-k2store")["spec"]["selector"].items() <= (
+        backup["labels"].items()
+    ), "the pods of a backup serve nobody"
+
+
+def nodes_of_base() -> Resource:
+    """The StatefulSet as the base has it."""
+    return one("StatefulSet", resources((BASE / "statefulset.yaml").read_text()))
+
+
+def test_pods_have_no_rights_that_they_do_not_need() -> None:
+    """Not root, no capabilities, a root that cannot be written, no token of Kubernetes."""
+    cron = one("CronJob", resources((BASE / "backup.yaml").read_text()))
+    for spec in (pod(nodes_of_base()), pod(cron)):
+        assert spec["automountServiceAccountToken"] is False
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        (container,) = spec["containers"]
+        inside = container["securityContext"]
+        assert inside["allowPrivilegeEscalation"] is False
+        assert inside["readOnlyRootFilesystem"] is True
+        assert inside["capabilities"] == {"drop": ["ALL"]}
+        assert container["resources"]["limits"]["memory"]
+
+
+def test_a_pod_has_the_time_that_a_drain_takes() -> None:
+    """Kubernetes does not kill a node that drains by the settings it was given."""
+    settings = load(BASE / "k2.toml", env={}).settings
+    grace_s = pod(nodes_of_base())["terminationGracePeriodSeconds"]
+    assert grace_s > settings.node.drain_timeout.seconds + PARTING_S
+    assert settings.node.drain_timeout.seconds >= Settings().node.drain_timeout.seconds
+
+
+def test_voters_are_spread_over_machines_and_zones() -> None:
+    """Two pods never share a machine; zones are kept even where that is possible."""
+    spread = {
+        each["topologyKey"]: each["whenUnsatisfiable"]
+        for each in pod(nodes_of_base())["topologySpreadConstraints"]
+    }
+    assert spread == {
+        "kubernetes.io/hostname": "DoNotSchedule",
+        "topology.kubernetes.io/zone": "ScheduleAnyway",
+    }
+
+
+# ----------------------------------------------------------------------------- running it
+
+
+def resolved(container: Resource, name: str, more: dict[str, str]) -> dict[str, str]:
+    """A container's environment as the kubelet makes it for a pod of that name.
+
+    References see what stands above them in `env`, and nothing of `envFrom`.
+    """
+    above: dict[str, str] = {}
+    for variable in container["env"]:
+        if "valueFrom" in variable:
+            assert variable["valueFrom"] == {"fieldRef": {"fieldPath": "metadata.name"}}
+            value = name
+        else:
+            value = re.sub(r"\$\((\w+)\)", lambda found: above[found[1]], variable["value"])
+        above[variable["name"]] = value
+    return more | above
+
+
+def test_every_variable_of_a_pod_is_a_setting() -> None:
+    """Pods set what the loader knows, and `k2` finds the mounted file without being told."""
+    cron = one("CronJob", resources((BASE / "backup.yaml").read_text()))
+    for spec in (pod(nodes_of_base()), pod(cron)):
+        (container,) = spec["containers"]
+        assert {each["name"] for each in container["env"]} <= VARIABLES | {"K2_CONFIG"}
+    overlay = msgspec.yaml.decode((FOLDER / "overlays/fra/kustomization.yaml").read_bytes())
+    for generator in overlay["configMapGenerator"]:
+        assert {line.partition("=")[0] for line in generator["literals"]} <= VARIABLES
+    assert tomllib.loads((BASE / "k2.toml").read_text())["clock"]["source"] == "kernel"
+
+
+def test_the_pod_serves_is_probed_and_drains(tmp_path: Path) -> None:
+    """Command, environment, probes, preStop hook and backup of a pod, against a real node."""
+    (container,) = pod(nodes_of_base())["containers"]
+    name = "fra-k2store-0"
+    for folder in ("tls", "settings"):
+        (tmp_path / folder).mkdir()
+    authority = Authority(tmp_path / "tls", "authority")
+    for certificate in (name, "backup"):
+        authority.issue(certificate)
+    settings = (BASE / "k2.toml").read_text().replace("/etc/k2store", str(tmp_path))
+    # Whether this machine's clock is synchronised is not the question here.
+    settings = settings.replace('"kernel"', '"declared"')
+    (tmp_path / "settings/k2.toml").write_text(settings)
+    environment = {
+        key: value.replace("/etc/k2store", str(tmp_path))
+        for key, value in resolved(container, name, {"K2_NODE__REGION": "fra"}).items()
+    }
+    with running(tmp_path, ("k2", *container["args"]), environment=environment) as node:
+        assert (node.ready["node"], node.ready["region"]) == (name, "fra")
+        for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+            page = container[probe]["httpGet"]
+            assert page["port"] == "admin"
+            assert get(node.admin, page["path"])[0] == 200, probe
+        here = environment | {"K2_CLIENT__ENDPOINT": f"k2://{node.address}"}
+        written = k2(tmp_path, ("k2", "put", "key", "value"), here)
+        assert written.returncode == 0, written.stderr
+        _backs_up(tmp_path, node.address)
+        hook = container["lifecycle"]["preStop"]["exec"]["command"]
+        drained = k2(tmp_path, hook, here)
+        assert drained.returncode == 0, drained.stderr
+        assert get(node.admin, "/readyz")[0] in {0, 503}
+        assert node.ended() == 0
+
+
+def _backs_up(folder: Path, address: str) -> None:
+    """Run the command of the backup's job as its pod would."""
+    cron = one("CronJob", resources((BASE / "backup.yaml").read_text()))
+    (container,) = pod(cron)["containers"]
+    shell, option, line = container["command"]
+    assert (shell, option) == ("sh", "-c")
+    (folder / "backups").mkdir()
+    file = folder / "backups" / "Mon.backup"
+    words = line.removeprefix("exec ").replace('"/backups/$(date -u +%a).backup"', str(file))
+    environment = {
+        key: value.replace("/etc/k2store", str(folder))
+        for key, value in resolved(container, "backup", {}).items()
+    }
+    done = k2(folder, words.split(), environment | {"K2_CLIENT__ENDPOINT": f"k2://{address}"})
+    assert done.returncode == 0, done.stderr
+    assert file.exists()
+
+
+@pytest.mark.promtool
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+def test_the_scrape_job_is_one_that_prometheus_takes(tmp_path: Path) -> None:
+    """promtool takes the job, whose port name is the pod's and whose labels are the alerts'."""
+    text = (FOLDER / "scrape.yaml").read_text()
+    (job,) = msgspec.yaml.decode(text)["scrape_configs"]
+    (discovered,) = job["kubernetes_sd_configs"]
+    assert discovered["selectors"][0]["label"] == "app.kubernetes.io/name=k2store"
+    assert {each.get("target_label") for each in job["relabel_configs"]} == {None, "node", "region"}
+    ports = {each["name"] for each in pod(nodes_of_base())["containers"][0]["ports"]}
+    assert {each["regex"] for each in job["relabel_configs"] if "regex" in each} <= ports
+    # The distribution's build knows no discovery through Kubernetes; the rest of the job it judges.
+    del job["kubernetes_sd_configs"]
+    path = tmp_path / "prometheus.yaml"
+    path.write_bytes(msgspec.yaml.encode({"scrape_configs": [job]}))
+    done = subprocess.run(
+        ["promtool", "check", "config", str(path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -10,7 +10,7 @@
                                 +----------------------------+
                                 v                            v
                        fetch the log if it is        now.lo past every reported
-                       not the own one               lease end
+                       not the own one               lease end, unless all are one's own
                                 +-------------+--------------+
                                               v
                                   first entry of the epoch: lead
@@ -155,13 +155,35 @@ def fetched(state: State, message: Fetched) -> None:
 
 
 def proceed(state: State) -> None:
-    """Lead, when the chosen log is here and every lease that was ever reported has passed."""
+    """Lead, when the chosen log is here and every lease that was ever reported has passed.
+
+    A lease need not be waited for where only this replica can have held it (:func:`alone`).
+    """
     own = state.campaign
     if own is None or own.chosen is None or state.log.last != own.chosen.last:
         return
-    if state.now.lo_ns <= max(answer.end_ns for answer in own.answers.values()):
+    leased_ns = max(answer.end_ns for answer in own.answers.values())
+    if state.now.lo_ns <= leased_ns and not alone(state):
         return
     leader.begin(state, max(answer.closed for answer in own.answers.values()))
+
+
+def alone(state: State) -> bool:
+    """Whether the own log shows that no other replica leads an epoch below the promised one.
+
+    It does if this replica is its only voter and led its last epoch itself, or nobody ever led.
+    Another leader serves only when its first entry is committed; and what is committed in an epoch
+    below the sealed one is in the log of a candidate that has its majority, as the only voter has
+    by itself. So that entry would be the last of its kind here. Earlier leaders are over since this
+    replica took over from them.
+
+    It follows from the log that a candidate has chosen, not from the one it restarted with: until
+    its own seal, another leader may still make this voter one of several.
+    """
+    log = state.log
+    if log.membership.voters != (state.identity,):
+        return False
+    return log.last.epoch == 0 or log.leader_at(log.last.lsn) == state.identity
 
 
 def fenced(state: State, message: Fenced) -> None:

@@ -25,7 +25,7 @@ class Kind(enum.IntEnum):
     DATA = 0
     """The state machine above."""
     TAKEOVER = 1
-    """The first entry of an epoch: eight bytes, the low-water stamp of the new leader."""
+    """The first entry of an epoch: low water and leader (:mod:`replication.takeover`)."""
     MEMBERS = 2
     """A membership, encoded (:mod:`replication.membership`)."""
 

@@ -20,17 +20,18 @@ from replication.messages import (
 )
 from replication.quorum import reached
 from replication.state import Lead, NoteKind, Progress, Refusal, Role, State
+from replication.takeover import Takeover
+from replication.takeover import encode as encode_takeover
 from replication.voter import lend
 from truetime.interval import Interval
-from truetime.timestamp import BOUNDARY_ORACLE, EPOCH_NS, Stamp, floor, pack
-from truetime.timestamp import encode as encode_stamp
+from truetime.timestamp import BOUNDARY_ORACLE, EPOCH_NS, TICK_NS, Stamp, floor, pack
 
 
 def begin(state: State, closed: Stamp) -> None:
     """Lead the promised epoch, from a log that holds everything committed.
 
-    Every earlier lease has passed. Stamps that earlier leaders served lie at most H ahead of true
-    time, and so does what they closed; the low-water mark in the first entry stands above both.
+    No earlier leader serves any more. Stamps that they served lie at most H ahead of true time, and
+    so does what they closed; the low-water mark in the first entry stands above both.
     """
     assert state.promise_durable == state.promise, (state.promise_durable, state.promise)
     ahead = pack(state.now.hi_ns + state.settings.ahead_max_ns, BOUNDARY_ORACLE)
@@ -41,7 +42,8 @@ def begin(state: State, closed: Stamp) -> None:
     state.campaign = None
     state.leader = state.identity
     state.lead = Lead(epoch, state.log.last.lsn + 1, low_water, state.now.lo_ns, closed)
-    _append(state, state.lead, Kind.TAKEOVER, encode_stamp(low_water))
+    takeover = Takeover(low_water, state.identity)
+    _append(state, state.lead, Kind.TAKEOVER, encode_takeover(takeover))
     _renew(state, state.lead)
 
 
@@ -82,8 +84,8 @@ def lease_end(state: State) -> int:
 def propose(state: State, payload: bytes, closed: Stamp) -> int | Refusal:
     """Append an entry; returns its LSN. It stands when it comes back as committed.
 
-    ``closed`` is promised no further than the lease reaches: a successor keeps such promises
-    because it begins after every lease of its predecessors.
+    ``closed`` is promised no further than H ahead of the earliest that now may be, however large
+    it is: every successor's low water lies above that.
     """
     lead = state.lead
     if lead is None or not serves(state, state.now):
@@ -118,8 +120,10 @@ def close(state: State, closed: Stamp) -> bool:
 
 
 def _close(state: State, lead: Lead, closed: Stamp) -> None:
-    end_ns = lease_end(state)
-    bound = floor(end_ns) if end_ns > EPOCH_NS else 0
+    # A successor begins later in true time, so its low water, H above the latest that now may be,
+    # is above this bound: also where it learns nothing of what was closed, and waits for no lease.
+    ahead_ns = state.now.lo_ns + state.settings.ahead_max_ns
+    bound = floor(ahead_ns) - 1 if ahead_ns > EPOCH_NS + TICK_NS else 0
     lead.closed = max(lead.closed, min(closed, bound))
 
 

@@ -26,6 +26,7 @@ from typing import Final
 from replication.entries import Entry, Kind, Position
 from replication.membership import Membership, decode
 from replication.persistence import Flight, Persist, Snapshot
+from replication.takeover import decode as decode_takeover
 from truetime.timestamp import Stamp
 
 ENTRY_BYTES: Final = 256
@@ -77,6 +78,16 @@ class Log:
     def membership_lsn(self) -> int:
         """Where the newest membership stands."""
         return self._memberships[-1][0]
+
+    def leader_at(self, lsn: int) -> int:
+        """Who led the epoch of the entry at ``lsn``, which must not be below the snapshot.
+
+        Every epoch begins with the entry that names its leader. 0 where it is not known.
+        """
+        for entry in reversed(self.after(self.base.lsn, lsn - self.base.lsn)):
+            if entry.kind == Kind.TAKEOVER:
+                return decode_takeover(entry.payload).leader
+        return self.snapshot.leader
 
     def position(self, lsn: int) -> Position | None:
         """The position at an LSN; None where the entry is gone or the log does not reach."""
@@ -163,7 +174,9 @@ class Log:
         later = [(at, each) for at, each in self._memberships if at > lsn]
         self.trail_bytes += sum(map(_bytes, self.after(self.base.lsn, lsn - self.base.lsn)))
         self._memberships = [(lsn, membership), *later]
-        self.snapshot = self._new_snapshot = Snapshot(position, membership, closed, state)
+        self.snapshot = self._new_snapshot = Snapshot(
+            position, membership, closed, state, self.leader_at(lsn)
+        )
         self._shorten_trail()
 
     def _shorten_trail(self) -> None:

@@ -12,11 +12,14 @@ from msgspec import Struct
 
 from replication.entries import Entry, Position
 from replication.membership import Membership
+from replication.takeover import NOBODY
 from truetime.timestamp import Stamp
 
 
 class Snapshot(Struct, frozen=True, array_like=True):
     """Everything up to one position: the state, and what the log itself must remember.
+
+    ``leader`` led the epoch of ``position``; 0 where nobody did, or nobody knows.
 
     ``state`` belongs to whoever applies entries. It may be the bytes or, where they are large, a
     reference that the driver follows when it sends or installs them.
@@ -26,6 +29,7 @@ class Snapshot(Struct, frozen=True, array_like=True):
     membership: Membership
     closed: Stamp
     state: bytes
+    leader: int = NOBODY
 
 
 class Saved(Struct, frozen=True):

@@ -94,6 +94,9 @@ class Replica:
             inside = [entry.closed for entry in saved.entries if entry.lsn <= applied.lsn]
             if applied.lsn >= log.base.lsn:
                 state.closed.apply(applied.lsn, max([saved.snapshot.closed, *inside]))
+        if candidate.alone(state):
+            # Nobody else can lead, so there is nobody to listen for.
+            state.heard_ns = now.lo_ns - settings.patience_ns - 1
         state.closed.known = max(
             [saved.snapshot.closed, *(entry.closed for entry in saved.entries)]
         )

@@ -112,7 +112,7 @@ class World:
         self.number = 0
         self.last_write_ns = 0
         self.last_read_ns = 0
-        voters = self.random.choice((3, 3, 3, 4, 5))
+        voters = self.random.choice((1, 2, 3, 3, 3, 3, 4, 5))
         spares = self.draw(0, 2)
         members = Membership(tuple(range(1, voters + 1)))
         self.nodes: dict[int, Node] = {}
@@ -365,7 +365,7 @@ class World:
         self.require(epoch >= self.served_epoch, f"{epoch} serves after {self.served_epoch}")
         self.floor = node.state_lsn
         self.served_epoch = epoch
-        stamp = pack(now.hi_ns + H_NS, 0) - 1
+        stamp = pack(self.now_ns + H_NS, 0) - 1  # no stamp lies further ahead of true time
         self.read_stamp[epoch] = max(self.read_stamp.get(epoch, 0), stamp)
         self.count["reads"] += 1
         self.last_read_ns = self.now_ns
@@ -392,7 +392,7 @@ class World:
         outside = [each for each in self.nodes if each not in old.everyone]
         options = [old.with_learner(each) for each in outside]
         options += [old.with_voter(each) for each in old.learners] * 3
-        if len(old.voters) > 2:
+        if len(old.voters) > 1:
             options += [old.without(each) for each in old.voters]
         if not options:
             return
@@ -507,7 +507,8 @@ class World:
             if not alone and (each not in some or self.random.random() < 0.3):
                 self.at(self.draw(0, 6 * MS), self.crash, each)
         voters = victim.replica.membership.voters
-        heir = self.random.choice([each for each in others if each.identity in voters] or others)
+        heirs = [each for each in others if each.identity in voters] or others
+        heir = self.random.choice(heirs or [victim])
         self.at(self.draw(0, 15 * MS), self.force, heir)
 
     def heal(self) -> None:

@@ -30,6 +30,9 @@ from replication.entries import chained
 from replication.log import ENTRY_BYTES, Log
 from replication.membership import decode, encode
 from replication.quorum import is_majority, majority, reached
+from replication.takeover import NOBODY, Takeover
+from replication.takeover import decode as decode_takeover
+from replication.takeover import encode as encode_takeover
 
 BASE = Snapshot(GENESIS, Membership((1, 2, 3)), 0, b"")
 
@@ -82,6 +85,30 @@ def test_messages_survive_the_wire(message: Message) -> None:
     """A message decodes to what was encoded, with its type told from its tag."""
     data = msgspec.msgpack.encode(message)
     assert msgspec.msgpack.decode(data, type=Message) == message
+
+
+def test_first_entries_and_snapshots_of_old_name_no_leader() -> None:
+    """A payload of eight bytes, and a snapshot of four fields, decode as led by nobody known."""
+    takeover = Takeover(77, 5)
+    assert decode_takeover(encode_takeover(takeover)) == takeover
+    assert decode_takeover(encode_takeover(takeover)[:8]) == Takeover(77, NOBODY)
+    with pytest.raises(ValueError, match="8 bytes"):
+        decode_takeover(b"short")
+    old = msgspec.msgpack.encode([GENESIS, Membership((1,)), 7, b"state"])
+    assert msgspec.msgpack.decode(old, type=Snapshot).leader == NOBODY
+
+
+def test_a_log_knows_who_led_last() -> None:
+    """The leader of an epoch is told from its first entry, also when a snapshot covers that."""
+    first = chain(GENESIS, 1, Kind.TAKEOVER, 0, encode_takeover(Takeover(1, 4)))
+    second = chain(first.position, 1, Kind.DATA, 0, b"")
+    third = chain(second.position, 2, Kind.TAKEOVER, 0, encode_takeover(Takeover(1, 5)))
+    log = Log(BASE, [first, second, third])
+    assert [log.leader_at(lsn) for lsn in (0, 1, 2, 3)] == [NOBODY, 4, 4, 5]
+    log.compact(2, 0, b"")
+    assert (log.snapshot.leader, log.leader_at(2), log.leader_at(3)) == (4, 4, 5)
+    log.cut(3)
+    assert log.leader_at(2) == 4
 
 
 # -- quorums and memberships -----------------------------------------------------------------------

@@ -39,9 +39,9 @@ from replication import (
     chain,
 )
 from replication.membership import decode, encode
+from replication.takeover import decode as decode_takeover
 from truetime import Interval
 from truetime.timestamp import EPOCH_NS, pack, time_ns
-from truetime.timestamp import decode as decode_stamp
 from truetime.timestamp import encode as encode_stamp
 
 BASE_NS = EPOCH_NS + 256 * 10**12
@@ -142,7 +142,7 @@ def show_members(membership: Membership) -> str:
 def show_entry(entry: Entry) -> str:
     """Epoch, LSN, and what the entry says."""
     if entry.kind == Kind.TAKEOVER:
-        content = f"takeover({show_stamp(decode_stamp(entry.payload))})"
+        content = f"takeover({show_stamp(decode_takeover(entry.payload).low_water)})"
     elif entry.kind == Kind.MEMBERS:
         content = f"members({show_members(decode(entry.payload))})"
     else:
@@ -262,7 +262,7 @@ def disk(scene: Scene, words: list[str]) -> None:
     for word in words[6:]:
         epoch, _, content = word.partition(":")
         kind, payload = Kind.DATA, content.encode()
-        if content == "T":
+        if content == "T":  # as written before the leader was in it
             kind, payload = Kind.TAKEOVER, encode_stamp(pack(BASE_NS, 0))
         elif content.startswith("M="):
             kind, payload = Kind.MEMBERS, encode(members(content[2:]))

@@ -213,6 +213,13 @@ class Replica:
             [entry] = state.log.after(lsn - 1, 1)
             state.log.compact(lsn, entry.closed, content)
 
+    def saved(self) -> Saved:
+        """The whole state as it will be durable once everything taken with `ready` is."""
+        state = self.state
+        log = state.log
+        entries = tuple(log.after(log.base.lsn, log.last.lsn - log.base.lsn))
+        return Saved(log.snapshot, state.promise, entries, state.lost)
+
     def stand_down(self, now: Interval) -> None:
         """Stop leading or campaigning, for example before this node stops."""
         self.state.now = now

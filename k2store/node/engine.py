@@ -20,7 +20,14 @@ from collections.abc import Callable, Sequence
 from msgspec import Struct
 
 from k2store.clock import Clock
-from k2store.errors import ClockUncertain, Corruption, K2Error, Overloaded, Unavailable
+from k2store.errors import (
+    ClockUncertain,
+    Corruption,
+    K2Error,
+    OutcomeUnknown,
+    Overloaded,
+    Unavailable,
+)
 from k2store.node.alarm import Alarm, make_alarm
 from k2store.node.columns import Columns
 from k2store.node.explain import explain, explain_failed
@@ -58,6 +65,8 @@ from truetime.timestamp import ceiling, floor
 
 ROUNDS_MAX = 1_000
 """Rounds of messages between partitions in one turn; more can only be a loop."""
+SESSIONS_MAX = (1 << 18) - 1
+"""Numbers of sessions; they are given again when their sessions have ended."""
 FRAME_BYTES_FULL = 1 << 20
 """Keys and values after which a frame leaves; what one answer adds to it is at most as much."""
 SEND_QUEUE_BYTES_FULL = 8 << 20
@@ -128,6 +137,8 @@ class Engine:
         self._half_done: list[tuple[Session, wire.SessionRequest]] = []
         self._touched: dict[int, Session] = {}
         self._scans: dict[int, bytes] = {}
+        self.asked: set[int] = set()
+        """Requests that ask for an outcome."""
         self._scheduled = False
         self._standing = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -160,7 +171,7 @@ class Engine:
         for session in self.sessions.values():
             session.out.rest().draining = True
             self.touch(session)
-        self._schedule()
+        self.schedule()
         assert self._loop is not None
         deadline = self._loop.time() + grace_s
         while self.coordinator.open or len(self.held):
@@ -211,7 +222,9 @@ class Engine:
 
     def on_connect(self, connection: Connection) -> None:
         """A stream stands; its first frame will say who it is."""
-        self._session_number += 1
+        self._session_number = self._session_number % SESSIONS_MAX + 1
+        while self._session_number in self.sessions:
+            self._session_number = self._session_number % SESSIONS_MAX + 1
         session = Session(self, connection, self._session_number)
         self.sessions[session.number] = session
         self._by_connection[id(connection)] = session
@@ -224,14 +237,14 @@ class Engine:
         if session is None or session.closed:
             return
         self._inbox.append((session, frame))
-        self._schedule()
+        self.schedule()
 
     def on_close(self, connection: Connection, reason: str) -> None:
         """The stream has ended: what its client left open is rolled back."""
         session = self._by_connection.pop(id(connection), None)
         if session is not None:
             self._forget(session)
-            self._schedule()
+            self.schedule()
 
     def welcome(self, session: Session) -> None:
         """Answer the first frame; an older session of the same client is over."""
@@ -320,7 +333,8 @@ class Engine:
 
     # -- turns -------------------------------------------------------------------------------------
 
-    def _schedule(self) -> None:
+    def schedule(self) -> None:
+        """Have a turn soon."""
         if not self._scheduled and self._loop is not None:
             self._scheduled = True
             self._loop.call_soon(self._turn)
@@ -371,7 +385,7 @@ class Engine:
             state.answers = []
         if not answers:
             return False
-        self._dispatch(answers)
+        self.dispatch(self.host.sift(answers))
         worth = [one for one in self._touched.values() if one.out.count >= SEND_AHEAD_MIN]
         for session in worth:
             # Before the sending: that may drop a session that does not take its answers.
@@ -463,14 +477,14 @@ class Engine:
                     self.host.deliver(number, message)
             if coordinator.answers:
                 answers, coordinator.answers = coordinator.answers, []
-                self._dispatch(answers)
+                self.dispatch(answers)
             moved = False
             for partition in self.partitions:
                 ready = partition.ready()
                 if ready.entry is not None:
                     entries.append(ready.entry)
                 if ready.answers:
-                    self._dispatch(ready.answers)
+                    self.dispatch(self.host.sift(ready.answers))
                 for key, message in ready.sends:
                     moved = True
                     self.host.carry(key, message)
@@ -480,7 +494,7 @@ class Engine:
 
     # -- answers -----------------------------------------------------------------------------------
 
-    def _dispatch(self, answers: Sequence[Answer | BatchAnswer]) -> None:
+    def dispatch(self, answers: Sequence[Answer | BatchAnswer]) -> None:
         """Give each answer to whom it belongs; hold those that rule T3 keeps back."""
         sessions = self.sessions
         touched = self._touched
@@ -566,6 +580,8 @@ class Engine:
 
     def _tell(self, answer: Answer, waited_ns: int) -> None:
         session = self.sessions.get(answer.request >> REQUEST_BITS)
+        asked = answer.request in self.asked
+        self.asked.discard(answer.request)
         if session is None:
             self._scans.pop(answer.request, None)
             return
@@ -587,6 +603,12 @@ class Engine:
             out.count += 1
             out.written.append(request)
         elif isinstance(answer, Outcome):
+            if answer.verdict == Verdict.UNKNOWN and not asked:
+                # The answer to a commit, not to a question: its client will ask.
+                lost = OutcomeUnknown("whoever led the partition did not say; ask the record")
+                out.add_failure(to_failure(lost, request))
+                self._touched[session.number] = session
+                return
             out.count += 1
             outcome = out.rest().outcomes.add(request=request, at=answer.stamp)
             outcome.state = _OUTCOMES[answer.verdict]

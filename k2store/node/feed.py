@@ -21,7 +21,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
-from k2store.errors import K2Error, Overloaded, Rejected, TooOld
+from k2store.errors import K2Error, Overloaded, Rejected, TooOld, Unavailable
 from k2store.node.spaces import SPACE
 from k2store.rpc.failures import to_failure
 from k2store.v1 import session_pb2 as wire
@@ -87,7 +87,7 @@ class Feed:
         self._engine = engine
         self._watches: dict[tuple[int, int], Watch] = {}
         self._heap: list[tuple[int, bytes, bytes | None]] = []
-        self._gathering = False
+        self.gathering = False
         self._idle_ticks = 0
         self._told = 0
         self.events = 0
@@ -102,7 +102,7 @@ class Feed:
         """Begin a watch."""
         limits = self._engine.limits
         error: K2Error | None = None
-        horizon = max(partition.state.horizon for partition in self._engine.partitions)
+        horizon = max((one.state.horizon for one in self._engine.partitions), default=0)
         if len(self._watches) >= limits.watches_max:
             error = Overloaded(
                 f"{limits.watches_max} watches are open on this node",
@@ -153,7 +153,7 @@ class Feed:
 
     def tick(self) -> None:
         """Tell what has become safe."""
-        if not self._gathering:
+        if not self.gathering:
             return
         for partition in self._engine.partitions:
             for change in partition.take_changes():
@@ -177,16 +177,30 @@ class Feed:
             self._stop_gathering()
 
     def _gather(self) -> None:
-        if not self._gathering:
-            self._gathering = True
+        if not self.gathering:
+            self.gathering = True
             for partition in self._engine.partitions:
                 partition.watch(True)
 
     def _stop_gathering(self) -> None:
-        self._gathering = False
+        self.gathering = False
         self._heap.clear()
         for partition in self._engine.partitions:
             partition.watch(False)
+
+    def interrupted(self, start: bytes, end: bytes) -> None:
+        """Commits in [start, end) were learned as a whole state and not one by one: watches that
+        touch it are ended, to be resumed from their cursors.
+        """
+        for key, watch in list(self._watches.items()):
+            if (not end or watch.start < end) and (not watch.end or start < watch.end):
+                del self._watches[key]
+                error = Unavailable(
+                    "this node has taken over a whole state in place of single changes; resume "
+                    "the watch from its cursor",
+                    retry_after_s=0.05,
+                )
+                self._end(watch.session, watch.request, error)
 
     def _take_safe(self, safe: int) -> list[Commit]:
         changes: list[tuple[int, bytes, bytes | None]] = []

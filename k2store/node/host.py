@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from mvcc.coordinator import Route
-from mvcc.messages import Message
+from mvcc.messages import Answer, BatchAnswer, Message
 from mvcc.partition import Partition
 from mvcc.records import Entry
 from truetime import Interval, Oracle
@@ -64,6 +64,14 @@ class Host(Protocol):
 
     def deliver(self, number: int, message: Message) -> None:
         """Run a message at the partition's leader; its answers come to the engine."""
+        ...
+
+    def deliver_here(self, number: int, message: Message, stamp: int) -> None:
+        """Answer a read from this node's own copy, as soon as that is final at ``stamp``."""
+        ...
+
+    def sift(self, answers: Sequence[Answer | BatchAnswer]) -> Sequence[Answer | BatchAnswer]:
+        """The answers for sessions of this node; those for other nodes are sent on."""
         ...
 
     def carry(self, key: bytes, message: Message) -> None:

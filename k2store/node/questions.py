@@ -71,6 +71,7 @@ def outcome(session: Session, call: wire.OutcomeCall) -> None:
         decide,
         call.not_before,
     )
+    engine.asked.add(status.request)
     engine.host.deliver(engine.route.of(call.anchor), status)
 
 

@@ -11,7 +11,7 @@ from k2store.node import recovery
 from k2store.node.spaces import SPACE
 from k2store.node.turns import NodeCheckpoint, Turn, encode
 from mvcc.coordinator import Route
-from mvcc.messages import Forgets, Message
+from mvcc.messages import Answer, BatchAnswer, Forgets, Message
 from mvcc.partition import Partition
 from mvcc.records import Entry
 from truetime import Interval
@@ -83,6 +83,14 @@ class SoloHost:
     def deliver(self, number: int, message: Message) -> None:
         """Run a message."""
         self.partitions[number].receive(message, self._engine.now)
+
+    def deliver_here(self, number: int, message: Message, stamp: int) -> None:
+        """Run a read: this copy is the leader's."""
+        self.deliver(number, message)
+
+    def sift(self, answers: Sequence[Answer | BatchAnswer]) -> Sequence[Answer | BatchAnswer]:
+        """All answers are for sessions here."""
+        return answers
 
     def carry(self, key: bytes, message: Message) -> None:
         """Run a message of another partition."""

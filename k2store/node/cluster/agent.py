@@ -1,0 +1,72 @@
+"""The control plane's ear and voice in a node: newer maps in, wishes for epochs out.
+
+Nothing else of a node ever waits for the control plane. The last map is kept on disk, so that a
+node can start, follow and be read while the control plane is away; only a new leader needs it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from k2store.control.map import Map
+from k2store.control.ports import Control
+from k2store.errors import K2Error
+
+if TYPE_CHECKING:
+    from k2store.node.cluster.host import ClusterHost
+
+
+class Agent:
+    """Follows the map and asks for epochs, for one host."""
+
+    def __init__(
+        self, control: Control, host: ClusterHost, *, keep: Callable[[Map], None] | None = None
+    ) -> None:
+        """`keep` is called with every newer map, before it holds."""
+        self._control = control
+        self._host = host
+        self._keep = keep
+        self._asking: dict[int, asyncio.Task[None]] = {}
+        self._following: asyncio.Task[None] | None = None
+        self.epochs = 0
+        self.refused = 0
+        host.want_epoch = self._want
+
+    def start(self, known: Map | None = None) -> None:
+        """Take the map that is known already, and follow the newer ones."""
+        if known is not None:
+            self._host.set_map(known)
+        self._following = asyncio.get_running_loop().create_task(self._follow())
+
+    def stop(self) -> None:
+        """Follow no more."""
+        for task in (self._following, *self._asking.values()):
+            if task is not None:
+                task.cancel()
+
+    async def _follow(self) -> None:
+        async for present in self._control.watch():
+            if self._keep is not None:
+                self._keep(present)
+            self._host.set_map(present)
+
+    def _want(self, partition: int, above: int) -> None:
+        if partition not in self._asking:
+            task = asyncio.get_running_loop().create_task(self._ask(partition, above))
+            self._asking[partition] = task
+
+    async def _ask(self, partition: int, above: int) -> None:
+        host = self._host
+        try:
+            epoch = await self._control.grant_epoch(
+                partition, host.node, host.engine.incarnation, above
+            )
+        except K2Error:
+            self.refused += 1  # the replica asks again when its patience is over
+            return
+        finally:
+            self._asking.pop(partition, None)
+        self.epochs += 1
+        host.campaign(partition, epoch)

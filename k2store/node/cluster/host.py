@@ -1,0 +1,697 @@
+"""The host of a cluster's node: what of a turn concerns logs, leaders and other nodes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+from msgspec import Struct
+
+from k2store.node.cluster import placing, pulling
+from k2store.node.cluster.forwarding import (
+    PEER_OWNER,
+    Forwarding,
+    deadline_of,
+    is_final,
+    refusals,
+)
+from k2store.node.cluster.frames import Forwarded, Frame, Hint, decode
+from k2store.node.cluster.group import Group
+from k2store.node.cluster.links import Links
+from k2store.node.cluster.turns import (
+    Kept,
+    NodeCheckpoint,
+    Step,
+    Turn,
+    encode,
+    recover,
+    step_of,
+)
+from k2store.node.solo import wait_for_stamps
+from k2store.node.spaces import SPACE
+from k2store.rpc.transport import Dialer
+from mvcc.coordinator import Route
+from mvcc.messages import (
+    OWNER_BITS,
+    Answer,
+    BatchAnswer,
+    CommitAlone,
+    Commits,
+    CommitsAlone,
+    End,
+    Forgets,
+    Message,
+    Reads,
+    Values,
+    Write,
+)
+from mvcc.partition import Partition
+from mvcc.records import Entry
+from mvcc.refusals import Rule
+from replication import Message as LogMessage
+from replication import (
+    NoteKind,
+    Persist,
+    ReplicaSettings,
+    Saved,
+    Send,
+)
+from truetime import Interval, Oracle
+from truetime.timestamp import floor
+
+if TYPE_CHECKING:
+    from k2store.control.map import Map
+    from k2store.node.engine import Engine
+
+NOBODY: Final = -1
+"""The number of no partition: keys of which this node knows no partition."""
+WAITING_MAX: Final = 65_536
+"""Requests of one partition that wait for a leader before more are refused."""
+HINT_LIFE_NS: Final = 1_000_000_000
+"""How long a node's word about its open transactions counts."""
+INTEREST_NS: Final = 10_000_000_000
+"""How long a node that has written somewhere goes on giving its word there."""
+
+
+class ClusterSettings(Struct, frozen=True, kw_only=True):
+    """What a member of a cluster must know beside the engine's settings; times in nanoseconds."""
+
+    node: int
+    """The own id, as the control plane has given it."""
+    replica: ReplicaSettings = ReplicaSettings()
+    patience_step_ns: int = 300_000_000
+    """How much longer each further voter waits for a lost leader, so that one goes first."""
+    close_interval_ns: int = 100_000_000
+    """How often time is closed where nothing is written: the epoch of visibility."""
+
+
+class ClusterHost:
+    """Implements :class:`k2store.node.host.Host` over replicated logs."""
+
+    def __init__(self, engine: Engine, settings: ClusterSettings, dialer: Dialer) -> None:
+        self.engine = engine
+        self.settings = settings
+        self.node = settings.node
+        self.map: Map | None = None
+        self.want_epoch: Callable[[int, int], None] = lambda partition, above: None
+        """How a partition's replica asks for an epoch above one; the agent sets it."""
+        self.links = Links(dialer, arrived=self._arrived, lost=self._lost, changed=engine.schedule)
+        self.forwarding = Forwarding(engine.settings.partition.lifetime_ns_max)
+        self.pulls = pulling.Pulls(self)
+        self.groups: dict[int, Group] = {}
+        self.partitions: list[Partition] = []
+        self.route = Route([b""], [NOBODY])
+        self.began = 0
+        self.turns_synced = 0
+        self._log = engine.store.log
+        self._settled = engine.store.settled
+        self._inbox: list[tuple[int, bytes]] = []
+        self._late: list[tuple[int, LogMessage]] = []
+        self._lost_nodes: list[int] = []
+        self._moved: dict[int, None] = {}
+        self._flushing = False
+        self._rotating = False
+        self._leaders: dict[int, int | None] = {}
+        self._hinted_ns = 0
+
+        found = recover(engine.store)
+        self.replayed = found.replayed
+        self.oracle = (
+            Oracle.restore(self.node, engine.settings.oracle, found.reserved_until_ns)
+            if found.reserved_until_ns
+            else Oracle(self.node, engine.settings.oracle)
+        )
+        self._saved = found.replicas
+
+    # -- life --------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Take up the logs that this node has; the map and other nodes bring the rest."""
+        engine = self.engine
+        await wait_for_stamps(engine)
+        self.began = floor(engine.now.hi_ns)
+        self.forwarding.introduce(self.node)
+        self.links.introduce(self.node, engine.incarnation)
+        for number, saved in sorted(self._saved.items()):
+            self._take_up(number, saved)
+        self._saved = {}
+        self.arrange()
+        self._flushing = True
+        preparing = asyncio.get_running_loop().run_in_executor(None, self._log.prepare_segment)
+        preparing.add_done_callback(self._prepared)
+
+    def _take_up(self, number: int, saved: Saved) -> Group:
+        settings = self.settings.replica
+        rank = self._rank(number, saved)
+        settings = msgspec.structs.replace(
+            settings, patience_ns=settings.patience_ns + rank * self.settings.patience_step_ns
+        )
+        group = Group(number, self.node, saved, settings, self._make, self.engine.now)
+        self.groups[number] = group
+        horizon = self._settled.get_meta(pulling.horizon_name(number))
+        if horizon is not None:
+            state = group.partition.state
+            state.horizon = max(state.horizon, int.from_bytes(horizon, "big"))
+        self._moved[number] = None
+        return group
+
+    def _rank(self, number: int, saved: Saved) -> int:
+        """Different for every voter of a partition, and another order for each partition."""
+        voters = saved.snapshot.membership.voters
+        if self.node not in voters:
+            return len(voters)
+        return (voters.index(self.node) - number) % len(voters)
+
+    def _make(self, number: int, start: bytes, end: bytes) -> Partition:
+        return Partition(
+            number,
+            start,
+            end,
+            space=SPACE,
+            settled=self._settled,
+            oracle=self.oracle,
+            settings=self.engine.settings.partition,
+        )
+
+    def begin(self, number: int, saved: Saved) -> Group:
+        """A log begins on this node; durable when this returns."""
+        self._write(Turn(0, [], [_kept(number, saved)], []))
+        group = self._take_up(number, saved)
+        group.partition.watch(self.engine.feed.gathering)
+        self.arrange()
+        return group
+
+    def end(self, number: int) -> None:
+        """A log ends on this node, with everything in it."""
+        group = self.groups.pop(number)
+        group.stop()
+        self._collect_answers(group)
+        self._moved.pop(number, None)
+        self._write(Turn(0, [], [], [number]))
+        self.arrange()
+
+    def arrange(self) -> None:
+        """Partitions have come, gone, or changed their borders."""
+        groups = sorted(self.groups.values(), key=lambda one: one.start)
+        self.partitions = [group.partition for group in groups]
+        starts, numbers = [], []
+        reached: bytes | None = b""
+        for group in groups:
+            if reached is not None and reached < group.start:
+                starts.append(reached)
+                numbers.append(NOBODY)
+            starts.append(group.start)
+            numbers.append(group.number)
+            reached = group.end or None
+        if reached is not None:
+            starts.append(reached)
+            numbers.append(NOBODY)
+        self.route = Route(starts, numbers)
+        self.engine.coordinator.route = self.route
+
+    def stop(self) -> None:
+        """Leave the others, and a clean log."""
+        for group in self.groups.values():
+            group.replica.stand_down(self.engine.now)
+        self._advance()
+        self.links.flush(self.engine.now.lo_ns)
+        self.links.close()
+        self.reserve(self.oracle.close())
+        if not self._flushing and all(group.quiescent for group in self.groups.values()):
+            self._checkpoint()
+            self._settled.flush()
+
+    # -- what the engine asks ----------------------------------------------------------------------
+
+    @property
+    def single(self) -> int | None:
+        """The number of the only partition, if there is only one."""
+        return self.partitions[0].state.partition if len(self.partitions) == 1 else None
+
+    def partition(self, number: int) -> Partition:
+        """The local copy of a partition."""
+        return self.groups[number].partition
+
+    def see(self, now: Interval) -> None:
+        """Leases are looked at with every reading of the clock."""
+        for group in self.groups.values():
+            if group.leading:
+                group.partition.state.serving = group.replica.serves(now)
+
+    def deliver(self, number: int, message: Message) -> None:
+        """Run a message here, send it to the leader, or have it wait until there is one."""
+        group = self.groups.get(number)
+        if group is None:
+            self._refuse(message, Rule.NOT_LEADER)
+        elif group.leading:
+            if group.holding:
+                group.held.append(message)
+            else:
+                group.partition.receive(message, self.engine.now)
+                self._moved[number] = None
+        elif is_final(message, group.partition.state.shown):
+            group.partition.receive(message, self.engine.now)
+        elif isinstance(message, Reads) and not all(message.txns):
+            self._deliver_mixed(group, message)
+        else:
+            self._send(group, message)
+
+    def _deliver_mixed(self, group: Group, message: Reads) -> None:
+        """Reads of which some can be answered here."""
+        shown = group.partition.state.shown
+        columns = (message.requests, message.txns, message.stamps, message.keys)
+        rows = list(zip(*columns, message.deadlines_ns, strict=True))
+        for here in (True, False):
+            some = [row for row in rows if (not row[1] and row[2] <= shown) == here]
+            if not some:
+                continue
+            part = Reads(message.owner, *(list(column) for column in zip(*some, strict=True)))
+            if here:
+                group.partition.receive(part, self.engine.now)
+            else:
+                self._send(group, part)
+
+    def deliver_here(self, number: int, message: Message, stamp: int) -> None:
+        """Answer a read from this node's own copy as soon as it is final there."""
+        group = self.groups.get(number)
+        if group is None:
+            self._refuse(message, Rule.NOT_LEADER)
+        elif group.leading or stamp <= group.partition.state.shown:
+            self.deliver(number, message)
+        elif len(group.unsafe) >= WAITING_MAX:
+            self._refuse(message, Rule.NOT_LEADER)
+        else:
+            deadline_ns = deadline_of(message, self.engine.now.lo_ns)
+            group.unsafe.append((stamp, deadline_ns, message))
+
+    def _send(self, group: Group, message: Message) -> None:
+        leader = group.replica.leader
+        link = self.links.to(leader)
+        if link is None or leader is None:
+            self._wait_for_leader(group, message)
+            return
+        if isinstance(message, Write | CommitAlone | CommitsAlone | End):
+            group.interest_ns = self.engine.now.lo_ns
+        sent = self.forwarding.send(message, group.number, leader, self.engine.now.lo_ns)
+        link.request(Forwarded(group.number, group.end, sent))
+
+    def _wait_for_leader(self, group: Group, message: Message) -> None:
+        now_ns = self.engine.now.lo_ns
+        lifetime_ns = self.engine.settings.partition.lifetime_ns_max
+        if len(group.waiting) >= WAITING_MAX:
+            self._refuse(message, Rule.NOT_LEADER)
+        else:
+            group.waiting.append((deadline_of(message, now_ns + lifetime_ns), message))
+
+    def _refuse(self, message: Message, rule: Rule) -> None:
+        self.engine.dispatch(refusals(message, rule))
+
+    def carry(self, key: bytes, message: Message) -> None:
+        """Between partitions; who is asked again and again may lose a message."""
+        number = self.route.of(key)
+        group = self.groups.get(number)
+        if group is None:
+            return
+        if group.leading:
+            self.deliver(number, message)
+            return
+        link = self.links.to(group.replica.leader)
+        if link is not None:
+            link.carry(key, message)
+
+    def forget(self, txns: list[bytes]) -> None:
+        """Leaders keep outcomes; to those elsewhere the word goes in their next frame."""
+        message = Forgets(txns)
+        told: set[int] = set()
+        for group in self.groups.values():
+            if group.leading:
+                group.partition.receive(message, self.engine.now)
+                continue
+            if not group.interest_ns:
+                continue
+            leader = group.replica.leader
+            link = self.links.to(leader)
+            if link is not None and leader is not None and leader not in told:
+                told.add(leader)
+                link.request(Forwarded(NOBODY, b"", message))
+
+    def sift(self, answers: Sequence[Answer | BatchAnswer]) -> Sequence[Answer | BatchAnswer]:
+        """The answers that sessions here have asked for; the others go on their way back."""
+        mine: list[Answer | BatchAnswer] = []
+        for answer in answers:
+            owner = (
+                answer.owner
+                if isinstance(answer, Values | Commits)
+                else answer.request >> OWNER_BITS
+            )
+            if owner < PEER_OWNER:
+                mine.append(answer)
+                continue
+            link = self.links.to(owner - PEER_OWNER)
+            if link is not None:
+                link.answer(answer)
+        return mine
+
+    # -- what other nodes say ----------------------------------------------------------------------
+
+    def _arrived(self, node: int, data: bytes) -> None:
+        self._inbox.append((node, data))
+        self.engine.schedule()
+
+    def _lost(self, node: int) -> None:
+        self._lost_nodes.append(node)
+        self.engine.schedule()
+
+    def begin_turn(self) -> None:
+        """Take the frames of other nodes."""
+        lost, self._lost_nodes = self._lost_nodes, []
+        for node in lost:
+            self.engine.dispatch(self.forwarding.give_up_node(node))
+        late, self._late = self._late, []
+        for number, message in late:
+            self.log_message(number, message)
+        inbox, self._inbox = self._inbox, []
+        for node, data in inbox:
+            try:
+                frame = decode(data)
+            except msgspec.DecodeError:
+                self.engine.counts["peer_garbage"] = self.engine.counts.get("peer_garbage", 0) + 1
+                continue
+            self._take(node, frame)
+
+    def _take(self, node: int, frame: Frame) -> None:
+        now = self.engine.now
+        for number, message in frame.logs:
+            self.log_message(number, message)
+        if frame.answers:
+            self.engine.dispatch(self.forwarding.receive(frame.answers))
+        for forwarded in frame.requests:
+            self._forwarded(forwarded)
+        for key, carried in frame.carried:
+            group = self.groups.get(self.route.of(key))
+            if group is not None and group.leading:
+                self.deliver(group.number, carried)
+        for hint in frame.hints:
+            led = self.groups.get(hint.partition)
+            if led is not None and led.leading:
+                led.hints[node] = (hint.stamp, now.lo_ns)
+        for pull in frame.pulls:
+            pulling.serve(self, node, pull)
+        for page in frame.pages:
+            self.pulls.receive(node, page)
+
+    def log_message(self, number: int, message: LogMessage) -> None:
+        """A message of another replica; a snapshot without its content is fetched first."""
+        group = self.groups.get(number)
+        if group is None or self.pulls.intercept(group, message):
+            return
+        group.replica.receive(message, self.engine.now)
+        self._moved[number] = None
+
+    def later(self, number: int, message: LogMessage) -> None:
+        """Take a message of a log in a turn of its own."""
+        self._late.append((number, message))
+        self.engine.schedule()
+
+    def _forwarded(self, forwarded: Forwarded) -> None:
+        message = forwarded.message
+        if isinstance(message, Forgets):
+            for group in self.groups.values():
+                if group.leading:
+                    group.partition.receive(message, self.engine.now)
+            return
+        led = self.groups.get(forwarded.partition)
+        if led is None or not led.leading:
+            self._refuse(message, Rule.NOT_LEADER)
+        elif led.end != forwarded.end:
+            self._refuse(message, Rule.WRONG_PARTITION)
+        else:
+            self.deliver(led.number, message)
+
+    # -- logs --------------------------------------------------------------------------------------
+
+    def set_map(self, present: Map) -> None:
+        """A newer map of the cluster."""
+        placing.set_map(self, present)
+        self.engine.schedule()
+
+    def campaign(self, number: int, epoch: int) -> None:
+        """The control plane has granted an epoch."""
+        group = self.groups.get(number)
+        if group is not None:
+            group.replica.campaign(epoch, self.engine.now)
+            self._moved[number] = None
+            self.engine.schedule()
+
+    def persist(self, entries: Sequence[Entry]) -> bool:
+        """Propose what the leaders' machines have made, and let everything move that can."""
+        now = self.engine.now
+        for entry in entries:
+            self.groups[entry.partition].propose(entry, now)
+            self._moved[entry.partition] = None
+        return self._advance()
+
+    def _advance(self) -> bool:
+        """Persist, send and apply until every log stands still; True if machines have changed."""
+        changed = False
+        while self._moved:
+            moved, self._moved = self._moved, {}
+            steps: list[Step] = []
+            written: list[tuple[Group, Persist]] = []
+            for number in moved:
+                group = self.groups.get(number)
+                if group is None:
+                    continue
+                ready = group.replica.ready()
+                for send in ready.sends:
+                    self._send_log(number, send)
+                if ready.persist is not None:
+                    steps.append(step_of(number, ready.persist))
+                    written.append((group, ready.persist))
+                for note in ready.notes:
+                    if note.kind == NoteKind.EPOCH_WANTED:
+                        self.want_epoch(number, note.epoch)
+                before = group.partition
+                if group.absorb(ready, self.engine.now):
+                    changed = True
+                kinds = {note.kind for note in ready.notes}
+                if group.leading and kinds & {NoteKind.DEPOSED, NoteKind.LOST}:
+                    self._depose(group)
+                if ready.restore is not None:
+                    group.partition.watch(self.engine.feed.gathering)
+                    self.engine.feed.interrupted(group.start, group.end)
+                if group.partition is not before:
+                    self.arrange()
+            if steps:
+                # What other disks must write leaves before this one is waited for.
+                self.links.flush(self.engine.now.lo_ns)
+                self._write(Turn(0, steps, [], []))
+                self.engine.see()
+                for group, persist in written:
+                    group.replica.persisted(persist.token, self.engine.now)
+                    self._moved[group.number] = None
+        return changed
+
+    def _depose(self, group: Group) -> None:
+        held, group.held = group.held, []
+        group.holding = False
+        group.stop()
+        self._collect_answers(group)
+        changes = group.partition.take_changes()
+        group.depose()
+        group.partition.state.feed = changes
+        for message in held:
+            self._refuse(message, Rule.NOT_LEADER)
+
+    def _collect_answers(self, group: Group) -> None:
+        ready = group.partition.ready()
+        self.engine.dispatch(self.sift(ready.answers))
+        for key, message in ready.sends:
+            self.carry(key, message)
+
+    def _send_log(self, number: int, send: Send) -> None:
+        link = self.links.to(send.to)
+        if link is not None:
+            link.log(number, pulling.by_reference(send.message))
+
+    def _write(self, turn: Turn) -> None:
+        self._log.append(encode(turn))
+        self._log.sync()
+        self.engine.counts["syncs"] += 1
+
+    def reserve(self, until_ns: int) -> None:
+        """Make the oracle's reservation durable."""
+        self._write(Turn(until_ns, [], [], []))
+        self.oracle.reserve(until_ns)
+
+    # -- time --------------------------------------------------------------------------------------
+
+    def tick(self, now: Interval, oldest_open: int, protected: int) -> None:
+        """Upkeep of logs and machines."""
+        for group in list(self.groups.values()):
+            group.replica.tick(now)
+            self._moved[group.number] = None
+            self._tick_machine(group, now, oldest_open, protected)
+            self._look_for_leader(group, now)
+            self._look_at_unsafe(group, now)
+        self.engine.dispatch(self.forwarding.give_up_late(now.lo_ns))
+        self._hint(now, oldest_open)
+        placing.follow_map(self, now)
+        self.pulls.tick(now.lo_ns)
+
+    def _tick_machine(self, group: Group, now: Interval, oldest_open: int, protected: int) -> None:
+        partition = group.partition
+        if group.leading and not group.holding:
+            fresh = [
+                stamp
+                for stamp, heard_ns in group.hints.values()
+                if now.lo_ns - heard_ns < HINT_LIFE_NS
+            ]
+            oldest = min([*fresh, *([oldest_open] if oldest_open else [])], default=0)
+            partition.tick(now, oldest, protected)
+            if now.lo_ns - group.closed_ns >= self.settings.close_interval_ns:
+                group.closed_ns = now.lo_ns
+                group.replica.close(partition.state.closed, now)
+        elif not group.leading:
+            partition.tick(now, 0, protected)
+            group.show()
+        partition.state.settle()
+
+    def _look_for_leader(self, group: Group, now: Interval) -> None:
+        leader = group.replica.leader
+        if leader != self._leaders.get(group.number):
+            self._leaders[group.number] = leader
+            self.engine.dispatch(self.forwarding.give_up_partition(group.number, leader or NOBODY))
+        if not group.waiting:
+            return
+        reachable = group.leading or self.links.to(leader) is not None
+        waiting, group.waiting = group.waiting, []
+        for deadline_ns, message in waiting:
+            if deadline_ns <= now.lo_ns:
+                self._refuse(message, Rule.NOT_LEADER)
+            elif reachable:
+                self.deliver(group.number, message)
+            else:
+                group.waiting.append((deadline_ns, message))
+
+    def look_at_unsafe(self) -> None:
+        """Answer the reads that time has been closed over."""
+        for group in self.groups.values():
+            if group.unsafe:
+                self._look_at_unsafe(group, self.engine.now)
+
+    def _look_at_unsafe(self, group: Group, now: Interval) -> None:
+        waiting, group.unsafe = group.unsafe, []
+        for stamp, deadline_ns, message in waiting:
+            if group.leading or stamp <= group.partition.state.shown:
+                self.deliver(group.number, message)
+            elif deadline_ns <= now.lo_ns:
+                self._refuse(message, Rule.DEADLINE)
+            else:
+                group.unsafe.append((stamp, deadline_ns, message))
+
+    def _hint(self, now: Interval, oldest_open: int) -> None:
+        """Tell leaders elsewhere what is open here, so that they do not close time over it."""
+        stamp = min(oldest_open, floor(now.lo_ns)) if oldest_open else floor(now.lo_ns)
+        for group in self.groups.values():
+            if group.leading or now.lo_ns - group.interest_ns > INTEREST_NS:
+                continue
+            link = self.links.to(group.replica.leader)
+            if link is not None:
+                link.hint(Hint(group.number, stamp))
+
+    def collect(self, protected: int) -> None:
+        """Begin a pass of the collection where this node leads; followers hear of it in the log."""
+        for group in self.groups.values():
+            if group.leading and group.partition.state.serving:
+                group.partition.collect(protected)
+
+    def safe(self) -> int:
+        """The least of all partitions: the region's safe time as this node knows it."""
+        return min((group.safe() for group in self.groups.values()), default=0)
+
+    # -- segments ----------------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Let frames leave; leave a full segment once no machine is ahead of its log."""
+        if self._log.segment_full and not self._flushing:
+            self._rotating = True
+        if self._rotating:
+            self._rotate()
+        self.look_at_unsafe()
+        self.links.flush(self.engine.now.lo_ns)
+
+    def _rotate(self) -> None:
+        """Hold back what leaders are asked until everything proposed stands, then begin a segment.
+
+        It takes one round trip to the majority; requests wait for it.
+        """
+        for group in self.groups.values():
+            group.holding = group.leading
+        if not all(group.quiescent for group in self.groups.values()):
+            return
+        self._advance()
+        self._rotating = False
+        self._checkpoint()
+        for group in self.groups.values():
+            group.holding = False
+            held, group.held = group.held, []
+            for message in held:
+                self.deliver(group.number, message)
+        self._flushing = True
+        task = asyncio.get_running_loop().run_in_executor(None, self._flush)
+        task.add_done_callback(self._flushed)
+        self.engine.schedule()
+
+    def _checkpoint(self) -> None:
+        written: list[tuple[Group, Persist]] = []
+        for group in self.groups.values():
+            if group.replica.applied_lsn > group.base.lsn:
+                group.compact()
+            ready = group.replica.ready()
+            for send in ready.sends:
+                self._send_log(group.number, send)
+            assert not ready.committed, "nothing stands that was not applied"
+            if ready.persist is not None:
+                written.append((group, ready.persist))
+            self._moved[group.number] = None
+        saved = NodeCheckpoint(
+            self.oracle.reserved_until_ns,
+            [_kept(number, group.replica.saved()) for number, group in self.groups.items()],
+        )
+        turn = self._log.begin_segment(encode(saved))
+        self._settled.mark_applied(turn - 1)
+        for group, persist in written:
+            group.replica.persisted(persist.token, self.engine.now)
+
+    def _flush(self) -> int:
+        applied = self._settled.flush()
+        self._log.prepare_segment()
+        return applied
+
+    def _prepared(self, task: asyncio.Future[None]) -> None:
+        self._flushing = False
+        error = task.exception()
+        if error is not None and not self.engine.stopped:
+            self.engine.fail(error)
+
+    def _flushed(self, task: asyncio.Future[int]) -> None:
+        self._flushing = False
+        if self.engine.stopped:
+            return
+        error = task.exception()
+        if error is not None:
+            self.engine.fail(error)
+        else:
+            self._log.drop_before(task.result() + 1)
+
+
+def _kept(number: int, saved: Saved) -> Kept:
+    return Kept(number, saved.snapshot, saved.promise, saved.entries, saved.lost)
+
+
+def cluster_host(settings: ClusterSettings, dialer: Dialer) -> Callable[[Engine], ClusterHost]:
+    """What an engine takes to become a member of a cluster."""
+    return lambda engine: ClusterHost(engine, settings, dialer)

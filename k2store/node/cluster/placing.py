@@ -1,0 +1,113 @@
+"""From the control plane's map to the logs on this node, and from wanted members to real ones.
+
+The map says what is wanted; each log says who its members are. A log begins on its founders alone;
+everybody else has an empty one until a leader tells it more. The leader of a partition compares the
+members of its log with the wanted ones and changes one voter at a time. Likewise splits: the map
+names the new partition, and the leader of the old one writes the split into its log.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from k2store.node.cluster.group import empty_checkpoint, encode_checkpoint
+from k2store.node.cluster.turns import first_snapshot
+from replication import GENESIS, Membership, Saved
+from truetime import Interval
+
+if TYPE_CHECKING:
+    from k2store.control.map import Map, PartitionInfo
+    from k2store.node.cluster.group import Group
+    from k2store.node.cluster.host import ClusterHost
+
+RECONCILE_NS: Final = 250_000_000
+"""How often a leader looks whether its log's members are the wanted ones."""
+
+
+def set_map(host: ClusterHost, present: Map) -> None:
+    """A newer map holds from here on."""
+    if host.map is not None and present.version <= host.map.version:
+        return
+    host.map = present
+    host.links.follow(present.nodes)
+    known = {one.id for one in present.partitions}
+    for number in list(host.groups):
+        if number not in known and not _is_fresh_child(host, number):
+            host.end(number)
+    _begin_missing(host)
+
+
+def _is_fresh_child(host: ClusterHost, number: int) -> bool:
+    """Whether a partition has come out of a split that the own map does not show yet."""
+    return host.map is not None and number >= host.map.next_partition
+
+
+def _begin_missing(host: ClusterHost) -> None:
+    assert host.map is not None
+    for info in host.map.partitions:
+        if info.id in host.groups or host.node not in (
+            *info.voters,
+            *info.learners,
+            *info.founders,
+        ):
+            continue
+        if not _ours_to_begin(host, info):
+            continue
+        founder = host.node in info.founders and not info.origin
+        membership = Membership(voters=info.founders) if founder else Membership()
+        state = encode_checkpoint(empty_checkpoint(info.id, info.start, info.end))
+        group = host.begin(info.id, Saved(first_snapshot(GENESIS, membership, state)))
+        if founder and host.node == (info.leader or info.founders[0]):
+            host.want_epoch(info.id, group.replica.epoch)
+
+
+def _ours_to_begin(host: ClusterHost, info: PartitionInfo) -> bool:
+    """A partition that came out of another is begun here only when that one no longer has it."""
+    origin = host.groups.get(info.origin) if info.origin else None
+    if origin is None:
+        return True
+    end = origin.end
+    return bool(end) and end <= info.start
+
+
+def follow_map(host: ClusterHost, now: Interval) -> None:
+    """One step towards what the map wants, in every partition led here."""
+    if host.map is None:
+        return
+    _begin_missing(host)
+    for info in host.map.partitions:
+        group = host.groups.get(info.id)
+        if group is None or not group.serves(now):
+            continue
+        if now.lo_ns - group.reconciled_ns < RECONCILE_NS:
+            continue
+        group.reconciled_ns = now.lo_ns
+        wanted = _next_members(group.replica.membership, info, host.map)
+        if wanted is not None:
+            group.replica.change(wanted, now)
+        else:
+            _next_border(host, group, info)
+
+
+def _next_members(present: Membership, info: PartitionInfo, whole: Map) -> Membership | None:
+    """The membership one step nearer to the wanted one; None when it is reached."""
+    alive = {node.id for node in whole.nodes}
+    everyone = set(present.everyone)
+    missing = {*info.voters, *info.learners} - everyone
+    if missing:
+        learners = tuple(sorted({*present.learners, *missing}))
+        return Membership(present.voters, learners)
+    gone = [one for one in present.learners if one not in alive]
+    if gone:
+        return Membership(present.voters, tuple(one for one in present.learners if one not in gone))
+    for voter in info.voters:
+        if voter not in present.voters:
+            return present.with_voter(voter)
+    for voter in present.voters:
+        if voter not in info.voters and len(present.voters) > 1:
+            return present.with_learner(voter) if voter in alive else present.without(voter)
+    return None
+
+
+def _next_border(host: ClusterHost, group: Group, info: PartitionInfo) -> None:
+    """Split off what the map gives to another partition; give the lead to whom it names."""

@@ -1,0 +1,191 @@
+"""A whole partition for a replica whose log ends before the leader's begins.
+
+A snapshot travels between replicas without its content. Who receives one fetches it: the state of
+the machine, and the rows of the partition, page by page, from the node that sent the snapshot; then
+the snapshot goes to the replica as if it had come whole::
+
+    Install (position, no content) ──► Pull from "" ──► Page: state, rows of a .. f, resume g
+                                       Pull from g  ──► Page: rows of g .. z
+                                       flush; Install (position, state) ──► Replica
+
+Rows are copied while the sender goes on. That does no harm: what it commits meanwhile lies above
+the safe time of the snapshot's position, and the log brings it again. What it collects meanwhile
+lies below its horizon, so the receiver raises its own horizon first, durably. For the same reasons
+a copy that is broken off half-way leaves a partition that is older than its rows, and right.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from k2store.node.cluster.frames import Page, Pull, Row
+from k2store.node.spaces import SPACE
+from replication import Fetched, Install, Position
+from replication import Message as LogMessage
+
+if TYPE_CHECKING:
+    from k2store.node.cluster.group import Group
+    from k2store.node.cluster.host import ClusterHost
+
+PAGE_BYTES: Final = 1 << 20
+"""Keys and values after which a page ends; a key's versions are never divided."""
+ASK_AGAIN_NS: Final = 1_000_000_000
+"""A page that has not come for so long is asked for again."""
+GIVE_UP_NS: Final = 10_000_000_000
+"""A copy without progress for so long is given up; the leader offers another snapshot."""
+ROW_BYTES: Final = 16
+
+
+def horizon_name(partition: int) -> bytes:
+    """Under what a partition's horizon is kept while its rows are being replaced."""
+    return b"horizon/%d" % partition
+
+
+def by_reference(message: LogMessage) -> LogMessage:
+    """A message without the content of the snapshot in it."""
+    if isinstance(message, Install | Fetched) and message.snapshot is not None:
+        return replace(message, snapshot=replace(message.snapshot, state=b""))
+    return message
+
+
+def serve(host: ClusterHost, node: int, pull: Pull) -> None:
+    """Answer a question for rows."""
+    group = host.groups.get(pull.partition)
+    link = host.links.to(node)
+    if group is None or link is None:
+        return
+    snapshot = group.replica.state.log.snapshot
+    state = group.partition.state
+    if snapshot.position != pull.position:
+        page = Page(pull.partition, snapshot.position, pull.start, b"", 0, b"", [])
+        link.page(page)
+        return
+    state.settle()
+    first = not pull.start
+    start = max(pull.start, state.start)
+    rows: list[Row] = []
+    size = 0
+    resume = b""
+    for batch in host.engine.settled.all_rows(SPACE, start, state.end or None):
+        for key, stamp, value in batch:
+            if size > PAGE_BYTES and key != rows[-1][0]:
+                resume = key
+                break
+            rows.append((key, stamp, value))
+            size += len(key) + len(value or b"") + ROW_BYTES
+        if resume:
+            break
+    content = snapshot.state if first else b""
+    link.page(Page(pull.partition, pull.position, start, resume, state.horizon, content, rows))
+
+
+class _Copy(Struct):
+    """One partition being copied, and the message that waits for it."""
+
+    source: int
+    position: Position
+    message: Install | Fetched
+    start: bytes = b""
+    state: bytes = b""
+    asked_ns: int = 0
+    progress_ns: int = 0
+    flushing: bool = False
+
+
+class Pulls:
+    """The partitions that are being copied to this node."""
+
+    def __init__(self, host: ClusterHost) -> None:
+        self._host = host
+        self._copies: dict[int, _Copy] = {}
+        self.rows = 0
+        self.finished = 0
+
+    def __len__(self) -> int:
+        return len(self._copies)
+
+    def intercept(self, group: Group, message: LogMessage) -> bool:
+        """Whether the message must wait for a copy; true also for those that are not needed."""
+        if not isinstance(message, Install | Fetched) or message.snapshot is None:
+            return False
+        position = message.snapshot.position
+        if message.snapshot.state or position.lsn <= group.base.lsn:
+            return False
+        if group.replica.state.log.position(position.lsn) == position:
+            return False  # the log shows that it is there already
+        copy = self._copies.get(group.number)
+        if copy is not None and copy.position == position:
+            copy.message = message
+            return True
+        now_ns = self._host.engine.now.lo_ns
+        self._copies[group.number] = copy = _Copy(
+            message.sender, position, message, progress_ns=now_ns
+        )
+        self._ask(group.number, copy)
+        return True
+
+    def _ask(self, number: int, copy: _Copy) -> None:
+        copy.asked_ns = self._host.engine.now.lo_ns
+        link = self._host.links.to(copy.source)
+        if link is not None:
+            link.pull(Pull(number, copy.position, copy.start))
+
+    def receive(self, node: int, page: Page) -> None:
+        """Rows have come."""
+        copy = self._copies.get(page.partition)
+        group = self._host.groups.get(page.partition)
+        if copy is None or group is None or copy.flushing or node != copy.source:
+            return
+        if page.position != copy.position:
+            del self._copies[page.partition]
+            return
+        if copy.start and page.start != copy.start:
+            return  # the answer to an earlier question
+        settled = self._host.engine.settled
+        state = group.partition.state
+        if page.horizon > state.horizon:
+            state.horizon = page.horizon
+            settled.put_meta({horizon_name(page.partition): page.horizon.to_bytes(8, "big")})
+        if page.state:
+            copy.state = page.state
+        end = page.resume or state.end
+        settled.forget_range(SPACE, page.start, end or None)
+        settled.settle(SPACE, page.rows)
+        self.rows += len(page.rows)
+        copy.progress_ns = self._host.engine.now.lo_ns
+        copy.start = page.resume
+        if page.resume:
+            self._ask(page.partition, copy)
+            return
+        copy.flushing = True
+        task = asyncio.get_running_loop().run_in_executor(None, settled.flush)
+        task.add_done_callback(lambda done: self._flushed(page.partition, copy, done))
+
+    def _flushed(self, number: int, copy: _Copy, task: asyncio.Future[int]) -> None:
+        engine = self._host.engine
+        if engine.stopped or self._copies.get(number) is not copy:
+            return
+        error = task.exception()
+        if error is not None:
+            engine.fail(error)
+            return
+        del self._copies[number]
+        self.finished += 1
+        message = copy.message
+        assert message.snapshot is not None
+        whole = replace(message, snapshot=replace(message.snapshot, state=copy.state))
+        self._host.later(number, whole)
+
+    def tick(self, now_ns: int) -> None:
+        """Ask again; give up what does not go on."""
+        for number, copy in list(self._copies.items()):
+            if copy.flushing:
+                continue
+            if now_ns - copy.progress_ns > GIVE_UP_NS:
+                del self._copies[number]
+            elif now_ns - copy.asked_ns > ASK_AGAIN_NS:
+                self._ask(number, copy)

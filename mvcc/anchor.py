@@ -179,7 +179,7 @@ def confirm(state: State, message: Confirm) -> None:
         local.unconfirmed = None
         local.participants = None
         if local.acknowledged and droppable(state, local):
-            del state.transactions[message.txn]
+            state.drop(message.txn)
 
 
 def status(state: State, message: Status) -> None:
@@ -236,7 +236,7 @@ def forget(state: State, message: Forget) -> None:
         return
     local.acknowledged = True
     if droppable(state, local):
-        del state.transactions[message.txn]
+        state.drop(message.txn)
 
 
 def droppable(state: State, local: Local) -> bool:

@@ -412,6 +412,8 @@ def forgets(state: State, message: Forgets) -> None:
         if isinstance(known, Local):
             transactions[txn] = known
             forget(state, Forget(txn))
+        elif known is not None and state.settings.replicated:
+            state.dropped.append(txn)
 
 
 def _new_flight(state: State, owner: int) -> Flight:

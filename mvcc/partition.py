@@ -141,24 +141,24 @@ class Partition:
         _HANDLERS[type(message)](state, message)
 
     def tick(self, now: Interval, oldest_open: int, protected: int = 0) -> None:
-        """Let time pass.
+        """Let time pass.  A replica that does not serve deletes, forgets and evicts, and
+        writes nothing.
 
         ``oldest_open``: the smallest stamp of an open transaction that may still write here
         (0: none).  ``protected``: the oldest snapshot that must stay readable (0: none).
         """
         state = self.state
         state.see(now)
-        if not state.serving:
-            return
-        upkeep.close(state, oldest_open)
-        upkeep.tick(state)
+        if state.serving:
+            upkeep.close(state, oldest_open)
+            upkeep.tick(state)
         self._sweep.step(state)
         self._collection.step(state)
         upkeep.evict(state)
 
     def collect(self, protected: int = 0) -> None:
-        """Start a pass that deletes versions nobody may read any more; ticks carry it on."""
-        self._collection.begin(self.state, protected)
+        """Raise the horizon; ticks delete what lies below it once checkpoints have passed it."""
+        upkeep.raise_horizon(self.state, protected)
 
     def wake(self, now: Interval) -> None:
         """Run again what was woken by a verdict or waited for the clock."""
@@ -175,6 +175,12 @@ class Partition:
                     state.parked.append((wake_ns, message))
             if not due:
                 return
+
+    @property
+    def quiescent(self) -> bool:
+        """Whether everything gathered is durable, so that a checkpoint may be taken."""
+        state = self.state
+        return not state.records and not state.awaiting and state.durable_lsn == state.lsn - 1
 
     @property
     def parked(self) -> bool:

@@ -70,7 +70,15 @@ class Edge(Struct, frozen=True, gc=False, array_like=True, tag=6):
     stamp: int
 
 
-Record = Planted | CommittedAlone | CommittedTogether | Decided | Resolved | Horizon | Edge
+class Dropped(Struct, frozen=True, gc=False, array_like=True, tag=8):
+    """The leader has forgotten the outcomes of these, and so may everybody."""
+
+    txns: list[bytes]
+
+
+Record = (
+    Planted | CommittedAlone | CommittedTogether | Decided | Resolved | Horizon | Edge | Dropped
+)
 
 
 class Entry(Struct, frozen=True, gc=False, array_like=True):

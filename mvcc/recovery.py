@@ -12,6 +12,7 @@ from mvcc.records import (
     CommittedAlone,
     CommittedTogether,
     Decided,
+    Dropped,
     Edge,
     Ended,
     Entry,
@@ -34,6 +35,9 @@ def checkpoint(state: State) -> Checkpoint:
 
     Decisions whose entry is not durable yet appear as pending: their entry comes after the
     checkpoint's position.
+
+    The driver keeps a checkpoint before it takes the next one: a rebuild begins with one of the
+    last two.
     """
     assert not state.flights(), "a checkpoint is taken when every commit is durable"
     pending: list[Pending] = []
@@ -62,6 +66,7 @@ def checkpoint(state: State) -> Checkpoint:
             sequences = sorted(local.sequences or ())
             writes = _writes(state, local)
             pending.append(Pending(local.txn, local.stamp, local.anchor, writes, sequences))
+    state.collectable, state.collectable_next = state.collectable_next, state.horizon
     return Checkpoint(
         state.partition,
         state.lsn,
@@ -94,6 +99,7 @@ def restore(state: State, saved: Checkpoint) -> None:
     state.low_water = saved.low_water
     state.horizon = saved.horizon
     state.record_edge = saved.record_edge
+    state.collectable = state.collectable_next = saved.horizon
     for pending in saved.pending:
         _planted(state, Planted(pending.txn, pending.stamp, pending.anchor, pending.writes))
         local = state.undecided[pending.txn]
@@ -107,6 +113,7 @@ def restore(state: State, saved: Checkpoint) -> None:
             COMMITTED if ended.committed else ABORTED,
             ended.anchor,
             [],
+            lsn=saved.lsn - 1,
             values=ended.values,
             participants=ended.unconfirmed,
             unconfirmed=ended.unconfirmed,
@@ -141,9 +148,11 @@ def _replay_record(state: State, record: Record) -> None:
         _ended(state, record, None)
     elif isinstance(record, Horizon):
         state.horizon = max(state.horizon, record.stamp)
-    else:
-        assert isinstance(record, Edge), record
+    elif isinstance(record, Edge):
         state.record_edge = max(state.record_edge, record.stamp)
+    else:
+        assert isinstance(record, Dropped), record
+        _dropped(state, record)
 
 
 def _local(state: State, txn: bytes, stamp: int, anchor: bytes) -> Local:
@@ -220,6 +229,15 @@ def _ended(state: State, record: Decided | Resolved, participants: list[bytes] |
     if others:
         local.participants = local.unconfirmed = others
         state.unconfirmed[record.txn] = local
+
+
+def _dropped(state: State, record: Dropped) -> None:
+    for txn in record.txns:
+        local = state.transactions.get(txn)
+        # A copy of one of its messages may have come to the leader meanwhile, and begun it anew.
+        if isinstance(local, int) or (local is not None and local.decided):
+            del state.transactions[txn]
+            state.unconfirmed.pop(txn, None)
 
 
 def start(state: State, now: Interval) -> None:

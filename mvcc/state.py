@@ -34,6 +34,7 @@ from mvcc.transactions import (
     ABORTING,
     COMMITTED,
     COMMITTING,
+    FAILED,
     Local,
     Verdict,
     Waiter,
@@ -66,6 +67,8 @@ class PartitionSettings(Struct, frozen=True, kw_only=True):
     """How often the anchor is asked again, and a verdict is sent again."""
     janitor_idle_ns: int = 500_000_000
     """An undecided transaction nobody waits for is asked about after so much silence."""
+    replicated: bool = False
+    """Whether others follow the log: they are told what is forgotten here."""
     retention_ns: int = 3_600_000_000_000
     """How long history and outcomes stay readable."""
     range_marks_max: int = 10_000
@@ -129,6 +132,10 @@ class State:
         self.low_water_rule = Rule.LOW_WATER
         self.horizon = 0
         self.record_edge = 0
+        # The horizons of the last two checkpoints: what lies below the older one may be deleted, for
+        # no rebuild begins before it.
+        self.collectable = 0
+        self.collectable_next = 0
         # Nothing below this stamp was superseded since the last pass of the collection (0: nothing).
         self.superseded = 0
         self.newest_commit = 0
@@ -140,6 +147,9 @@ class State:
         self.transactions: dict[bytes, Local | int] = {}
         self.undecided: dict[bytes, Local] = {}
         self.unconfirmed: dict[bytes, Local] = {}
+        # Forgotten here, and in a replicated partition still to be forgotten by the others.
+        self.dropped: list[bytes] = []
+        self.dropped_ns = 0
         self.parked: list[tuple[int, Waiter]] = []  # one-shots the oracle had no stamp for
 
         # Committed and durable, not yet in the settled store.
@@ -359,6 +369,13 @@ class State:
             spelled = Local(txn, local, COMMITTED, b"", [])
         self.transactions[txn] = spelled
         return spelled
+
+    def drop(self, txn: bytes) -> None:
+        """Forget an ended transaction; the caller has tested that it may be."""
+        local = self.transactions.pop(txn)
+        failed = isinstance(local, Local) and local.state == FAILED  # known here only
+        if self.serving and self.settings.replicated and not failed:
+            self.dropped.append(txn)
 
     def finish_spelled_out(self, local: Local) -> None:
         """A transaction of a batch that was spelled out meanwhile has become durable."""

@@ -11,7 +11,7 @@ from itertools import islice
 
 from mvcc.anchor import droppable, expire
 from mvcc.messages import OneShot, Push, Refused
-from mvcc.records import Edge, Horizon
+from mvcc.records import Dropped, Edge, Horizon
 from mvcc.refusals import Rule
 from mvcc.settled import Row
 from mvcc.state import State
@@ -22,6 +22,10 @@ SWEEP_MAX = 500
 """Transactions looked at in one tick."""
 COLLECT_BATCHES_MAX = 1
 """Batches of stored versions looked at in one tick."""
+DROPPED_MIN = 1_000
+"""Forgotten transactions that are told to replicas at once."""
+DROPPED_EVERY_NS = 1_000_000_000
+"""How long fewer of them wait."""
 EVICT_MAX = 2_000
 """Keys looked at in one tick when memory is over its limit."""
 
@@ -45,6 +49,7 @@ def tick(state: State) -> None:
     """One round of upkeep."""
     _look_after_undecided(state)
     _send_again(state)
+    tell_dropped(state)
     if state.ranges:
         state.ranges.forget(state.closed)
 
@@ -87,8 +92,28 @@ def _send_again(state: State) -> None:
             state.resend_verdict(local)
 
 
+def tell_dropped(state: State) -> None:
+    """Log what has been forgotten, so that replicas forget it as well."""
+    dropped = state.dropped
+    if not dropped:
+        return
+    lo_ns = state.now.lo_ns
+    if len(dropped) < DROPPED_MIN and lo_ns - state.dropped_ns < DROPPED_EVERY_NS:
+        return
+    state.dropped = []
+    state.dropped_ns = lo_ns
+    # A late copy of a message may have begun one anew meanwhile.
+    gone = [txn for txn in dropped if txn not in state.transactions]
+    if gone:
+        state.records.append(Dropped(gone))
+
+
 class Sweep:
-    """Forgets ended transactions, a slice at a time."""
+    """Forgets ended transactions, a slice at a time.
+
+    A replica that does not serve forgets by itself only what the leader may have forgotten without
+    telling: outcomes at or below the edge.
+    """
 
     def __init__(self) -> None:
         self._left: Iterator[bytes] = iter(())
@@ -99,18 +124,20 @@ class Sweep:
         if not slice_:
             self._left = iter(list(state.transactions))
             return
-        horizon = floor(state.now.lo_ns - state.settings.retention_ns)
+        horizon = state.record_edge + 1
+        if state.serving:
+            horizon = floor(state.now.lo_ns - state.settings.retention_ns)
         edge = 0
         for txn in slice_:
             local = state.transactions.get(txn)
             if isinstance(local, int):
                 if local < horizon and not state.awaiting:  # else it may be on its way still
                     edge = max(edge, local)
-                    del state.transactions[txn]
+                    state.drop(txn)
                 continue
             if local is None:
                 continue
-            if local.state != ACTIVE and not local.decided:
+            if state.serving and local.state != ACTIVE and not local.decided:
                 expire(state, local)  # a placeholder; expire tests what it is
             if not droppable(state, local):
                 continue
@@ -120,14 +147,31 @@ class Sweep:
             if local.acknowledged or past:
                 if past and local.state != FAILED:
                     edge = max(edge, local.stamp)
-                del state.transactions[txn]
+                state.drop(txn)
         if edge > state.record_edge:
             state.record_edge = edge
             state.records.append(Edge(edge))
 
 
+def raise_horizon(state: State, protected: int) -> None:
+    """Raise and log the horizon; ``protected`` is the oldest snapshot in use (0: none)."""
+    horizon = floor(state.now.lo_ns - state.settings.retention_ns)
+    horizon = min(horizon, state.safe()[0])
+    if protected:
+        horizon = min(horizon, protected)
+    if horizon > state.horizon:
+        # Tested by every read from now on, and logged long before anything is deleted.
+        state.horizon = horizon
+        state.records.append(Horizon(horizon))
+
+
 class Collection:
-    """Deletes versions that nobody may read any more, a batch at a time."""
+    """Deletes versions that nobody may read any more, a batch at a time, at leaders and followers.
+
+    What is deleted lies below the horizon of a checkpoint that is kept.  So a rebuild, which begins
+    there, knows that horizon before it answers anybody, and its replay brings nothing back that a
+    deletion covered: everything at or below a horizon was final when that was logged.
+    """
 
     def __init__(self) -> None:
         self._batches: Iterator[Sequence[Row]] | None = None
@@ -135,37 +179,25 @@ class Collection:
         self._key: bytes | None = None
         self._kept = False
         self._deletion: tuple[bytes, int] | None = None
-        self._lsn = 0
 
-    def begin(self, state: State, protected: int) -> None:
-        """Raise and log the horizon, then start a pass; ``protected`` is the oldest snapshot in use
-        (0: none).
-        """
-        if self._batches is not None:
-            return
-        horizon = floor(state.now.lo_ns - state.settings.retention_ns)
-        horizon = min(horizon, state.safe()[0])
-        if protected:
-            horizon = min(horizon, protected)
-        if horizon <= state.horizon:
-            return
-        # Logged before anything is deleted, and tested by every read.
-        state.horizon = horizon
-        state.records.append(Horizon(horizon))
-        if not 0 < state.superseded < horizon:
-            return  # nothing that could be deleted lies below it
+    def _begin(self, state: State) -> bool:
+        """Start a pass, if there can be something to delete."""
+        horizon = state.collectable
+        if horizon <= self._horizon or not 0 < state.superseded < horizon:
+            return False
         state.superseded = horizon if state.newest_commit > horizon else 0
-        self._lsn = state.lsn
         state.settle()
         self._horizon = horizon
         self._key = None
         self._deletion = None
         self._batches = state.settled.all_rows(state.space, state.start, state.end or None)
+        return True
 
     def step(self, state: State) -> int:
         """Go through one batch; returns how many versions were deleted."""
-        if self._batches is None or self._lsn > state.durable_lsn:
+        if self._batches is None and not self._begin(state):
             return 0
+        assert self._batches is not None
         batch = next(self._batches, None)
         doomed: list[tuple[bytes, int]] = []
         for key, stamp, value in batch or ():

@@ -139,7 +139,7 @@ class Scene:
             space=SPACE,
             settled=settled or self.store.settled,
             oracle=self.oracle,
-            settings=PartitionSettings(**self.settings),
+            settings=PartitionSettings(replicated=False, **self.settings),
         )
 
     def add_partition(self, name: str, start: bytes, end: bytes) -> None:

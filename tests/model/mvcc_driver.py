@@ -27,6 +27,7 @@ from mvcc.records import (
 )
 from mvcc.settled import Settled
 from mvcc.state import PartitionSettings
+from mvcc.transactions import ACTIVE, COMMITTED, Local
 from truetime import Interval, Oracle, OracleSettings
 from truetime.timestamp import EPOCH_NS
 
@@ -51,14 +52,17 @@ class Follower(Struct):
 
     partition: Partition
     lsn: int = 0
+    checkpoints: list[Checkpoint] = field(default_factory=list)
 
 
 class Driver:
     """One node with its partitions, begun anew after each crash."""
 
-    def __init__(self, starts: list[bytes], *, seed: int = 0, **settings: int) -> None:
+    def __init__(
+        self, starts: list[bytes], *, seed: int = 0, replicated: bool = False, **settings: int
+    ) -> None:
         self.starts = starts
-        self.settings = PartitionSettings(**settings)
+        self.settings = PartitionSettings(replicated=replicated, **settings)
         self.random = Random(seed)
         self.machine = MemoryMachine()
         self.lo_ns = BASE_NS
@@ -124,6 +128,26 @@ class Driver:
             closed = leader.closed  # a beat: it goes with this position of the log
         follower.partition.show(closed)
 
+    def checkpoint_follower(self, index: int) -> None:
+        """A follower's rebuild begins here from now on, or at the checkpoint before this one."""
+        follower = self.followers[index]
+        assert follower.partition.quiescent
+        follower.partition.state.settle()
+        follower.checkpoints = [*follower.checkpoints[-1:], follower.partition.checkpoint()]
+
+    def rebuild(self, index: int, *, older: bool) -> Partition:
+        """The follower as it would come back: a checkpoint, later entries, and its store."""
+        follower = self.followers[index]
+        before = follower.partition.state
+        before.settle()
+        partition = self._make(index, before.start, before.end, before.settled)
+        if follower.checkpoints:
+            partition.restore(follower.checkpoints[0 if older else -1])
+        for entry in self.nodes[index].ever:
+            if entry.lsn <= follower.lsn:
+                partition.replay(entry)
+        return partition
+
     def ask_follower(self, index: int, message: Message) -> None:
         """Send a message to a follower; its answers are kept like all others."""
         partition = self.followers[index].partition
@@ -179,6 +203,10 @@ class Driver:
         self.coordinator.tick(self.now)
         for node in self.nodes:
             node.partition.tick(self.now, self.coordinator.oldest())
+        for follower in self.followers:
+            follower.partition.tick(self.now, 0)
+            assert not follower.partition.state.records
+            assert not follower.partition.state.sends
         self.run()
 
     # -- messages ----------------------------------------------------------------------------------
@@ -274,6 +302,36 @@ class Driver:
     def _answer(self, answer: Answer) -> None:
         assert answer.request not in self.answers, "a request is answered once"
         self.answers[answer.request] = answer
+
+
+def picture(partition: Partition) -> dict[str, object]:
+    """Everything that must survive a crash."""
+    state = partition.state
+    state.settle()
+    rows = [row for batch in state.settled.all_rows(1) for row in batch if state.owns(row[0])]
+    intents = {
+        (key, intent.stamp): (intent.value, intent.txn, intent.sequence)
+        for key, chain in state.chains.items()
+        for intent in chain.intents or ()
+    }
+    # Aborts may be known from memory only, and confirmations are not logged: both come again.
+    transactions = {
+        txn: (local.stamp, local.state) if isinstance(local, Local) else (local, COMMITTED)
+        for txn, local in state.transactions.items()
+        if not isinstance(local, Local) or local.state in (ACTIVE, COMMITTED)
+    }
+    sequences = {txn: sorted(local.sequences or ()) for txn, local in state.undecided.items()}
+    anchors = {txn: local.anchor for txn, local in state.undecided.items()}
+    return {
+        "rows": rows,
+        "intents": intents,
+        "transactions": transactions,
+        "sequences": sequences,
+        "anchors": anchors,
+        "horizon": state.horizon,
+        "edge": state.record_edge,
+        "lsn": state.lsn,
+    }
 
 
 class Truth:

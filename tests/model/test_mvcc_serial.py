@@ -41,7 +41,7 @@ from mvcc.messages import (
     Written,
 )
 from mvcc.transactions import Verdict
-from tests.model.mvcc_driver import MS, NEVER_NS, Driver, Truth
+from tests.model.mvcc_driver import MS, NEVER_NS, Driver, Truth, picture
 from truetime.timestamp import offset
 
 KEYS = [bytes([letter]) for letter in b"abcdef"]
@@ -104,6 +104,7 @@ class Serial(RuleBasedStateMachine):
             lifetime_ns_max=2_000 * MS,
             janitor_idle_ns=30 * MS,
             push_again_ns=20 * MS,
+            replicated=True,
         )
         self.driver.pass_time(100 * MS)
         self.safe = [0] * len(splits)
@@ -445,6 +446,24 @@ class Serial(RuleBasedStateMachine):
     def lose(self, index: int) -> None:
         """A message is lost."""
         del self.driver.mail[index % len(self.driver.mail)]
+
+    @rule(index=few)
+    def checkpoint_a_replica(self, index: int) -> None:
+        """A replica's next life begins here."""
+        self.driver.checkpoint_follower(index % len(self.driver.nodes))
+
+    @rule(index=few, older=st.booleans())
+    def rebuild_a_replica(self, index: int, older: bool) -> None:
+        """A replica dies and comes back as it was, although its store is ahead of its checkpoint."""
+        index %= len(self.driver.nodes)
+        follower = self.driver.followers[index]
+        partition = self.driver.rebuild(index, older=older)
+        assert picture(partition) == picture(follower.partition)
+        partition.show(follower.partition.state.closed)
+        assert partition.state.shown == follower.partition.state.shown
+        partition.watch(True)
+        partition.state.feed = follower.partition.take_changes()
+        follower.partition = partition
 
     @rule(by_ms=st.sampled_from([1, 5, 30, 70, 300, 900]), width_us=st.integers(0, 500))
     def pass_time(self, by_ms: int, width_us: int) -> None:

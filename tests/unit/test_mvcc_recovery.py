@@ -9,11 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mvcc.messages import NOBODY, CommitAlone, End, Read, Refused, Value, Write
-from mvcc.partition import Partition
 from mvcc.records import Checkpoint, Entry
 from mvcc.refusals import Rule
-from mvcc.transactions import ACTIVE, COMMITTED, Local
-from tests.model.mvcc_driver import MS, NEVER_NS, Driver
+from tests.model.mvcc_driver import MS, NEVER_NS, Driver, picture
 
 KEYS = [b"a", b"b", b"m", b"n"]
 
@@ -42,36 +40,6 @@ def load(driver: Driver, random: Random, count: int, first: int) -> None:
         if random.random() < 0.3:
             driver.quiet()
         driver.pass_time(random.randint(1, 3) * MS)
-
-
-def picture(partition: Partition) -> dict[str, object]:
-    """Everything that must survive a crash."""
-    state = partition.state
-    state.settle()
-    rows = [row for batch in state.settled.all_rows(1) for row in batch if state.owns(row[0])]
-    intents = {
-        (key, intent.stamp): (intent.value, intent.txn, intent.sequence)
-        for key, chain in state.chains.items()
-        for intent in chain.intents or ()
-    }
-    # Aborts may be known from memory only, and confirmations are not logged: both come again.
-    transactions = {
-        txn: (local.stamp, local.state) if isinstance(local, Local) else (local, COMMITTED)
-        for txn, local in state.transactions.items()
-        if not isinstance(local, Local) or local.state in (ACTIVE, COMMITTED)
-    }
-    sequences = {txn: sorted(local.sequences or ()) for txn, local in state.undecided.items()}
-    anchors = {txn: local.anchor for txn, local in state.undecided.items()}
-    return {
-        "rows": rows,
-        "intents": intents,
-        "transactions": transactions,
-        "sequences": sequences,
-        "anchors": anchors,
-        "horizon": state.horizon,
-        "edge": state.record_edge,
-        "lsn": state.lsn,
-    }
 
 
 @given(seed=st.integers(0, 10**6), checkpoint=st.booleans())

@@ -12,12 +12,17 @@ from mvcc.messages import (
     CommitAlone,
     CommitsAlone,
     Committed,
+    End,
+    Forgets,
+    OneShot,
     Outcome,
     Read,
     Refused,
     Status,
     Value,
+    Write,
 )
+from mvcc.records import Dropped
 from mvcc.refusals import Rule
 from mvcc.settled import Row
 from mvcc.transactions import Verdict
@@ -90,7 +95,10 @@ def test_collection_changes_no_read_at_or_above_the_horizon(
     partition.state.settle()
     stored = [row for batch in driver.settled.all_rows(1, b"", None) for row in batch]
     partition.collect(floor)
-    driver.quiet()
+    driver.checkpoint()
+    driver.tick()
+    assert partition.state.collectable == 0, "the checkpoint may be lost yet"
+    driver.checkpoint()
     for _ in range(len(commits) + 3):
         driver.tick()
         driver.quiet()
@@ -168,3 +176,111 @@ def test_a_batch_on_its_way_is_not_forgotten() -> None:
     assert driver.ask(b"k", Status(question, txn, stamp, True), question) is None
     driver.quiet()
     assert driver.answers[question] == Outcome(question, Verdict.COMMITTED, stamp)
+
+
+def test_a_replay_brings_nothing_back_that_a_deletion_covered() -> None:
+    """A commit below a deletion may come later in the log than the deletion.  When a rebuild replays
+    the one and not the other, the deletion must still stand.
+    """
+    driver = Driver([b""], retention_ns=1_000 * MS)
+    driver.pass_time(110 * MS)
+    commit(driver, b"k", None, at_ms(20))
+    driver.checkpoint()
+    commit(driver, b"k", b"late", at_ms(10))
+    driver.pass_time(2_000 * MS)
+    driver.tick()
+    driver.nodes[0].partition.collect()
+    driver.quiet()
+    for _ in range(3):
+        driver.tick()
+        driver.quiet()
+    driver.settled.flush()
+    driver.crash()
+    assert seen(driver, b"k", at_ms(1_500)) == (0, None)
+
+
+def test_replicas_forget_what_the_leader_has_forgotten() -> None:
+    """Outcomes whose clients have them go everywhere, in bulk; one that is still waited for stays."""
+    driver = Driver([b"", b"m"], replicated=True)
+    driver.pass_time(110 * MS)
+    txns = [b"client-1" + number.to_bytes(8, "big") for number in range(5)]
+    stamps = [at_ms(number) for number in range(5)]
+    requests = [driver.request() for _ in txns]
+    keys = [b"a", b"b", b"c", b"d", b"e"]
+    values: list[bytes | None] = [b"v"] * 5
+    driver.send(b"a", CommitsAlone(0, requests, txns, stamps, [1] * 5, keys, values))
+    driver.quiet()
+    both = b"client-1both-two"
+    writes: list[tuple[bytes, bytes | None, int]] = [(b"f", b"v", 1)]
+    driver.send(b"f", Write(driver.request(), both, at_ms(9), b"f", writes, [], NEVER_NS))
+    driver.send(
+        b"x", Write(driver.request(), both, at_ms(9), b"f", [(b"x", b"v", 1)], [], NEVER_NS)
+    )
+    driver.quiet()
+    driver.send(b"f", End(driver.request(), both, at_ms(9), b"f", True, [b"f", b"x"]))
+    driver.persist(0)
+    driver.send(b"a", Forgets([*txns[:4], both]))
+    driver.replicate(0)
+    follower = driver.followers[0].partition.state
+    assert set(follower.transactions) == {*txns, both}
+    driver.pass_time(1_100 * MS)
+    driver.tick()
+    driver.persist(0)
+    driver.replicate(0)
+    assert set(follower.transactions) == {txns[4], both}, "a participant does not know it yet"
+    driver.quiet()
+    driver.pass_time(1_100 * MS)
+    driver.tick()
+    driver.persist(0)
+    driver.replicate(0)
+    assert set(follower.transactions) == {txns[4]}
+    assert not follower.unconfirmed
+    records = [record for entry in driver.nodes[0].ever for record in entry.records]
+    assert sum(isinstance(record, Dropped) for record in records) == 2
+
+
+def test_what_began_anew_is_not_forgotten_by_replicas() -> None:
+    """A copy of a one-shot that comes after its outcome was forgotten has an outcome again, on
+    replicas as well.
+    """
+    driver = Driver([b""], replicated=True)
+    driver.pass_time(110 * MS)
+    txn = b"client-1" + bytes(8)
+    for copy in range(2):
+        one_shot = OneShot(driver.request(), txn, 0, NEVER_NS, [], [], [(b"a", b"v")])
+        driver.send(b"a", one_shot)
+        driver.quiet()
+        if copy == 0:
+            driver.send(b"a", Forgets([txn]))
+            assert txn not in driver.nodes[0].partition.state.transactions
+    driver.pass_time(1_100 * MS)
+    driver.tick()
+    driver.quiet()
+    driver.replicate(0)
+    assert txn in driver.nodes[0].partition.state.transactions
+    assert txn in driver.followers[0].partition.state.transactions
+
+
+def test_replicas_delete_by_the_leaders_horizon() -> None:
+    """A follower raises its horizon with the log, and after its own checkpoints it deletes."""
+    driver = Driver([b""], retention_ns=1_000 * MS)
+    driver.pass_time(110 * MS)
+    for time in (10, 20, 30):
+        commit(driver, b"a", b"v%d" % time, at_ms(time))
+    driver.pass_time(2_000 * MS)
+    driver.tick()
+    driver.nodes[0].partition.collect()
+    driver.run()
+    driver.quiet()
+    driver.replicate(0)
+    state = driver.followers[0].partition.state
+    assert state.horizon == driver.nodes[0].partition.state.horizon
+    assert len(state.settled.versions(1, b"a")) == 0  # nobody has settled it yet
+    driver.checkpoint_follower(0)
+    assert len(state.settled.versions(1, b"a")) == 3
+    driver.tick()
+    assert len(state.settled.versions(1, b"a")) == 3
+    driver.checkpoint_follower(0)
+    for _ in range(3):
+        driver.tick()
+    assert state.settled.versions(1, b"a") == [(at_ms(30), b"v30")]

@@ -8,26 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
-import select
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from k2store.errors import Rejected, Unavailable
+from k2store.errors import Rejected
+from k2store.testing.child import Child
 
 if TYPE_CHECKING:
     from k2store import blocking
     from k2store.client.database import Database
 
-START_S: Final = 60.0
-STOP_S: Final = 20.0
 LOG: Final = "node.log"
-_K2: Final = "from k2store.cli import main; main()"
 _DEFAULTS: Final = {
     "node.listen": "127.0.0.1:0",
     "admin.listen": "",
@@ -54,7 +48,7 @@ class LocalNode:
         self._said = _DEFAULTS | {name.replace("__", "."): one for name, one in settings.items()}
         self._given = path
         self._stack = contextlib.ExitStack()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._child: Child | None = None
         self._ready: dict[str, Any] = {}
         self.path = path or Path()
 
@@ -70,6 +64,7 @@ class LocalNode:
             self.path = Path(made)
         else:
             self.path.mkdir(parents=True, exist_ok=True)
+        self._child = Child(self.path, self.path / LOG)
         try:
             self.start()
         except BaseException:
@@ -104,69 +99,34 @@ class LocalNode:
 
         On the port that it had before. `Unavailable` says why it did not start.
         """
-        if self._process is not None:
-            raise Rejected("the node runs already", field="node")
         settings = self._said | {"node.data": str(self.path / "data")}
-        command = [sys.executable, "-c", _K2]
-        for name, value in settings.items():
-            command += ["--set", f"{name}={value}"]
-        with (self.path / LOG).open("ab") as log:
-            process = subprocess.Popen(
-                [*command, "node", "run", "--json"],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                cwd=self.path,
-                # Settings of the user's own stores are not the test's.
-                env={name: one for name, one in os.environ.items() if not name.startswith("K2_")},
-            )
-        assert process.stdout is not None, "its output is a pipe"
-        readable, _, _ = select.select([process.stdout], [], [], START_S)
-        line = process.stdout.readline() if readable else b""
-        if not line:
-            process.kill()
-            process.wait()
-            process.stdout.close()
-            raise Unavailable(f"the node did not start: {self._last_words()}")
-        self._process = process
-        self._ready = json.loads(line)
+        options = [part for name in settings for part in ("--set", f"{name}={settings[name]}")]
+        child = self._inside()
+        child.spawn(options)
+        self._ready = child.ready()
         self._said["node.listen"] = self._ready["address"]
 
     def stop(self) -> int | None:
         """End the process in an orderly way; gives its exit code, None if it did not run."""
-        if self._process is not None:
-            self._process.terminate()
-        return self._ended()
+        child = self._inside()
+        child.terminate()
+        return child.ended()
 
     def kill(self) -> int | None:
         """End the process as a crash would (SIGKILL); `start` brings it back."""
-        if self._process is not None:
-            self._process.kill()
-        return self._ended()
+        return self._inside().kill()
 
-    def _ended(self) -> int | None:
-        process, self._process = self._process, None
-        if process is None:
-            return None
-        assert process.stdout is not None, "its output is a pipe"
-        try:
-            return process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            return process.wait()
-        finally:
-            process.stdout.close()
-
-    def _last_words(self) -> str:
-        lines = (self.path / LOG).read_text(encoding="utf-8", errors="replace").splitlines()
-        return lines[-1] if lines else f"it said nothing for {START_S:.0f} s"
+    def _inside(self) -> Child:
+        if self._child is None:
+            raise Rejected("a node runs inside its `with` block only", field="node")
+        return self._child
 
     # ------------------------------------------------------------------------- what it is
 
     @property
     def running(self) -> bool:
         """Whether the process is there."""
-        return self._process is not None and self._process.poll() is None
+        return self._child is not None and self._child.running
 
     @property
     def address(self) -> str:
@@ -183,9 +143,7 @@ class LocalNode:
     @property
     def process(self) -> int:
         """Number of the process."""
-        if self._process is None:
-            raise Rejected("the node does not run", field="node")
-        return self._process.pid
+        return self._inside().number
 
     def connect(self, **options: Any) -> Database:
         """A client, for ``async with``; options as of `k2store.connect`."""

@@ -1,0 +1,333 @@
+"""`local_cluster`: nodes, network, certificates and clients, in one handle."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
+
+from k2store.config.dial import dial_lines
+from k2store.errors import Rejected, Unavailable
+from k2store.testing.cluster.looks import Look, Looks
+from k2store.testing.cluster.node import DATA, ClusterNode, Seat
+from k2store.testing.keeper import Keeper
+from k2store.testing.wan import DEFAULT_REGIONS, Kind, Wan, open_wan
+from k2store.testing.wan.addresses import NUMBER_MAX
+
+if TYPE_CHECKING:
+    from k2store import blocking
+    from k2store.client.connect import Tls
+    from k2store.client.database import Database
+
+PORT: Final = 7400
+ADMIN_PORT: Final = 7500
+CERTIFICATE_DAYS: Final = 30
+DIAL: Final = "dial"
+_DEFAULTS: Final[Mapping[str, object]] = MappingProxyType(
+    {
+        # The processes share one machine, so one bound is right for all of them.
+        "clock.source": "declared",
+        "storage.segment": "4MiB",
+        "logging.format": "json",
+        "node.drain_timeout": "2s",
+    }
+)
+
+
+def local_cluster(
+    regions: Sequence[str] = DEFAULT_REGIONS,
+    *,
+    nodes_per_region: int = 1,
+    wan: Kind | Literal["auto"] | None = "auto",
+    tls: bool = True,
+    path: str | os.PathLike[str] | None = None,
+    **settings: object,
+) -> LocalCluster:
+    """A cluster, for ``with`` or ``async with``; its nodes run inside the block.
+
+    wan       how the regions are kept apart: ``namespaces`` (root), ``proxy``, the better of both
+              that can be had (``auto``), or None: not at all
+    tls       mutual TLS between nodes and with clients
+    path      folder to keep; without one it is a folder that is removed at the end
+    settings  of every node, with two underscores for the dot: ``clock__bound="300us"``
+    """
+    if not 1 <= nodes_per_region <= NUMBER_MAX:
+        raise Rejected(f"1 to {NUMBER_MAX} nodes fit into a region", field="nodes_per_region")
+    network = None
+    if wan is not None:
+        network = open_wan(regions, kind=None if wan == "auto" else wan)
+    said = {name.replace("__", "."): value for name, value in settings.items()}
+    return LocalCluster(
+        tuple(regions), nodes_per_region, network, tls, None if path is None else Path(path), said
+    )
+
+
+class LocalCluster:
+    """See `local_cluster`. Outside its block nothing of it runs."""
+
+    def __init__(
+        self,
+        regions: tuple[str, ...],
+        nodes_per_region: int,
+        wan: Wan | None,
+        tls: bool,  # noqa: FBT001 - made by local_cluster only
+        path: Path | None,
+        settings: Mapping[str, object],
+    ) -> None:
+        self.regions = regions
+        self.nodes: dict[str, ClusterNode] = {}
+        self.path = path or Path()
+        self._nodes_per_region = nodes_per_region
+        self._wan = wan
+        self._with_tls = tls
+        self._given = path
+        self._said = dict(settings)
+        self._stack = contextlib.ExitStack()
+        self._looks: Looks | None = None
+
+    def __repr__(self) -> str:
+        return f"<LocalCluster {' '.join(map(repr, self.nodes.values())) or 'not running'}>"
+
+    # ------------------------------------------------------------------------------- life
+
+    def __enter__(self) -> Self:
+        try:
+            self._open()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    async def __aenter__(self) -> Self:
+        return await asyncio.to_thread(self.__enter__)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await asyncio.to_thread(self.__exit__, kind, error, trace)
+
+    def _open(self) -> None:
+        stack = self._stack
+        if self._given is None:
+            made = stack.enter_context(tempfile.TemporaryDirectory(prefix="k2-cluster-"))
+            self.path = Path(made)
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.path = self.path.resolve()
+        keeper = stack.enter_context(Keeper(self.path if self._given is None else None))
+        if self._wan is not None:
+            stack.enter_context(self._wan)
+        seats = self._seats()
+        if self._with_tls:
+            self._certify(seats)
+        for seat in seats:
+            before = [] if self._wan is None else self._wan.command(seat.region, [])
+            folder = self.path / seat.name
+            self.nodes[seat.name] = ClusterNode(
+                seat, folder, self._settings(seat, seats), before, keeper
+            )
+        stack.callback(self._stop)
+        self._start()
+        self._looks = stack.enter_context(Looks(list(self.nodes.values()), self.tls))
+
+    def _start(self) -> None:
+        for node in self.nodes.values():
+            node.spawn()
+        for node in self.nodes.values():
+            try:
+                node.await_ready()
+            except Unavailable as error:
+                raise Unavailable(f"{node.name}: {error.message}") from None
+
+    def _stop(self) -> None:
+        """End every node; all are told first, so that they end side by side."""
+        for node in self.nodes.values():
+            node.terminate()
+        for node in self.nodes.values():
+            node.stop()
+
+    # --------------------------------------------------------------------- what it is made of
+
+    @property
+    def wan(self) -> Wan:
+        """The network between its regions, to cut and delay; `Rejected` without one."""
+        if self._wan is None:
+            raise Rejected("this cluster was made without a network between regions", field="wan")
+        return self._wan
+
+    @property
+    def wan_kind(self) -> Kind | None:
+        """How the regions are kept apart; None when they are not."""
+        return None if self._wan is None else self._wan.kind
+
+    def node(self, name: str) -> ClusterNode:
+        """The node of that name, such as ``fra-1``."""
+        found = self.nodes.get(name)
+        if found is None:
+            raise Rejected(
+                f"there is no node {name!r}; there are {', '.join(self.nodes)}", field="node"
+            )
+        return found
+
+    def nodes_in(self, region: str) -> list[ClusterNode]:
+        """The nodes of a region."""
+        return [node for node in self.nodes.values() if node.region == region]
+
+    def look(self) -> list[Look]:
+        """What every node says of itself now; those that do not answer in half a second do not."""
+        if self._looks is None:
+            raise Rejected("a cluster runs inside its `with` block only", field="cluster")
+        return self._looks.look()
+
+    # -------------------------------------------------------------------------------- clients
+
+    @property
+    def tls(self) -> Tls | None:
+        """Files with which a client connects; None for plain text."""
+        if not self._with_tls:
+            return None
+        from k2store.client.connect import Tls
+
+        folder = self.path / "certificates"
+        return Tls(
+            authority=str(folder / "authority.pem"),
+            certificate=str(folder / "client.pem"),
+            key=str(folder / "client.key"),
+        )
+
+    def address(self, region: str | None = None) -> str:
+        """``k2://`` and every node, for a client that stands in a region: its own nodes first.
+
+        None stands nowhere: it reaches every node at once. A client *inside* a region's namespace
+        uses that one too, and the network does the rest.
+        """
+        if region is not None and region not in self.regions:
+            raise Rejected(f"there is no region {region!r}", field="region")
+        nodes = sorted(self.nodes.values(), key=lambda node: node.region != region)
+        return "k2://" + ",".join(self._dialled(node, region) for node in nodes)
+
+    def connect(self, region: str | None = None, **options: Any) -> Database:
+        """A client that stands in a region, for ``async with``; options as of `k2store.connect`."""
+        from k2store.client.connect import connect
+
+        return connect(self.address(region), **({"tls": self.tls} | options))
+
+    def blocking(self, region: str | None = None, **options: Any) -> blocking.Database:
+        """The same, for ``with``; options as of `k2store.blocking.connect`."""
+        from k2store import blocking
+
+        return blocking.connect(self.address(region), **({"tls": self.tls} | options))
+
+    def _dialled(self, node: ClusterNode, region: str | None) -> str:
+        if self._wan is None or region is None:
+            return node.seat.address
+        return self._wan.address(region, node.seat.address)
+
+    # ------------------------------------------------------------------------------- settings
+
+    def _seats(self) -> list[Seat]:
+        places = [
+            (region, number)
+            for region in self.regions
+            for number in range(1, self._nodes_per_region + 1)
+        ]
+        addresses = self._addresses(places)
+        return [
+            Seat(f"{region}-{number}", region, number, address, admin)
+            for (region, number), (address, admin) in zip(places, addresses, strict=True)
+        ]
+
+    def _addresses(self, places: Sequence[tuple[str, int]]) -> list[tuple[str, str]]:
+        """Address and admin address of each place, such as nobody else has."""
+        wan = self._wan
+        if wan is not None and wan.kind == "namespaces":
+            return [
+                (f"{host}:{PORT + number}", f"{host}:{ADMIN_PORT + number}")
+                for region, number in places
+                for host in [wan.host(region, number)]
+            ]
+        ports = free_ports(2 * len(places))
+        found = [
+            (f"127.0.0.1:{ports[2 * index]}", f"127.0.0.1:{ports[2 * index + 1]}")
+            for index in range(len(places))
+        ]
+        if wan is not None:
+            for (region, _), (address, _) in zip(places, found, strict=True):
+                wan.place(region, address)
+        return found
+
+    def _certify(self, seats: Sequence[Seat]) -> None:
+        from k2store.rpc.certificates import Authority
+
+        authority = Authority(self.path / "certificates")
+        for seat in seats:
+            hosts = ["127.0.0.1"]
+            if self._wan is not None:
+                hosts = self._wan.hosts(seat.region, seat.number)
+            authority.node(seat.name, hosts, days=CERTIFICATE_DAYS)
+        authority.client("client", days=CERTIFICATE_DAYS)
+
+    def _settings(self, seat: Seat, seats: Sequence[Seat]) -> dict[str, object]:
+        folder = self.path / seat.name
+        listen = seat.address
+        if self._wan is not None and self._wan.kind == "namespaces":
+            # At every address of its own: they tell where a client from outside stands.
+            listen = f"0.0.0.0:{PORT + seat.number}"
+        said: dict[str, object] = {
+            "node.name": seat.name,
+            "node.region": seat.region,
+            "node.data": str(folder / DATA),
+            "node.listen": listen,
+            "node.oracle": seats.index(seat) + 1,
+            "admin.listen": seat.admin,
+        }
+        if self._with_tls:
+            certificates = self.path / "certificates"
+            said |= {
+                "tls.certificate": str(certificates / f"{seat.name}.pem"),
+                "tls.key": str(certificates / f"{seat.name}.key"),
+                "tls.authority": str(certificates / "authority.pem"),
+            }
+        else:
+            said["tls.insecure"] = True
+        if self._wan is not None and self._wan.kind == "proxy":
+            self._write_dial(self._wan, seat, seats)
+        return {**_DEFAULTS, **said, **self._said}
+
+    def _write_dial(self, wan: Wan, seat: Seat, seats: Sequence[Seat]) -> None:
+        """Let a node dial those of other regions through the proxy."""
+        folder = self.path / seat.name
+        folder.mkdir(parents=True, exist_ok=True)
+        through = {
+            other.address: wan.address(seat.region, other.address)
+            for other in seats
+            if other.region != seat.region
+        }
+        (folder / DIAL).write_text(dial_lines(through), encoding="utf-8")
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of 127.0.0.1 that nobody listens at now, all different."""
+    with contextlib.ExitStack() as held:
+        ports = []
+        for _ in range(count):
+            probe = held.enter_context(socket.socket())
+            probe.bind(("127.0.0.1", 0))
+            ports.append(int(probe.getsockname()[1]))
+        return ports

@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import threading
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar
@@ -93,12 +93,13 @@ def connect(
     token: str | None = None,
     tls: Tls | None = None,
     name: str | None = None,
+    dial: Mapping[str, str] | None = None,
     settings: ClientSettings | None = None,
 ) -> Database:
     """A store at ``k2://host:port,...``, to be opened with ``with``; see `k2store.connect`."""
     return Database(
         lambda: connect_async(
-            address, timeout=timeout, token=token, tls=tls, name=name, settings=settings
+            address, timeout=timeout, token=token, tls=tls, name=name, dial=dial, settings=settings
         )
     )
 

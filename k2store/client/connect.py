@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,6 +41,7 @@ def connect(
     token: str | None = None,
     tls: Tls | None = None,
     name: str | None = None,
+    dial: Mapping[str, str] | None = None,
     dialer: Dialer | None = None,
     settings: ClientSettings | None = None,
     monotonic_ns: Callable[[], int] = boottime_ns,
@@ -52,6 +53,7 @@ def connect(
     token         bearer token
     tls           encrypt; None speaks in the clear
     name          how the node's logs call this client
+    dial          where to dial an address instead, where the network translates addresses
     dialer        another transport than gRPC
     settings      limits and pauses
     monotonic_ns  a clock for durations that counts suspended time
@@ -71,7 +73,7 @@ def connect(
     def make() -> tuple[Dialer, Callable[[], Awaitable[None]] | None]:
         if dialer is not None:
             return dialer, None
-        return _grpc(tls)
+        return _grpc(tls, dial)
 
     return Database(
         parse(address),
@@ -84,7 +86,9 @@ def connect(
     )
 
 
-def _grpc(tls: Tls | None) -> tuple[Dialer, Callable[[], Awaitable[None]]]:
+def _grpc(
+    tls: Tls | None, dial: Mapping[str, str] | None
+) -> tuple[Dialer, Callable[[], Awaitable[None]]]:
     import grpc
 
     from k2store.rpc.grpc_transport import GrpcDialer
@@ -96,7 +100,7 @@ def _grpc(tls: Tls | None) -> tuple[Dialer, Callable[[], Awaitable[None]]]:
             private_key=_file(tls.key, "key"),
             certificate_chain=_file(tls.certificate, "certificate"),
         )
-    made = GrpcDialer(credentials)
+    made = GrpcDialer(credentials, dial)
     return made, made.close
 
 

@@ -83,17 +83,24 @@ class GrpcDialer:
 
     The metadata entry `token` travels as `authorization: Bearer …`; all others as they are named.
     `credentials` (TLS) apply to every connection; without them connections are in the clear.
+    `dial` says for some addresses where they are dialled instead: those of a network that
+    translates them on the way.
     """
 
-    def __init__(self, credentials: grpc.ChannelCredentials | None = None) -> None:
+    def __init__(
+        self,
+        credentials: grpc.ChannelCredentials | None = None,
+        dial: Mapping[str, str] | None = None,
+    ) -> None:
         self._credentials = credentials
+        self._dial = dict(dial or {})
         self._lives: set[asyncio.Task[None]] = set()
 
     async def connect(
         self, address: str, metadata: Mapping[str, str], handler: Handler | None = None
     ) -> StreamConnection:
         """Open a connection and wait until the listener has accepted it; raises ConnectFailed."""
-        channel = self._channel(address)
+        channel = self._channel(self._dial.get(address, address))
         try:
             stub: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(PATH)
             call = stub(metadata=tuple(_outgoing(metadata)))

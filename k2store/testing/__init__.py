@@ -8,6 +8,8 @@
     async with k2store.testing.local_node() as node:  # the same in async code
         async with node.connect() as db:
             ...
+    with k2store.testing.local_cluster(("fra", "iad", "sin")) as cluster:
+        ...  # nodes in emulated regions, and faults for them
     with k2store.testing.embedded() as db:
         ...  # the engine in this process, real storage
 
@@ -24,13 +26,21 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from k2store.testing.cluster import LocalCluster as LocalCluster
+    from k2store.testing.cluster import local_cluster as local_cluster
     from k2store.testing.embedded import embedded as embedded
     from k2store.testing.local import LocalNode as LocalNode
     from k2store.testing.local import local_node as local_node
 
-_HOMES = {"LocalNode": "local", "local_node": "local", "embedded": "embedded"}
+_HOMES = {
+    "LocalCluster": "cluster",
+    "LocalNode": "local",
+    "embedded": "embedded",
+    "local_cluster": "cluster",
+    "local_node": "local",
+}
 
-__all__ = ["LocalNode", "embedded", "local_node"]
+__all__ = ["LocalCluster", "LocalNode", "embedded", "local_cluster", "local_node"]
 
 
 def __getattr__(name: str) -> object:

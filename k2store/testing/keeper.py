@@ -69,12 +69,16 @@ class Keeper:
 
 
 def _begun(process: int) -> str:
-    """When a process began, in ticks since boot: tells it from a later one of its number."""
+    """When a process began, in ticks since boot: tells it from a later one of its number.
+
+    Empty for one that has ended, also while its end waits to be noticed.
+    """
     try:
         stat = Path(f"/proc/{process}/stat").read_text(encoding="ascii", errors="replace")
     except OSError:
         return ""
-    return stat.rpartition(")")[2].split()[19]
+    state, *fields = stat.rpartition(")")[2].split()
+    return "" if state == "Z" else fields[18]
 
 
 def keep() -> None:

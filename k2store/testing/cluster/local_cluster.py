@@ -217,27 +217,37 @@ class LocalCluster:
         None stands nowhere: it reaches every node at once. A client *inside* a region's namespace
         uses that one too, and the network does the rest.
         """
-        if region is not None and region not in self.regions:
-            raise Rejected(f"there is no region {region!r}", field="region")
-        nodes = sorted(self.nodes.values(), key=lambda node: node.region != region)
-        return "k2://" + ",".join(self._dialled(node, region) for node in nodes)
+        scheme, _, rest = self._nearest(region).rpartition("/")
+        return f"{scheme}/" + ",".join(self._dialled(real, region) for real in rest.split(","))
 
     def connect(self, region: str | None = None, **options: Any) -> Database:
         """A client that stands in a region, for ``async with``; options as of `k2store.connect`."""
         from k2store.client.connect import connect
 
-        return connect(self.address(region), **({"tls": self.tls} | options))
+        return connect(self._nearest(region), **self._options(region, options))
 
     def blocking(self, region: str | None = None, **options: Any) -> blocking.Database:
         """The same, for ``with``; options as of `k2store.blocking.connect`."""
         from k2store import blocking
 
-        return blocking.connect(self.address(region), **({"tls": self.tls} | options))
+        return blocking.connect(self._nearest(region), **self._options(region, options))
 
-    def _dialled(self, node: ClusterNode, region: str | None) -> str:
+    def _options(self, region: str | None, given: dict[str, Any]) -> dict[str, Any]:
+        # Nodes tell their own addresses, whoever asks: the client must dial those as from its region.
+        addresses = [node.seat.address for node in self.nodes.values()]
+        dial = {real: self._dialled(real, region) for real in addresses}
+        return {"tls": self.tls, "dial": dial} | given
+
+    def _nearest(self, region: str | None) -> str:
+        if region is not None and region not in self.regions:
+            raise Rejected(f"there is no region {region!r}", field="region")
+        nodes = sorted(self.nodes.values(), key=lambda node: node.region != region)
+        return "k2://" + ",".join(node.seat.address for node in nodes)
+
+    def _dialled(self, real: str, region: str | None) -> str:
         if self._wan is None or region is None:
-            return node.seat.address
-        return self._wan.address(region, node.seat.address)
+            return real
+        return self._wan.address(region, real)
 
     # ------------------------------------------------------------------------------- settings
 

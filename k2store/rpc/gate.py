@@ -47,6 +47,8 @@ PERMISSIONS: Final[Mapping[str, Permission | None]] = MappingProxyType(
         _ADMIN + "GetClock": READ,
         _ADMIN + "GrantStamps": WRITE,
         _ADMIN + "Drain": ADMIN,
+        # Nodes are known by their certificates (k2store.rpc.grpc_transport), not by tokens.
+        "/k2store.v1.PeerService/Link": None,
         _HEALTH + "Check": None,
         _HEALTH + "Watch": None,
         _HEALTH + "List": None,

@@ -21,12 +21,18 @@ from typing import Final
 import grpc
 import grpc.aio
 
+from k2store.rpc.identity import node_of
 from k2store.rpc.stream import StreamConnection
-from k2store.rpc.transport import FRAME_BYTES_MAX, ConnectFailed, Handler
+from k2store.rpc.transport import FRAME_BYTES_MAX, PEER_NAME, ConnectFailed, Handler
 
 SERVICE: Final = "k2store.v1.StoreService"
 METHOD: Final = "Session"
 PATH: Final = f"/{SERVICE}/{METHOD}"
+
+PEER_SERVICE: Final = "k2store.v1.PeerService"
+PEER_METHOD: Final = "Link"
+PEER_PATH: Final = f"/{PEER_SERVICE}/{PEER_METHOD}"
+"""Where nodes of a cluster dial each other: internal, and not described by any proto file."""
 
 ACCEPTED: Final = ("k2-session", "accepted")
 """In the initial metadata of a session that the listener has taken."""
@@ -42,6 +48,9 @@ STREAMS_PER_SOCKET_MAX: Final = 1024
 
 KEEPALIVE_INTERVAL_MS: Final = 20_000
 KEEPALIVE_TIMEOUT_MS: Final = 10_000
+PEER_KEEPALIVE_INTERVAL_MS: Final = 1_000
+PEER_KEEPALIVE_TIMEOUT_MS: Final = 3_000
+"""A stream between nodes that hears nothing for so long is dialled anew."""
 HANDSHAKE_TIMEOUT_MS: Final = 10_000
 SOCKET_IDLE_MS_MAX: Final = 300_000
 
@@ -64,7 +73,7 @@ _SERVER_OPTIONS: Final[tuple[Option, ...]] = (
     ("grpc.so_reuseport", 0),
     ("grpc.max_concurrent_streams", STREAMS_PER_SOCKET_MAX),
     ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_INTERVAL_MS // 2),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", KEEPALIVE_INTERVAL_MS // 2),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", PEER_KEEPALIVE_INTERVAL_MS // 2),
     ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT_MS),
     ("grpc.max_connection_idle_ms", SOCKET_IDLE_MS_MAX),
 )
@@ -78,8 +87,16 @@ _CHANNEL_OPTIONS: Final[tuple[Option, ...]] = (
 )
 
 
+_PEER_OPTIONS: Final[tuple[Option, ...]] = (
+    *(option for option in _CHANNEL_OPTIONS if not option[0].startswith("grpc.keepalive")),
+    ("grpc.keepalive_time_ms", PEER_KEEPALIVE_INTERVAL_MS),
+    ("grpc.keepalive_timeout_ms", PEER_KEEPALIVE_TIMEOUT_MS),
+    ("grpc.keepalive_permit_without_calls", 1),
+)
+
+
 class GrpcDialer:
-    """Client side; see `k2store.rpc.transport.Dialer`.
+    """Client side; see `k2store.rpc.transport.Dialer`. `path` is the method that is dialled.
 
     The metadata entry `token` travels as `authorization: Bearer …`; all others as they are named.
     `credentials` (TLS) apply to every connection; without them connections are in the clear.
@@ -91,9 +108,13 @@ class GrpcDialer:
         self,
         credentials: grpc.ChannelCredentials | None = None,
         dial: Mapping[str, str] | None = None,
+        *,
+        path: str = PATH,
     ) -> None:
         self._credentials = credentials
         self._dial = dict(dial or {})
+        self._path = path
+        self._options = _PEER_OPTIONS if path == PEER_PATH else _CHANNEL_OPTIONS
         self._lives: set[asyncio.Task[None]] = set()
 
     async def connect(
@@ -102,7 +123,9 @@ class GrpcDialer:
         """Open a connection and wait until the listener has accepted it; raises ConnectFailed."""
         channel = self._channel(self._dial.get(address, address))
         try:
-            stub: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(PATH)
+            stub: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(
+                self._path
+            )
             call = stub(metadata=tuple(_outgoing(metadata)))
             accepted = await call.initial_metadata()
             # A refusal may show its (empty) metadata before it shows its status.
@@ -131,8 +154,8 @@ class GrpcDialer:
 
     def _channel(self, address: str) -> grpc.aio.Channel:
         if self._credentials is None:
-            return grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
-        return grpc.aio.secure_channel(address, self._credentials, options=_CHANNEL_OPTIONS)
+            return grpc.aio.insecure_channel(address, options=self._options)
+        return grpc.aio.secure_channel(address, self._credentials, options=self._options)
 
 
 class GrpcListener:
@@ -140,7 +163,8 @@ class GrpcListener:
 
     `services` are functions that add a gRPC service to the server (unary methods, health,
     reflection), `interceptors` see every call, `annotate` makes the connection's metadata from the
-    dialling side's. `credentials` turn on TLS.
+    dialling side's. `credentials` turn on TLS. `peers` takes the streams of other nodes; where
+    `peers_certified` they must show the certificate of a node.
     """
 
     def __init__(
@@ -152,6 +176,8 @@ class GrpcListener:
         annotate: Annotate | None = None,
         connections_max: int = CONNECTIONS_MAX,
         calls_max: int = CALLS_MAX,
+        peers: Handler | None = None,
+        peers_certified: bool = False,
     ) -> None:
         self._credentials = credentials
         self._services = tuple(services)
@@ -159,6 +185,8 @@ class GrpcListener:
         self._annotate = annotate
         self._connections_max = connections_max
         self._calls_max = calls_max
+        self._peers = peers
+        self._peers_certified = peers_certified
 
     async def listen(self, address: str, handler: Handler) -> GrpcListening:
         """Accept connections at `host:port` into the handler; raises OSError if that is taken."""
@@ -172,6 +200,9 @@ class GrpcListener:
             add_service(server)
         # Registered last, it replaces the generated handler of the same method.
         server.add_registered_method_handlers(SERVICE, sessions.handlers())
+        if self._peers is not None:
+            peers = _Peers(self._peers, certified=self._peers_certified)
+            server.add_registered_method_handlers(PEER_SERVICE, peers.handlers())
         try:
             if self._credentials is None:
                 port = server.add_insecure_port(address)
@@ -258,6 +289,36 @@ class _Sessions:
             self.open.discard(connection)
             if not self.open:
                 self._none.set()
+
+
+class _Peers:
+    """The streams that other nodes have dialled."""
+
+    def __init__(self, handler: Handler, *, certified: bool) -> None:
+        self._handler = handler
+        self._certified = certified
+
+    def handlers(self) -> dict[str, grpc.RpcMethodHandler[bytes, bytes]]:
+        """The handler of the peers' method."""
+        return {PEER_METHOD: grpc.stream_stream_rpc_method_handler(self._serve)}
+
+    async def _serve(
+        self, _requests: object, context: grpc.aio.ServicerContext[bytes, bytes]
+    ) -> None:
+        metadata = dict(_incoming(context.invocation_metadata() or ()))
+        metadata.pop(PEER_NAME, None)
+        if self._certified:
+            name = node_of(context.auth_context())
+            if name is None:
+                await context.abort(
+                    grpc.StatusCode.PERMISSION_DENIED,
+                    "only nodes may open this stream: the certificate is not that of a node",
+                )
+            metadata[PEER_NAME] = name
+        connection = StreamConnection(_peer(context.peer()), metadata, self._handler)
+        await context.send_initial_metadata((ACCEPTED,))
+        connection.start()
+        await connection.run(context.read, context.write)
 
 
 async def _live(

@@ -31,6 +31,10 @@ SEND_QUEUE_BYTES_MAX: Final = 16 * 1024 * 1024
 """Bytes a connection holds for a peer that does not keep up, before `send` refuses."""
 
 
+PEER_NAME: Final = "k2-node-name"
+"""Metadata of another node's stream: the name in its certificate; absent without certificates."""
+
+
 class TransportError(Exception):
     """Root of what a transport raises. Nothing is said about what the peer has done."""
 

@@ -23,6 +23,7 @@ from k2store.node.cluster.frames import (
     parts,
 )
 from k2store.rpc.transport import (
+    PEER_NAME,
     Connection,
     ConnectionClosed,
     Dialer,
@@ -232,6 +233,11 @@ class Links:
         node = _node_of(connection)
         if node is None:
             connection.close("the stream does not say which node it comes from")
+            return
+        name = connection.metadata.get(PEER_NAME)
+        link = self._links.get(node)
+        if name is not None and link is not None and link.info.name != name:
+            connection.close(f"node {node} is {link.info.name}, the certificate says {name}")
             return
         older = self._incoming.get(node)
         self._incoming[node] = (connection, Joiner())

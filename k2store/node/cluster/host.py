@@ -306,7 +306,7 @@ class ClusterHost:
             group.waiting.append((deadline_of(message, now_ns + lifetime_ns), message))
 
     def _refuse(self, message: Message, rule: Rule) -> None:
-        self.engine.dispatch(refusals(message, rule))
+        self.engine.dispatch(self.sift(refusals(message, rule)))
 
     def carry(self, key: bytes, message: Message) -> None:
         """Between partitions; who is asked again and again may lose a message."""

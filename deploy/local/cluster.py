@@ -6,10 +6,10 @@
     deploy/local/cluster.py status run/local
     deploy/local/cluster.py stop run/local          # every node drains and ends
 
-The folder is everything there is: NAME.toml, NAME.log, NAME.pid and data/NAME for each node. What
-`make` has written may be edited; it does not overwrite a file. `start` starts what does not run,
-so it also brings back a node that was killed. Standard library only; `k2` is the one on PATH, or
-the launcher of this tree.
+The folder is everything there is: NAME.toml, NAME.log, NAME.pid and data/NAME for each node, and
+the certificates in tls. What `make` has written may be edited; it does not overwrite a file.
+`start` starts what does not run, so it also brings back a node that was killed. Standard library
+only; `k2` is the one on PATH, or the launcher of this tree.
 """
 
 from __future__ import annotations
@@ -47,6 +47,11 @@ listen = "127.0.0.1:{port}"
 # Every process of this host reads the same clock, so its bound may be declared.
 source = "declared"
 
+[tls]
+certificate = "{tls}/{name}.pem"
+key = "{tls}/{name}.key"
+authority = "{tls}/authority.pem"
+
 [admin]
 listen = "127.0.0.1:{admin}"
 
@@ -54,7 +59,11 @@ listen = "127.0.0.1:{admin}"
 format = "json"
 
 [client]
+# For k2 --config THIS_FILE VERB.
 endpoint = "k2://127.0.0.1:{port}"
+certificate = "{tls}/operator.pem"
+key = "{tls}/operator.key"
+authority = "{tls}/authority.pem"
 """
 
 
@@ -129,8 +138,10 @@ def nodes(folder: Path) -> list[Node]:
 
 
 def make(folder: Path, regions: Sequence[str], port: int) -> None:
-    """Write a settings file for a node in each region; one that is there stays as it is."""
+    """Write settings and certificates of a node in each region; what is there stays as it is."""
     folder.mkdir(parents=True, exist_ok=True)
+    tls = folder / "tls"
+    _certify(tls, [f"{region}-1" for region in regions])
     for place, region in enumerate(regions):
         name = f"{region}-1"
         path = folder / f"{name}.toml"
@@ -145,9 +156,26 @@ def make(folder: Path, regions: Sequence[str], port: int) -> None:
             data=folder / "data" / name,
             port=own,
             admin=own + 1,
+            tls=tls,
         )
         path.write_text(text, encoding="utf-8")
         say(f"wrote {path}")
+
+
+def _certify(tls: Path, names: Sequence[str]) -> None:
+    """Make the certificates that are missing, of the nodes and of one client, the operator."""
+    missing = [name for name in names if not (tls / f"{name}.pem").exists()]
+    command = [program(), "certificates", "make", str(tls), "--quiet"]
+    for name in missing:
+        command += ["--node", f"{name}=127.0.0.1"]
+    if not (tls / "operator.pem").exists():
+        command += ["--client", "operator"]
+    elif not missing:
+        return
+    done = subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
+    if done.returncode != 0:
+        raise Problem("k2 made no certificates; its message stands above")
+    say(f"certificates in {tls}")
 
 
 def start(folder: Path) -> None:

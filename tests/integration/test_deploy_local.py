@@ -80,6 +80,12 @@ def test_a_cluster_lives_from_its_folder(folder: Path) -> None:
     assert started.returncode == 0, started.stderr
     assert states(folder) == dict.fromkeys(NAMES, "SERVING")
     client = ("k2", "--config", f"{folder}/fra-1.toml")
+    stranger = k2(
+        folder,
+        (*client, "status"),
+        {"K2_CLIENT__CERTIFICATE": "", "K2_CLIENT__KEY": ""},
+    )
+    assert stranger.returncode == 3, "without a certificate nobody gets in"
     assert k2(folder, (*client, "put", "key", "value")).returncode == 0
     number = int((folder / "fra-1.pid").read_text())
     os.kill(number, signal.SIGKILL)
@@ -107,8 +113,14 @@ def test_settings_are_made_once_and_are_settings(folder: Path) -> None:
     assert len({one.node.data for one in loaded}) == len(NAMES)
     path = folder / "fra-1.toml"
     path.write_text(path.read_text() + "\n# mine\n")
+    before = {file.name: file.read_bytes() for file in (folder / "tls").iterdir()}
+    assert {"authority.pem", "fra-1.key", "iad-1.pem", "operator.pem"} <= before.keys()
+    (folder / "tls/iad-1.pem").unlink()
     assert cluster(folder, "make").returncode == 0
     assert path.read_text().endswith("# mine\n")
+    after = {file.name: file.read_bytes() for file in (folder / "tls").iterdir()}
+    changed = {name for name, content in after.items() if before[name] != content}
+    assert changed == {"iad-1.pem", "iad-1.key"}
 
 
 def test_what_cannot_start_says_why(folder: Path, tmp_path: Path) -> None:

@@ -134,6 +134,37 @@ def test_the_first_signal_waits_for_transactions_the_second_does_not(tmp_path: P
         assert process.returncode == 0
 
 
+def test_a_drain_is_waited_for(tmp_path: Path) -> None:
+    """`k2 node drain --wait` goes on while a transaction is open, and ends once the node has gone."""
+
+    async def hold(address: str) -> subprocess.Popen[str]:
+        async with k2store.connect(f"k2://{address}", timeout=10) as db:
+            async for txn in db.transactions(attempts=1):
+                async with txn:
+                    txn.put(b"k", b"v")
+                    await txn.get(b"other")
+                    command = [*K2, "node", "drain", "--wait", "--address", address]
+                    drain = subprocess.Popen(
+                        command, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True
+                    )
+                    assert drain.stdout is not None
+                    begun = await asyncio.to_thread(drain.stdout.readline)
+                    assert "drains" in begun
+                    await txn.get(b"k")
+                    assert drain.poll() is None
+        return drain
+
+    patient = ("--set", "node.drain_timeout=10m")
+    with started(tmp_path, *patient, "node", "run", "--data", "data") as (process, ready):
+        drain = asyncio.run(hold(ready["address"]))
+        assert drain.stdout is not None
+        with drain.stdout:
+            assert drain.wait(TIMEOUT_S) == 0
+        assert process.wait(TIMEOUT_S) == 0
+        nobody = CliRunner().invoke(verbs, ["status", "--address", ready["address"]])
+        assert nobody.exit_code == 3
+
+
 def test_two_nodes_share_neither_data_nor_port(tmp_path: Path) -> None:
     """A second node on the same folder or port ends with exit code 3 and says why."""
     with started(tmp_path, "node", "run", "--data", "data") as (_, ready):

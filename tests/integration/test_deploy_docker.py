@@ -25,7 +25,7 @@ from k2store.config import Duration, Settings, load
 from k2store.config.table import rows
 from k2store.node.process import PARTING_S
 from tests.architecture.tree import ROOT, files
-from tests.integration.deployed_node import CLEAN, get, running
+from tests.integration.deployed_node import CLEAN, get, k2, running
 
 FOLDER = ROOT / "deploy/docker"
 VARIABLES = {row.variable for row in rows().values()}
@@ -169,7 +169,7 @@ def nodes() -> dict[str, dict[str, Any]]:
     return {
         name: service
         for name, service in compose()["services"].items()
-        if service["image"].startswith("k2store:") and "K2_NODE__NAME" in service["environment"]
+        if "K2_NODE__NAME" in service.get("environment", ())
     }
 
 
@@ -218,7 +218,7 @@ def test_compose_gives_a_node_the_time_it_needs() -> None:
     for name, service in nodes().items():
         grace = Duration.parse(service["stop_grace_period"]).seconds
         assert grace > Settings().node.drain_timeout.seconds + PARTING_S
-        assert service["volumes"] == [f"{name}:/var/lib/k2store"]
+        assert service["volumes"] == [f"{name}:/var/lib/k2store", "tls:/etc/k2store/tls:ro"]
         assert service["read_only"] is True
         assert service["cap_drop"] == ["ALL"]
 
@@ -267,9 +267,34 @@ def test_grafana_finds_its_source_and_its_dashboard() -> None:
     assert Path(home).parent == Path(folder)
 
 
-def test_a_node_of_compose_is_the_region_it_says(tmp_path: Path) -> None:
-    """The environment of one service, in a real process: name and region are in its metrics."""
-    given = nodes()["iad-1"]["environment"]
-    with running(tmp_path, ("k2", "node", "run", "--json"), environment=given) as node:
-        assert (node.ready["node"], node.ready["region"]) == ("iad-1", "iad")
-        assert 'node="iad-1",region="iad"' in get(node.admin, "/metrics")[1]
+TLS = "/etc/k2store/tls"
+
+
+def test_the_nodes_of_compose_show_the_certificates_it_makes(tmp_path: Path) -> None:
+    """The first service's command makes what the nodes' environments name; a client gets in by it.
+
+    Name and region of a node are in its metrics, as Prometheus is told.
+    """
+    services = compose()["services"]
+    command = [word.replace(TLS, str(tmp_path)) for word in services["certificates"]["command"]]
+    made = k2(tmp_path, ["k2", *command])
+    assert made.returncode == 0, made.stderr
+    for name, service in nodes().items():
+        assert service["depends_on"]["certificates"] == {
+            "condition": "service_completed_successfully"
+        }
+        given = {
+            key: value.replace(TLS, str(tmp_path)) for key, value in service["environment"].items()
+        }
+        with running(tmp_path, ("k2", "node", "run", "--json"), environment=given) as node:
+            region = node.ready["region"]
+            assert (node.ready["node"], region) == (name, given["K2_NODE__REGION"])
+            assert f'node="{name}",region="{region}"' in get(node.admin, "/metrics")[1]
+            client = {key: value for key, value in given.items() if "K2_CLIENT__" in key}
+            client["K2_CLIENT__ENDPOINT"] = f"k2://{node.address}"
+            shown = k2(tmp_path, ("k2", "status", "--json"), client)
+            assert shown.returncode == 0, shown.stderr
+            assert json.loads(shown.stdout)["node"] == name
+            node.process.terminate()
+            assert node.ended() == 0
+        shutil.rmtree(tmp_path / "data")

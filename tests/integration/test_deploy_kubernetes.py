@@ -22,7 +22,6 @@ from k2store.config.table import rows
 from k2store.node.process import PARTING_S
 from tests.architecture.tree import ROOT
 from tests.integration.deployed_node import get, k2, running
-from tests.integration.rpc_node import Authority
 
 FOLDER = ROOT / "deploy/kubernetes"
 BASE = FOLDER / "base"
@@ -243,11 +242,10 @@ def test_the_pod_serves_is_probed_and_drains(tmp_path: Path) -> None:
     """Command, environment, probes, preStop hook and backup of a pod, against a real node."""
     (container,) = pod(nodes_of_base())["containers"]
     name = "fra-k2store-0"
-    for folder in ("tls", "settings"):
-        (tmp_path / folder).mkdir()
-    authority = Authority(tmp_path / "tls", "authority")
-    for certificate in (name, "backup"):
-        authority.issue(certificate)
+    (tmp_path / "settings").mkdir()
+    named = (f"--node={name}={name}.fra.k2store.example.com,fra-k2store", "--client=backup")
+    made = k2(tmp_path, ("k2", "certificates", "make", f"{tmp_path}/tls", *named))
+    assert made.returncode == 0, made.stderr
     settings = (BASE / "k2.toml").read_text().replace("/etc/k2store", str(tmp_path))
     # Whether this machine's clock is synchronised is not the question here.
     settings = settings.replace('"kernel"', '"declared"')

@@ -17,7 +17,6 @@ from k2store.errors import Corruption, Rejected
 from k2store.node.process import PARTING_S
 from tests.architecture.tree import ROOT
 from tests.integration.deployed_node import get, k2, running
-from tests.integration.rpc_node import Authority
 
 UNITS = ROOT / "deploy/systemd"
 NODE = "k2store@.service"
@@ -94,13 +93,14 @@ def installed(folder: Path, instance: str) -> None:
     (etc / "tls").mkdir(parents=True)
     (folder / "var/lib/k2store" / instance).mkdir(parents=True)
     (folder / "var/lib/k2store-backup").mkdir()
-    authority = Authority(etc / "tls", "authority")
-    made = authority.issue("node")
-    assert (made.certificate, made.key) == (f"{etc}/tls/node.pem", f"{etc}/tls/node.key")
-    settings = (UNITS / "node.toml").read_text().replace("/etc/k2store", str(etc))
+    made = k2(
+        folder, ("k2", "certificates", "make", f"{etc}/tls", "--node", f"{instance}=fra-1.lan")
+    )
+    assert made.returncode == 0, made.stderr
+    settings = (UNITS / f"{instance}.toml").read_text().replace("/etc/k2store", str(etc))
     # This machine's clock may be synchronised or not; what the unit does is not about that.
     (etc / f"{instance}.toml").write_text(settings.replace('"kernel"', '"declared"'))
-    (etc / f"{instance}.env").write_text((UNITS / "node.env").read_text())
+    (etc / f"{instance}.env").write_text((UNITS / f"{instance}.env").read_text())
 
 
 def test_the_unit_runs_a_node_and_ends_it(tmp_path: Path) -> None:

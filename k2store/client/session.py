@@ -43,6 +43,7 @@ from k2store.client.outbox import (
     Owner,
     Read,
 )
+from k2store.client.waker import Answered, Waker
 from k2store.errors import (
     Corruption,
     Deadline,
@@ -110,6 +111,7 @@ class Session:
         "_sent_before",
         "_sweeper",
         "_turn",
+        "_waker",
         "_watches",
         "_welcomed",
         "bounded_time",
@@ -161,6 +163,7 @@ class Session:
         self._next_request = 1
         self._queued_bytes = 0
         self._flushing = False
+        self._waker = Waker(loop, lambda: self._flushing)
         self._connection: Connection | None = None
         self._link_task: asyncio.Task[None] | None = None
         self._drain_task: asyncio.Task[None] | None = None
@@ -444,6 +447,7 @@ class Session:
         connection = self._connection
         if connection is not None and not self._closed and self._drain_task is None:
             self._send(connection, None)
+        self._waker.left()
 
     def _send(self, connection: Connection, hello: wire.SessionHello | None) -> None:
         """Send the outbox, frame by frame, as far as the connection takes it."""
@@ -499,11 +503,14 @@ class Session:
             self.bounded_time.observe(response.lo_ns)
         if response.safe > self.safe:
             self.safe = response.safe
+        answered: Answered = []
         if response.values.request:
-            self._take_values(response.values)
+            self._take_values(response.values, answered)
         committed = response.committed
         if committed.request:
-            self._take_committed(committed)
+            self._take_committed(committed, answered)
+        if answered:
+            self._waker.tell(answered)
         if response.failures:
             for failure in response.failures:
                 self._take_failure(failure)
@@ -519,15 +526,15 @@ class Session:
             self._connection = None
             self._start_link()
 
-    def _take_values(self, values: wire.ValueColumns) -> None:
+    def _take_values(self, values: wire.ValueColumns, answered: Answered) -> None:
         pop = self._pending.pop
         at_column = values.at
         for request, at, version, value in zip(
             values.request, at_column, values.version, values.value, strict=True
         ):
             entry = pop(request, None)
-            if entry is not None and not entry[FUTURE].done():
-                entry[FUTURE].set_result((value if version else None, version, at))
+            if entry is not None:
+                answered.append((entry[FUTURE], (value if version else None, version, at)))
         self._saw(max(at_column))
 
     def _take_others(self, response: wire.SessionResponse) -> None:
@@ -543,7 +550,7 @@ class Session:
             for answer in answers:
                 self._answer(answer.request, answer)
 
-    def _take_committed(self, columns: wire.CommittedColumns) -> None:
+    def _take_committed(self, columns: wire.CommittedColumns, answered: Answered) -> None:
         pop = self._pending.pop
         at_column = columns.at
         if columns.read_count:
@@ -554,18 +561,17 @@ class Session:
             ):
                 end = start + count
                 entry = pop(request, None)
-                if entry is not None and not entry[FUTURE].done():
-                    entry[FUTURE].set_result(
-                        (at, waited_ns, versions[start:end], values[start:end])
-                    )
+                if entry is not None:
+                    found = (at, waited_ns, versions[start:end], values[start:end])
+                    answered.append((entry[FUTURE], found))
                 start = end
         else:
             for request, at, waited_ns in zip(
                 columns.request, at_column, columns.waited_ns, strict=True
             ):
                 entry = pop(request, None)
-                if entry is not None and not entry[FUTURE].done():
-                    entry[FUTURE].set_result((at, waited_ns, (), ()))
+                if entry is not None:
+                    answered.append((entry[FUTURE], (at, waited_ns, (), ())))
         self._saw(max(at_column))
 
     def _saw(self, stamp: int) -> None:

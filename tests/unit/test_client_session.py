@@ -38,6 +38,55 @@ def test_operations_of_one_turn_share_a_frame() -> None:
     assert len(frame.one_shots.request) == 50
 
 
+async def read_then_write_on_a_real_loop(
+    count: int, after_read: Callable[[Peer, int], None] | None = None
+) -> list[Any]:
+    """So many workers read and then write, on asyncio's own loop; the frames."""
+    transport = LocalTransport()
+    peer = Peer(lambda: START_NS + time.monotonic_ns())
+    await transport.listen("a:7400", peer)
+    async with k2store.connect("k2://a", dialer=transport) as db:
+        before = len(peer.requests)
+
+        async def work(number: int) -> None:
+            await db.session.read(b"", 1, b"k%d" % number, db.session.now_s() + 60, 0, None)
+            if after_read is not None:
+                after_read(peer, number)
+                return
+            await db.put(b"k%d" % number, b"v")
+
+        await asyncio.gather(*(work(number) for number in range(count)))
+        return peer.requests[before:]
+
+
+def test_many_answers_are_told_in_two_halves() -> None:
+    """What the first half asks next leaves before the second half wakes; few are told at once."""
+    frames = asyncio.run(read_then_write_on_a_real_loop(256))
+    assert [len(one.reads.request) for one in frames] == [256, 0, 0]
+    assert [len(one.one_shots.request) for one in frames] == [0, 128, 128]
+    frames = asyncio.run(read_then_write_on_a_real_loop(191))
+    assert [len(one.one_shots.request) for one in frames] == [0, 191]
+
+
+def test_the_second_half_is_told_whatever_the_first_half_does() -> None:
+    """It asks nothing, or ends the connection: the others have their answers and ask nothing again."""
+    told: list[int] = []
+
+    def note(_peer: Peer, number: int) -> None:
+        told.append(number)
+
+    def lose(peer: Peer, number: int) -> None:
+        told.append(number)
+        if number == 0:
+            peer.connections[-1].close("lost")
+
+    for after_read in (note, lose):
+        told.clear()
+        frames = asyncio.run(read_then_write_on_a_real_loop(300, after_read))
+        assert sorted(told) == list(range(300))
+        assert sum(len(one.reads.request) for one in frames) == 300
+
+
 def test_long_frames_are_cut() -> None:
     """More than a frame's worth of writes leaves as several frames, and all of it arrives."""
     settings = ClientSettings(frame_bytes=10_000)

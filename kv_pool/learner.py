@@ -362,6 +362,11 @@ class Learner:
         member = self._members.get(worker.prefix)
         return None if member is None else member.identity
 
+    def run(self, worker: Worker, part: bytes) -> Run | None:
+        """The row of a run, valid or not, by what its key has behind ``run/``."""
+        member = self._members.get(worker.prefix)
+        return None if member is None else member.rows.get(part)
+
     def known_workers(self) -> list[Worker]:
         """All workers that have registered, fenced ones included, in key order."""
         members = sorted(self._members.items())

@@ -76,10 +76,13 @@ class MemoryTransaction:
     async def scan(self, start: bytes, end: bytes, limit: int) -> AsyncIterator[Record]:
         """In key order; own writes are seen."""
         rows = {**self._store.rows, **self.writes}
-        found = sorted(key for key in rows if start <= key and (not end or key < end))
-        live = [key for key in found if rows[key] is not None]
-        for key in live[:limit]:
-            yield Record(key, rows[key], 1)
+        found = [
+            Record(key, value, 1)
+            for key, value in sorted(rows.items())
+            if value is not None and start <= key and (not end or key < end)
+        ]
+        for row in found[:limit]:
+            yield row
 
     def put(self, key: bytes, value: bytes) -> None:
         """At the commit."""

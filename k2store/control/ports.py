@@ -18,7 +18,7 @@ from typing import Final, Protocol
 
 from msgspec.structs import replace
 
-from k2store.control.map import Map, NodeInfo, successor_flaw
+from k2store.control.map import Map, NodeInfo, encode, successor_flaw
 from k2store.control.transitions import placed, with_node
 from k2store.errors import Conflict, Rejected
 
@@ -27,6 +27,9 @@ MAP_CHANGED: Final = "map_changed"
 
 CHANGE_ATTEMPTS_MAX: Final = 100
 """How often `change` tries. Of those who try at once one succeeds, so it takes a crowd to fail."""
+
+MAP_BYTES_MAX: Final = 1 << 20
+"""Largest document of a map: etcd takes requests of up to 1.5 MiB, a frame has 4 MiB."""
 
 EPOCH_MAX: Final = (1 << 63) - 1
 """Largest epoch: it is stored and sent as a signed number of 64 bits."""
@@ -128,9 +131,24 @@ def check_update(present: Map, wanted: Map) -> None:
         raise MapChanged(
             f"the map has version {present.version}; one of version {wanted.version} cannot follow"
         )
+    size = len(encode(wanted))
+    if size > MAP_BYTES_MAX:
+        raise Rejected(
+            f"the map would take {size} bytes, {MAP_BYTES_MAX} are allowed: fewer partitions",
+            field="map",
+        )
     wrong = successor_flaw(present, wanted)
     if wrong is not None:
         raise Rejected(f"the map is refused: {wrong}", field="map")
+
+
+def check_ids(partition: int, node: int, above: int) -> None:
+    """Raise Rejected for numbers that no grant can be about, and that no message could carry."""
+    if not 0 <= above < EPOCH_MAX:
+        raise Rejected(f"no epoch can be granted above {above}", field="above")
+    for field, number in (("partition", partition), ("node", node)):
+        if not 0 < number < 1 << 32:
+            raise Rejected(f"{field} {number} is no id", field=field)
 
 
 def check_grant(present: Map, partition: int, node: int, incarnation: bytes, above: int) -> None:
@@ -140,8 +158,7 @@ def check_grant(present: Map, partition: int, node: int, incarnation: bytes, abo
             f"an incarnation has 1 to {INCARNATION_BYTES_MAX} bytes, not {len(incarnation)}",
             field="incarnation",
         )
-    if not 0 <= above < EPOCH_MAX:
-        raise Rejected(f"no epoch can be granted above {above}", field="above")
+    check_ids(partition, node, above)
     if present.partition(partition) is None:
         raise Rejected(f"no partition has the id {partition}", field="partition")
     region = present.region_of(node)

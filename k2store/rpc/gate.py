@@ -26,6 +26,7 @@ READ, WRITE, ADMIN = Permission.READ, Permission.WRITE, Permission.ADMIN
 
 _STORE: Final = "/k2store.v1.StoreService/"
 _ADMIN: Final = "/k2store.v1.AdminService/"
+_CONTROL: Final = "/k2store.v1.ControlService/"
 _HEALTH: Final = "/grpc.health.v1.Health/"
 
 PERMISSIONS: Final[Mapping[str, Permission | None]] = MappingProxyType(
@@ -49,6 +50,10 @@ PERMISSIONS: Final[Mapping[str, Permission | None]] = MappingProxyType(
         _ADMIN + "Drain": ADMIN,
         # Nodes are known by their certificates (k2store.rpc.grpc_transport), not by tokens.
         "/k2store.v1.PeerService/Link": None,
+        _CONTROL + "Load": READ,
+        _CONTROL + "WatchMap": READ,
+        _CONTROL + "Update": ADMIN,
+        _CONTROL + "GrantEpoch": ADMIN,
         _HEALTH + "Check": None,
         _HEALTH + "Watch": None,
         _HEALTH + "List": None,

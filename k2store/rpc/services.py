@@ -15,10 +15,18 @@ from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from k2store.rpc.gate import check_declared
-from k2store.v1 import admin_pb2, admin_pb2_grpc, store_pb2, store_pb2_grpc
+from k2store.v1 import (
+    admin_pb2,
+    admin_pb2_grpc,
+    control_pb2,
+    control_pb2_grpc,
+    store_pb2,
+    store_pb2_grpc,
+)
 
 STORE: Final[str] = store_pb2.DESCRIPTOR.services_by_name["StoreService"].full_name
 ADMIN: Final[str] = admin_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
+CONTROL: Final[str] = control_pb2.DESCRIPTOR.services_by_name["ControlService"].full_name
 
 AddService = Callable[[grpc.aio.Server], None]
 
@@ -51,23 +59,33 @@ def services(
     health: Health,
     *,
     with_reflection: bool,
+    control: control_pb2_grpc.ControlServiceServicer | None = None,
 ) -> tuple[AddService, ...]:
-    """Functions that add the services to a server; raises Rejected for an undeclared method."""
+    """Functions that add the services to a server; raises Rejected for an undeclared method.
+
+    `control`: for the node that keeps the control plane of its cluster.
+    """
     check_declared(methods())
     adders: list[AddService] = [
         lambda server: store_pb2_grpc.add_StoreServiceServicer_to_server(store, server),
         lambda server: admin_pb2_grpc.add_AdminServiceServicer_to_server(admin, server),
         lambda server: health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server),
     ]
+    names = [STORE, ADMIN, HEALTH]
+    if control is not None:
+        names.append(CONTROL)
+        adders.append(
+            lambda server: control_pb2_grpc.add_ControlServiceServicer_to_server(control, server)
+        )
     if with_reflection:
-        names = (STORE, ADMIN, HEALTH, reflection.SERVICE_NAME)
+        names.append(reflection.SERVICE_NAME)
         adders.append(lambda server: reflection.enable_server_reflection(names, server))
     return tuple(adders)
 
 
 def methods() -> Iterable[str]:
     """The full name of every method that a node can serve."""
-    for file in (store_pb2, admin_pb2, health_pb2, reflection_pb2):
+    for file in (store_pb2, admin_pb2, control_pb2, health_pb2, reflection_pb2):
         for service in file.DESCRIPTOR.services_by_name.values():
             for method in service.methods:
                 yield f"/{service.full_name}/{method.name}"

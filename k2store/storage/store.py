@@ -167,7 +167,9 @@ def _read_identity(path: Path) -> Identity | None:
             shutil.rmtree(path / part, ignore_errors=True)
         return None
     strangers = sorted(
-        entry.name for entry in path.iterdir() if entry.name not in {"LOCK", "lost+found"}
+        entry.name
+        for entry in path.iterdir()
+        if entry.name not in {"LOCK", "lost+found", "control"}
     )
     if {"log", "settled"} & set(strangers):
         raise Damaged(f"{file} is missing beside the data of a store", file=str(file))

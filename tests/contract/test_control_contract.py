@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -12,28 +12,68 @@ import pytest
 from msgspec.structs import replace
 
 from k2store.control import Control, Map, MapChanged, NodeInfo, change, join, with_region
+from k2store.control.embedded import EmbeddedControl
+from k2store.control.etcd import EtcdControl
+from k2store.control.remote import RemoteControl
 from k2store.errors import Rejected, Unavailable
 from k2store.testing.control import MemoryControl, MemoryPlane
 from tests.contract.control_planes import Open, founded, next_map
+from tests.contract.control_server import served
+from tests.contract.etcd_cluster import etcd_cluster, installed
+
+
+@pytest.fixture(scope="session")
+def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
+    """One etcd of one member; every test has a prefix of its own."""
+    with etcd_cluster(tmp_path_factory.mktemp("etcd"), 1) as cluster:
+        yield cluster.endpoints
 
 
 @asynccontextmanager
-async def memory(_: Path) -> AsyncIterator[Open]:
+async def memory(request: pytest.FixtureRequest, folder: Path) -> AsyncIterator[Open]:
     """The one for tests."""
     plane = MemoryPlane()
     yield lambda: MemoryControl(plane)
 
 
-PLANES = {"memory": memory}
+@asynccontextmanager
+async def embedded(request: pytest.FixtureRequest, folder: Path) -> AsyncIterator[Open]:
+    """RocksDB in this process: every handle is the one object."""
+    control = EmbeddedControl(folder / "control")
+    yield lambda: control
 
 
-@pytest.fixture(params=PLANES)
+@asynccontextmanager
+async def remote(request: pytest.FixtureRequest, folder: Path) -> AsyncIterator[Open]:
+    """The same behind a real gRPC port."""
+    async with served(folder / "control") as address:
+        yield lambda: RemoteControl(address)
+
+
+@asynccontextmanager
+async def in_etcd(request: pytest.FixtureRequest, folder: Path) -> AsyncIterator[Open]:
+    """A real etcd."""
+    endpoints = request.getfixturevalue("etcd")
+    yield lambda: EtcdControl(endpoints, prefix=f"{folder}/", deadline_s=20)
+
+
+PLANES = {"memory": memory, "embedded": embedded, "remote": remote, "etcd": in_etcd}
+NEEDS_ETCD = [
+    pytest.mark.etcd,
+    pytest.mark.skipif(not installed(), reason="etcd is not installed"),
+]
+KINDS = [pytest.param(name, marks=NEEDS_ETCD if name == "etcd" else []) for name in PLANES]
+
+
+@pytest.fixture(params=KINDS)
 def plane(request: pytest.FixtureRequest, tmp_path: Path):
     """A context in which handles on a fresh control plane can be opened and are closed after."""
+    if request.param == "etcd":
+        request.getfixturevalue("etcd")
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[Open]:
-        async with AsyncExitStack() as stack, PLANES[request.param](tmp_path) as open_one:
+        async with PLANES[request.param](request, tmp_path) as open_one, AsyncExitStack() as stack:
 
             def open_and_close() -> Control:
                 control = open_one()
@@ -41,7 +81,6 @@ def plane(request: pytest.FixtureRequest, tmp_path: Path):
                 return control
 
             yield open_and_close
-            await stack.aclose()
 
     return opened
 
@@ -245,6 +284,9 @@ def test_a_watch_of_an_empty_plane_waits_for_the_first_map(plane) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.parametrize(
+    "plane", [one for one in KINDS if one.values != ("embedded",)], indirect=True
+)
 def test_a_closed_handle_ends_its_watches_and_answers_nothing(plane) -> None:
     """After close, calls raise Unavailable, and who watches is let go; other handles go on."""
 

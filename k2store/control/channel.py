@@ -1,0 +1,127 @@
+"""Channels to whoever keeps the control plane: their options, and credentials from files."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final, TypeVar
+
+import grpc
+import grpc.aio
+
+from k2store.config import Settings
+from k2store.errors import Rejected, Unavailable
+from k2store.rpc.transport import FRAME_BYTES_MAX
+
+T = TypeVar("T")
+
+DEADLINE_S: Final = 5.0
+"""How long a call to the control plane may take, other members and pauses included."""
+
+PAUSE_S: Final = 0.05
+PAUSE_S_MAX: Final = 2.0
+"""Between two attempts: it doubles from the first to the second."""
+
+SILENCE_S_MAX: Final = 10.0
+"""A watch that has heard nothing for so long is doubted: somebody is asked, and it begins anew."""
+
+OPTIONS: Final = (
+    ("grpc.max_receive_message_length", FRAME_BYTES_MAX),
+    ("grpc.max_send_message_length", FRAME_BYTES_MAX),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    # A peer that is gone without a word is noticed after half a minute, and left.
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_retries", 0),
+    ("grpc.enable_http_proxy", 0),
+)
+
+
+def channel(address: str, credentials: grpc.ChannelCredentials | None) -> grpc.aio.Channel:
+    """A channel to `host:port`; nothing is sent before the first call."""
+    if credentials is None:
+        return grpc.aio.insecure_channel(address, options=OPTIONS)
+    return grpc.aio.secure_channel(address, credentials, options=OPTIONS)
+
+
+class Life:
+    """Whether a client is open still: it refuses calls, ends pauses, and explains broken calls."""
+
+    def __init__(self) -> None:
+        self._closed = asyncio.Event()
+
+    @property
+    def over(self) -> bool:
+        """Whether the client was closed."""
+        return self._closed.is_set()
+
+    def end(self) -> None:
+        """The client is being closed."""
+        self._closed.set()
+
+    def check(self, what: str) -> None:
+        """Raise Unavailable once the client is closed."""
+        if self.over:
+            raise Unavailable(f"{what} was not asked: this client was closed")
+
+    async def pause(self, seconds: float) -> None:
+        """Wait, but not longer than the client is open."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._closed.wait()
+        except TimeoutError:
+            return
+
+    async def call(self, what: str, run: Callable[[], Awaitable[T]]) -> T:
+        """What a call gives; Unavailable where it broke because the client was closed."""
+        self.check(what)
+        try:
+            return await run()
+        except asyncio.CancelledError:
+            # Closing a channel cancels its calls; that is no cancellation of who waits for one.
+            task = asyncio.current_task()
+            if not self.over or (task is not None and task.cancelling()):
+                raise
+            raise Unavailable(f"{what} was not answered: this client was closed") from None
+
+
+def node_credentials(settings: Settings) -> grpc.ChannelCredentials:
+    """How a node shows who it is: with the certificate that it serves with, signed by `[tls]`."""
+    tls = settings.tls
+    return _credentials(
+        (tls.authority, "tls.authority"), (tls.key, "tls.key"), (tls.certificate, "tls.certificate")
+    )
+
+
+def client_credentials(settings: Settings) -> grpc.ChannelCredentials:
+    """How a command line shows who it is: by the section `[client]`."""
+    client = settings.client
+    return _credentials(
+        (client.authority, "client.authority"),
+        (client.key, "client.key"),
+        (client.certificate, "client.certificate"),
+    )
+
+
+def _credentials(
+    authority: tuple[str, str], key: tuple[str, str], certificate: tuple[str, str]
+) -> grpc.ChannelCredentials:
+    return grpc.ssl_channel_credentials(
+        root_certificates=_content(*authority),
+        private_key=_content(*key),
+        certificate_chain=_content(*certificate),
+    )
+
+
+def _content(name: str, setting: str) -> bytes | None:
+    if not name:
+        return None
+    try:
+        return Path(name).read_bytes()
+    except OSError as error:
+        raise Rejected(f"{setting}: cannot read {name}: {error.strerror}", field=setting) from error

@@ -35,6 +35,7 @@ VERBS: Final[Mapping[str, Place]] = {
     "history": Place("k2store.cli.history:history", "Show the versions of a key over time."),
     "node": Place("k2store.cli.node:node", "Run a node, or drain one."),
     "put": Place("k2store.cli.put:put", "Write a key, under a condition if asked."),
+    "regions": Place("k2store.cli.regions:regions", "Make and show the regions of a cluster."),
     "restore": Place("k2store.cli.restore:restore", "Write the rows of a backup to a store."),
     "scan": Place("k2store.cli.scan:scan", "Read the rows of a range, all at one stamp."),
     "status": Place("k2store.cli.status:status", "Show what a node is doing and how full it is."),

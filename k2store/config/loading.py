@@ -225,6 +225,25 @@ def _check_together(settings: Settings, origins: Mapping[str, str]) -> None:
         f"{life.retention} is not longer than limits.deadline_max ({longest}): a request that is "
         "sent again must find its outcome",
     )
+    cluster = settings.cluster
+    require(
+        cluster.lease <= cluster.lease_longest,
+        "cluster.lease",
+        f"{cluster.lease} is longer than cluster.lease_longest ({cluster.lease_longest}), which "
+        "bounds what a voter that restarts may have promised",
+    )
+    require(
+        2 * cluster.renew <= cluster.lease,
+        "cluster.renew",
+        f"two renewals of {cluster.renew} do not fit into cluster.lease ({cluster.lease}): one "
+        "late packet would depose a leader",
+    )
+    require(
+        cluster.patience >= cluster.lease,
+        "cluster.patience",
+        f"{cluster.patience} is shorter than cluster.lease ({cluster.lease}): a candidate would "
+        "only wait for the lease",
+    )
     segment = settings.storage.segment
     require(
         segment % PAGE_BYTES == 0,

@@ -48,6 +48,44 @@ class Node(Section, frozen=True, kw_only=True):
     ] = Duration.parse("10s")
 
 
+class Cluster(Section, frozen=True, kw_only=True):
+    """Being one node of several: who keeps the control plane, and how long leaders are trusted."""
+
+    control: Annotated[
+        str,
+        About(
+            "Who keeps the control plane. Empty: this node is alone. `embedded`: this node keeps it "
+            "for the others. `k2://host:port`: the node that keeps it. "
+            "`etcd://host:port,host:port,...[/PREFIX]`: an etcd; `etcds://` with TLS."
+        ),
+    ] = ""
+    advertise: Annotated[
+        str, About("Address at which the other nodes reach this one; empty: `node.listen`.")
+    ] = ""
+    lease: Annotated[
+        Duration, About("How long a voter promises to keep candidates waiting.", "10ms", "1m")
+    ] = Duration.parse("1s")
+    lease_longest: Annotated[
+        Duration,
+        About(
+            "Longest `lease` that was ever in force here: a voter that restarts keeps candidates "
+            "waiting for so long.",
+            "10ms",
+            "1m",
+        ),
+    ] = Duration.parse("1200ms")
+    renew: Annotated[Duration, About("How often a leader renews its lease.", "1ms", "10s")] = (
+        Duration.parse("300ms")
+    )
+    patience: Annotated[
+        Duration,
+        About("Silence of a leader after which a voter asks for an epoch.", "10ms", "10m"),
+    ] = Duration.parse("1500ms")
+    close_interval: Annotated[
+        Duration, About("How often a leader tells how far its history is final.", "1ms", "10s")
+    ] = Duration.parse("100ms")
+
+
 class Clock(Section, frozen=True, kw_only=True):
     """Where time comes from, how uncertain it is, and what is refused because of that."""
 
@@ -246,6 +284,7 @@ class Settings(Section, frozen=True, kw_only=True):
     """The whole tree; each field is a section."""
 
     node: Node = Node()
+    cluster: Cluster = Cluster()
     clock: Clock = Clock()
     transactions: Transactions = Transactions()
     storage: Storage = Storage()

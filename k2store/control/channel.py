@@ -108,6 +108,12 @@ def client_credentials(settings: Settings) -> grpc.ChannelCredentials:
     )
 
 
+def token_of(settings: Settings) -> str | None:
+    """The token in the file of `client.token`; None without one."""
+    content = _content(settings.client.token, "client.token")
+    return None if content is None else content.decode("ascii", "replace").strip()
+
+
 def _credentials(
     authority: tuple[str, str], key: tuple[str, str], certificate: tuple[str, str]
 ) -> grpc.ChannelCredentials:

@@ -284,7 +284,7 @@ def _cut(present: Map, key: bytes) -> Map:
     if found.start == key:
         return present
     # What a promotion did to the left half is done: the right one comes out of it afterwards.
-    right = replace(found, id=present.next_partition, start=key, origin=found.id, cut=0)
+    right = _founded(replace(found, id=present.next_partition, start=key, origin=found.id, cut=0))
     partitions: Iterable[PartitionInfo] = (
         half
         for one in present.partitions

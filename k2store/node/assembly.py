@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from k2store.clock import Clock, open_clock
 from k2store.config import Settings
@@ -12,6 +13,7 @@ from k2store.node.engine import Engine, EngineSettings
 from k2store.node.limits import SessionLimits
 from k2store.storage import OpenStore, StorageOptions, open_store
 from mvcc.state import PartitionSettings
+from replication import ReplicaSettings
 from truetime import OracleSettings
 
 
@@ -72,6 +74,28 @@ def engine_settings(settings: Settings) -> EngineSettings:
         ),
         heartbeat_ns=life.heartbeat,
         sync=settings.storage.sync,
+    )
+
+
+class ClusterTimes(NamedTuple):
+    """The times of a member's logs: what its replicas must know, and how often leaders close."""
+
+    replica: ReplicaSettings
+    close_interval_ns: int
+
+
+def cluster_times(settings: Settings) -> ClusterTimes:
+    """What the section `[cluster]` says of time, in the replicas' own units."""
+    cluster = settings.cluster
+    return ClusterTimes(
+        ReplicaSettings(
+            lease_ns=cluster.lease,
+            lease_longest_ns=cluster.lease_longest,
+            renew_ns=cluster.renew,
+            patience_ns=cluster.patience,
+            ahead_max_ns=settings.clock.ahead_max + settings.transactions.retry_offset_max,
+        ),
+        close_interval_ns=cluster.close_interval,
     )
 
 

@@ -25,6 +25,8 @@ from structlog.typing import FilteringBoundLogger
 
 from k2store.client.connect import connect
 from k2store.config import Settings
+from k2store.control.opening import EMBEDDED, node_control
+from k2store.control.service import ControlMethods
 from k2store.errors import Unavailable
 from k2store.metrics.exposition import AdminPort
 from k2store.node import report
@@ -92,7 +94,7 @@ class NodeProcess:
         self._settings = settings
         self._log = logger
         self._stack = contextlib.AsyncExitStack()
-        self._health = Health()
+        self._health = Health(control=settings.cluster.control == EMBEDDED)
         self._ended = asyncio.Event()
         self._drain: asyncio.Task[None] | None = None
         self._failure: BaseException | None = None
@@ -185,6 +187,10 @@ class NodeProcess:
             lifetime_s=settings.transactions.lifetime_max.seconds,
         )
         self._stack.callback(store.close)
+        kept = None
+        if settings.cluster.control == EMBEDDED:
+            kept = node_control(settings)
+            self._stack.push_async_callback(kept.close)
         listener = GrpcListener(
             credentials=credentials,
             services=services(
@@ -192,6 +198,7 @@ class NodeProcess:
                 AdminMethods(engine, self.uptime_s, self.drain),
                 self._health,
                 with_reflection=settings.node.reflection,
+                control=None if kept is None else ControlMethods(kept),
             ),
             interceptors=(GateKeeper(gate),),
             annotate=gate.annotate,

@@ -34,22 +34,24 @@ AddService = Callable[[grpc.aio.Server], None]
 class Health:
     """What `grpc.health.v1` answers for this node."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, control: bool = False) -> None:
+        """`control`: the node keeps the control plane of its cluster."""
         self.servicer = health_aio.HealthServicer()
+        self._beside = (ADMIN, CONTROL) if control else (ADMIN,)
 
     async def serving(self) -> None:
         """Everything can be used."""
-        for name in ("", STORE, ADMIN):
+        for name in ("", STORE, *self._beside):
             await self.servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
 
     async def draining(self) -> None:
-        """The store takes no new work; the admin service still answers."""
+        """The store takes no new work; the services beside it still answer."""
         for name in ("", STORE):
             await self.servicer.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
 
     async def starting(self) -> None:
         """Nothing can be used yet."""
-        for name in ("", STORE, ADMIN):
+        for name in ("", STORE, *self._beside):
             await self.servicer.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
 
 

@@ -128,6 +128,8 @@ def test_the_first_keyspaces_begin_empty_together() -> None:
     assert with_keyspaces(present, [DEFAULT, FRA]) is present
     later = with_keyspaces(present, [Keyspace("iad", b"iad/", "zone", "iad")])
     assert [one.origin for one in later.partitions] == [0, 0, 0, 2, 2]
+    taken = later.partition_at(b"iad/")
+    assert (taken.voters, taken.founders) == ((2,), (1, 2)), "it goes to its home by steps"
 
 
 def test_a_split_gives_the_upper_half_a_new_id() -> None:
@@ -142,6 +144,7 @@ def test_a_split_gives_the_upper_half_a_new_id() -> None:
         b"fra0",
     )
     assert (upper.origin, upper.voters, upper.keyspace) == (3, (1, 2, 3), "fra")
+    assert upper.founders == (1, 2, 3)
     assert split(present, 3, b"fra/m") is present
 
 

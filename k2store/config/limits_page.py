@@ -72,7 +72,8 @@ _FIXED: Final = """
 | a one-shot | 2 MiB of keys, values and conditions | `Rejected`; use a transaction |
 | a frame on the wire | 4 MiB | the connection ends |
 | stamps | the years 2020 to 2056 | refused |
-| oracles (nodes that give stamps) | 1,023 | refused |
+| oracles (nodes that give stamps), and node ids ever given in a cluster | 1,023 | refused |
+| the map of a cluster, as a document | 1 MiB | `Rejected`; fewer partitions |
 | a row of a backup | as a key and a value | |
 | a frame of a backup | 64 MiB | the file is refused as damaged |
 

@@ -1,0 +1,179 @@
+"""The control plane that a node keeps on its own port: who may ask, and what survives the node."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+import grpc.aio
+import pytest
+from grpc_health.v1 import health_pb2
+
+import k2store
+from k2store.config import Settings, load
+from k2store.control import Map, change, join, with_region
+from k2store.control.opening import node_control, operator_control
+from k2store.control.remote import RemoteControl
+from k2store.errors import OutcomeUnknown, Rejected, Unavailable
+from k2store.node.process import NodeProcess
+from tests.integration.rpc_node import Authority, running_node
+
+READER, OPERATOR = "reader-secret-1", "operator-secret-3"
+
+
+def said(**values: object) -> Settings:
+    """Settings with two underscores for the dot."""
+    overrides = {name.replace("__", ".", 1): value for name, value in values.items()}
+    return load(env={}, overrides=overrides).settings
+
+
+def kept(folder: Path, **overrides: object) -> AbstractAsyncContextManager[NodeProcess]:
+    """A node that keeps the control plane."""
+    return running_node(folder, None, cluster__control="embedded", **overrides)
+
+
+def test_a_node_keeps_the_map_beside_its_store(tmp_path: Path) -> None:
+    """Map and epochs survive the node; the store on the same port works as ever."""
+
+    async def main() -> None:
+        async with kept(tmp_path) as node:
+            control = RemoteControl(node.address)
+            first = await join(control, "n1", "fra", node.address, b"disk")
+            async with k2store.connect(f"k2://{node.address}") as db:
+                await db.put(b"k", b"v")
+            await control.close()
+        async with kept(tmp_path) as node:
+            control = RemoteControl(node.address)
+            assert (await control.load()).nodes == (first,)
+            async with k2store.connect(f"k2://{node.address}") as db:
+                assert await db.get(b"k") == b"v"
+            await control.close()
+
+    asyncio.run(main())
+
+
+def test_a_node_that_keeps_none_says_so(tmp_path: Path) -> None:
+    """Asking the wrong node is Rejected, at once and by name; watching it too."""
+
+    async def main() -> None:
+        async with running_node(tmp_path) as node:
+            control = RemoteControl(node.address)
+            with pytest.raises(Rejected, match=f"{node.address} keeps no control plane"):
+                await control.load()
+            with pytest.raises(Rejected, match="keeps no control plane"):
+                await anext(control.watch())
+            await control.close()
+
+    asyncio.run(main())
+
+
+def test_readers_may_look_and_only_operators_change(tmp_path: Path) -> None:
+    """With tokens: reading and watching need READ; changing and epochs need ADMIN."""
+    tokens = tmp_path / "tokens"
+    tokens.write_text(f"{READER} router read\n{OPERATOR} operator read,write,admin\n")
+
+    async def main() -> None:
+        async with kept(tmp_path, auth__tokens=str(tokens)) as node:
+            reader = RemoteControl(node.address, token=READER)
+            operator = RemoteControl(node.address, token=OPERATOR)
+            nobody = RemoteControl(node.address)
+            assert await anext(reader.watch()) == Map()
+            with pytest.raises(Rejected, match="lacks the permission admin"):
+                await reader.update(Map(version=1))
+            with pytest.raises(Rejected, match="lacks the permission admin"):
+                await reader.grant_epoch(1, 1, b"life", 0)
+            with pytest.raises(Rejected, match="bearer token"):
+                await nobody.load()
+            with pytest.raises(Rejected, match="bearer token"):
+                await anext(nobody.watch())
+            await change(operator, lambda present: with_region(present, "fra"))
+            assert (await reader.load()).version == 1
+            for control in (reader, operator, nobody):
+                await control.close()
+
+    asyncio.run(main())
+
+
+def test_nodes_and_operators_reach_it_over_mutual_tls(tmp_path: Path) -> None:
+    """A node shows the certificate of `[tls]`, a command that of `[client]`; others get nowhere."""
+    authority = Authority(tmp_path, "authority")
+    server, client = authority.issue("server"), authority.issue("client")
+    tls = {
+        "tls__certificate": server.certificate,
+        "tls__key": server.key,
+        "tls__authority": authority.file,
+    }
+
+    async def main() -> None:
+        async with kept(tmp_path, **tls) as node:
+            address = f"k2://{node.address}"
+            member = node_control(said(cluster__control=address, **tls))
+            command = operator_control(
+                said(
+                    client__authority=authority.file,
+                    client__certificate=client.certificate,
+                    client__key=client.key,
+                ),
+                address,
+            )
+            plain = operator_control(said(client__deadline="500ms"), address)
+            assert (await member.load()).version == 0
+            await change(command, lambda present: with_region(present, "fra"))
+            assert (await member.load()).version == 1
+            with pytest.raises((Unavailable, OutcomeUnknown)):
+                await plain.load()
+            for control in (member, command, plain):
+                await control.close()
+
+    asyncio.run(main())
+
+
+def test_its_health_is_told(tmp_path: Path) -> None:
+    """Probes see the service of the node that keeps it, and of no other."""
+
+    async def asked(node: NodeProcess) -> object:
+        async with grpc.aio.insecure_channel(node.address) as channel:
+            check = channel.unary_unary(
+                "/grpc.health.v1.Health/Check",
+                request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+                response_deserializer=health_pb2.HealthCheckResponse.FromString,
+            )
+            request = health_pb2.HealthCheckRequest(service="k2store.v1.ControlService")
+            try:
+                return (await check(request)).status
+            except grpc.aio.AioRpcError as failure:
+                return failure.code()
+
+    async def main() -> None:
+        async with kept(tmp_path / "one") as node:
+            assert await asked(node) == health_pb2.HealthCheckResponse.SERVING
+        async with running_node(tmp_path / "two") as node:
+            assert await asked(node) is grpc.StatusCode.NOT_FOUND
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    "values, says",
+    [
+        ({}, "this node is alone"),
+        ({"cluster__control": "k2://a:1,b:2"}, "one keeps the control plane"),
+        ({"cluster__control": "zk://a:1"}, "is not an address"),
+        ({"cluster__control": "etcd://a"}, "is not host:port"),
+        (
+            {"cluster__control": "k2://a:1", "tls__certificate": "/none", "tls__key": "/none"},
+            "read",
+        ),
+    ],
+)
+def test_settings_that_name_no_control_plane_are_refused(
+    values: dict[str, object], says: str
+) -> None:
+    """What cannot work is told before anything is asked."""
+
+    async def main() -> None:
+        node_control(said(**values))
+
+    with pytest.raises(Rejected, match=says):
+        asyncio.run(main())

@@ -68,6 +68,22 @@ def operator_control(settings: Settings, address: str | None = None) -> Control:
     )
 
 
+def advertised(settings: Settings, listening: str) -> str:
+    """Where the other nodes reach this one, given the address at which its port is open.
+
+    Raises Rejected for a port that is open on every address of the machine, which is none to reach.
+    """
+    if settings.cluster.advertise:
+        return settings.cluster.advertise
+    host, _, _ = listening.rpartition(":")
+    if host in {"", "0.0.0.0", "[::]", "::"}:  # noqa: S104 - compared, not bound
+        raise Rejected(
+            f"others cannot reach this node at {listening}: say where in cluster.advertise",
+            field="cluster.advertise",
+        )
+    return listening
+
+
 def _distant(
     address: str,
     settings: Settings,

@@ -145,7 +145,10 @@ def from_status(status: status_pb2.Status) -> K2Error:
             kind = class_named(info.reason)
             return kind(status.message, **_fields(kind, info.metadata))
     kind = _FALLBACKS.get(status.code, K2Error)
-    message = f"{code_pb2.Code.Name(status.code)}: {status.message}"
+    # A peer may send a number that stands for nothing.
+    known = status.code in code_pb2.Code.values()
+    name = code_pb2.Code.Name(status.code) if known else f"code {status.code}"
+    message = f"{name}: {status.message}"
     if kind is errors.Rejected:
         field = next((name for name, code in REJECTED_CODES.items() if code == status.code), None)
         return errors.Rejected(message, field=field)

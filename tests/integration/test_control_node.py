@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2
 import k2store
 from k2store.config import Settings, load
 from k2store.control import Map, change, join, with_region
-from k2store.control.opening import node_control, operator_control
+from k2store.control.opening import advertised, node_control, operator_control
 from k2store.control.remote import RemoteControl
 from k2store.errors import OutcomeUnknown, Rejected, Unavailable
 from k2store.node.process import NodeProcess
@@ -177,3 +177,12 @@ def test_settings_that_name_no_control_plane_are_refused(
 
     with pytest.raises(Rejected, match=says):
         asyncio.run(main())
+
+
+def test_a_node_names_an_address_that_others_can_reach() -> None:
+    """What is told, else where it listens, but not every address of the machine."""
+    assert advertised(said(), "10.0.0.7:7400") == "10.0.0.7:7400"
+    assert advertised(said(cluster__advertise="fra-1:1"), "0.0.0.0:7400") == "fra-1:1"
+    for everywhere in ("0.0.0.0:7400", "[::]:7400", ":7400"):
+        with pytest.raises(Rejected, match=r"cluster\.advertise"):
+            advertised(said(), everywhere)

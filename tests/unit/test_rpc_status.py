@@ -9,7 +9,7 @@ from pathlib import Path
 import grpc
 import grpc.aio
 from google.rpc import code_pb2, error_details_pb2, status_pb2
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from k2store import errors
@@ -101,6 +101,7 @@ def test_a_reason_from_the_future_is_a_plain_error() -> None:
 
 
 @given(st.sampled_from(list(grpc.StatusCode)), st.binary(max_size=60), st.text(max_size=40))
+@example(grpc.StatusCode.OK, b"\x08\x11", "a code that stands for nothing")
 def test_any_status_of_any_peer_becomes_an_error_of_the_tree(
     code: grpc.StatusCode, details: bytes, message: str
 ) -> None:

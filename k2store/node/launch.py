@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
@@ -48,6 +49,7 @@ async def _run(
 ) -> None:
     from k2store.node.logs import Forward, make_logger
     from k2store.node.process import NodeProcess
+    from k2store.node.supervisor import READY, STOPPING, tell
 
     logger = make_logger(
         sys.stderr,
@@ -67,6 +69,7 @@ async def _run(
         elif node.draining:
             node.stop()
         else:
+            tell(os.environ, STOPPING)
             node.drain()
 
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -78,6 +81,8 @@ async def _run(
         gc.set_threshold(*GC_THRESHOLDS)
         assert node.ready is not None
         on_ready(node.ready)
+        if problem := tell(os.environ, READY, f"STATUS={node.ready.line()}"):
+            logger.warning("supervisor.untold", problem=problem)
         companion = None if beside is None else asyncio.ensure_future(beside(node))
         try:
             await node.wait()

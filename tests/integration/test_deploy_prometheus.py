@@ -73,7 +73,7 @@ def test_what_a_node_tells_is_what_prometheus_reads(tmp_path: Path) -> None:
 
 
 NODES = {"fra-1": "fra", "iad-1": "iad", "sin-1": "sin"}
-SCRAPES_S = 20
+SCRAPES_S = 60
 
 
 def laid_out(folder: Path) -> Path:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,7 +20,7 @@ from k2store.config import Duration, Settings
 from k2store.errors import Corruption, Rejected
 from k2store.node.process import PARTING_S
 from tests.architecture.tree import ROOT
-from tests.integration.deployed_node import get, k2, running
+from tests.integration.deployed_node import TIMEOUT_S, get, k2, running
 
 UNITS = ROOT / "deploy/systemd"
 NODE = "k2store@.service"
@@ -29,7 +33,7 @@ with_systemd = pytest.mark.skipif(
 # Directives by section; "many" may stand several times in a unit, each adding to the one before.
 KNOWN = {
     "Unit": "Description After Wants AssertPathExists StartLimitIntervalSec StartLimitBurst",
-    "Service": "Type User Group StateDirectory StateDirectoryMode WorkingDirectory "
+    "Service": "Type NotifyAccess User Group StateDirectory StateDirectoryMode WorkingDirectory "
     "ExecStartPre ExecStart KillMode KillSignal TimeoutStopSec TimeoutStartSec Restart RestartSec "
     "RestartPreventExitStatus LimitNOFILE OOMScoreAdjust Nice IOSchedulingClass NoNewPrivileges "
     "CapabilityBoundingSet AmbientCapabilities ProtectSystem ProtectHome PrivateTmp "
@@ -121,7 +125,14 @@ def test_the_unit_runs_a_node_and_ends_it(tmp_path: Path) -> None:
     forbid = "import ctypes, os, sys; ctypes.CDLL(None).prctl(65, 1, 0, 0, 0); "
     before_it = (sys.executable, "-c", forbid + "os.execv(sys.argv[1], sys.argv[1:])")
     command = shlex.split(placed(start, tmp_path, instance))
-    with running(tmp_path, command, environment=environment | ports, before=before_it) as node:
+    with (
+        supervisor() as (ear, told),
+        running(
+            tmp_path, command, environment=environment | ports | told, before=before_it
+        ) as node,
+    ):
+        assert mine["Service.Type"] == ["notify"]
+        assert ear.recv(4096).decode().startswith(f"READY=1\nSTATUS={instance} (fra) serves")
         assert node.ready["node"] == instance
         assert node.ready["region"] == "fra"
         assert node.ready["data"] == f"{tmp_path}/var/lib/k2store/{instance}"
@@ -133,8 +144,29 @@ def test_the_unit_runs_a_node_and_ends_it(tmp_path: Path) -> None:
         _backs_up(tmp_path, instance, here)
         kill = signal.Signals[mine["Service.KillSignal"][0]]
         node.process.send_signal(kill)
+        assert ear.recv(4096) == b"STOPPING=1"
         assert node.ended() == 0
     assert '"event": "node.draining"' in (tmp_path / "log").read_text()
+
+
+@contextmanager
+def supervisor() -> Iterator[tuple[socket.socket, dict[str, str]]]:
+    """What systemd listens with, and how it says so to what it starts."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear:
+        ear.settimeout(TIMEOUT_S)
+        name = f"k2store-test-{os.getpid()}"
+        ear.bind(f"\0{name}")
+        yield ear, {"NOTIFY_SOCKET": f"@{name}"}
+
+
+def test_a_supervisor_that_is_gone_stops_no_node(tmp_path: Path) -> None:
+    """A node that cannot tell its supervisor says so in its log and serves."""
+    nobody = {"NOTIFY_SOCKET": str(tmp_path / "nobody")}
+    with running(tmp_path, environment=nobody) as node:
+        assert get(node.admin, "/readyz")[0] == 200
+        node.process.terminate()
+        assert node.ended() == 0
+    assert "supervisor.untold" in (tmp_path / "log").read_text()
 
 
 def _backs_up(folder: Path, instance: str, here: dict[str, str]) -> None:

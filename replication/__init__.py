@@ -64,6 +64,9 @@ An applied entry is committed *and* on the own disk. So the applied state never 
 log, a deposed leader need not rewind what it has applied from here, and a restart forgets nothing
 that was applied.
 
+HANDING OVER (:mod:`~replication.hand_over`) moves the lead to a voter that has everything. The old
+leader ends its lead first and says so; its voters then report no lease, and nobody waits for one.
+
 What stays outside: granting epochs, moving bytes, splitting partitions, and what one region promises
 another about promotion. The rules are Viewstamped Replication's and Raft's (Oki and Liskov, 1988;
 Ongaro and Ousterhout, 2014) with leases on bounded clocks; ours are in docs/protocol.md §5.6a.
@@ -74,6 +77,7 @@ from replication.membership import Membership
 from replication.messages import (
     Append,
     Appended,
+    CampaignNow,
     CloseBeat,
     Differs,
     Fenced,
@@ -81,6 +85,7 @@ from replication.messages import (
     Fetched,
     Install,
     Message,
+    Released,
     Renew,
     Renewed,
     Seal,
@@ -90,17 +95,21 @@ from replication.messages import (
 from replication.persistence import Persist, Saved, Snapshot
 from replication.replica import Replica
 from replication.state import Note, NoteKind, Ready, Refusal, ReplicaSettings, Role
+from replication.status import Counters, FollowerStatus
 
 __all__ = [
     "GENESIS",
     "Append",
     "Appended",
+    "CampaignNow",
     "CloseBeat",
+    "Counters",
     "Differs",
     "Entry",
     "Fenced",
     "Fetch",
     "Fetched",
+    "FollowerStatus",
     "Install",
     "Kind",
     "Membership",
@@ -111,6 +120,7 @@ __all__ = [
     "Position",
     "Ready",
     "Refusal",
+    "Released",
     "Renew",
     "Renewed",
     "Replica",

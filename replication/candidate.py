@@ -38,6 +38,7 @@ def campaign(state: State, epoch: int) -> Refusal | None:
     if not state.log.membership.voters:
         return Refusal.NO_MEMBERSHIP
     promise(state, epoch)
+    state.counters.elections_begun += 1
     state.role = Role.CANDIDATE
     state.campaign = Campaign(epoch, state.now.lo_ns, asked_ns=state.now.lo_ns)
     _ask(state, state.campaign, state.log.membership.everyone)

@@ -77,6 +77,7 @@ def take_snapshot(state: State, snapshot: Snapshot) -> None:
     position = snapshot.position
     if position.lsn > log.base.lsn and log.position(position.lsn) != position:
         log.install(snapshot)
+        state.counters.installs_taken += 1
     state.commit_lsn = max(state.commit_lsn, position.lsn)
     state.closed.known = max(state.closed.known, snapshot.closed)
 

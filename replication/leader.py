@@ -11,18 +11,21 @@ from replication.membership import Membership, encode
 from replication.messages import (
     Append,
     Appended,
+    CampaignNow,
     CloseBeat,
     Differs,
     Fenced,
     Install,
+    Released,
     Renew,
     Renewed,
 )
 from replication.quorum import reached
 from replication.state import Lead, NoteKind, Progress, Refusal, Role, State
+from replication.status import Counters, FollowerStatus
 from replication.takeover import Takeover
 from replication.takeover import encode as encode_takeover
-from replication.voter import lend
+from replication.voter import lend, release
 from truetime.interval import Interval
 from truetime.timestamp import BOUNDARY_ORACLE, EPOCH_NS, TICK_NS, Stamp, floor, pack
 
@@ -52,7 +55,9 @@ def _append(state: State, lead: Lead, kind: Kind, payload: bytes) -> int:
     state.log.append(entry)
     for replica in followers(state, lead):
         if replica not in lead.progress:
-            lead.progress[replica] = Progress(entry.lsn, equal_lsn=entry.lsn - 1)
+            lead.progress[replica] = Progress(
+                entry.lsn, heard_ns=state.now.lo_ns, equal_lsn=entry.lsn - 1
+            )
     state.closed.known = max(state.closed.known, lead.closed)
     return entry.lsn
 
@@ -90,6 +95,8 @@ def propose(state: State, payload: bytes, closed: Stamp) -> int | Refusal:
     lead = state.lead
     if lead is None or not serves(state, state.now):
         return Refusal.NOT_LEADER
+    if lead.handing is not None:
+        return Refusal.HANDING_OVER
     if _vacant(state) <= 0:
         return Refusal.OVERLOADED
     _close(state, lead, closed)
@@ -98,7 +105,10 @@ def propose(state: State, payload: bytes, closed: Stamp) -> int | Refusal:
 
 def room(state: State) -> int:
     """How many entries may be proposed before the next one that is committed; 0 for others."""
-    return max(0, _vacant(state)) if serves(state, state.now) else 0
+    lead = state.lead
+    if lead is None or lead.handing is not None or not serves(state, state.now):
+        return 0
+    return max(0, _vacant(state))
 
 
 def _vacant(state: State) -> int:
@@ -132,6 +142,8 @@ def change(state: State, new: Membership) -> int | Refusal:
     lead = state.lead
     if lead is None or not serves(state, state.now):
         return Refusal.NOT_LEADER
+    if lead.handing is not None:
+        return Refusal.HANDING_OVER
     old = state.log.membership
     if not new.well_formed() or not old.step_to(new):
         return Refusal.NOT_ONE_STEP
@@ -163,6 +175,7 @@ def appended(state: State, message: Appended) -> None:
     if progress is None:
         return
     progress.known = True
+    progress.heard_ns = state.now.lo_ns
     progress.installing_ns = 0
     progress.matched_lsn = max(progress.matched_lsn, message.lsn)
     progress.next_lsn = max(progress.next_lsn, message.lsn + 1)
@@ -177,6 +190,7 @@ def differs(state: State, message: Differs) -> None:
     progress = lead.progress.get(message.sender)
     if progress is None or message.round != progress.round:
         return
+    progress.heard_ns = state.now.lo_ns
     equal_lsn = state.log.equal_lsn(message.points)
     # Without a common point only a snapshot helps, which is sent for any place before the log's.
     progress.equal_lsn = max(equal_lsn or 0, progress.matched_lsn)
@@ -191,6 +205,9 @@ def renewed(state: State, message: Renewed) -> None:
     if lead is not None and message.epoch == lead.epoch:
         end_ns = lead.ends_ns.get(message.sender, 0)
         lead.ends_ns[message.sender] = max(end_ns, message.end_ns)
+        progress = lead.progress.get(message.sender)
+        if progress is not None:
+            progress.heard_ns = state.now.lo_ns
         _note_serving(state, lead)
 
 
@@ -199,6 +216,27 @@ def fenced(state: State, message: Fenced) -> None:
     lead = state.lead
     if lead is not None and message.epoch > lead.epoch and not lead.fenced_ns:
         lead.fenced_ns = state.now.lo_ns
+
+
+def statuses(state: State) -> list[FollowerStatus]:
+    """What is known of each follower, by identity; nothing where this replica does not lead."""
+    lead = state.lead
+    if lead is None:
+        return []
+    voters, last_lsn = state.log.membership.voters, state.log.last.lsn
+    return [
+        FollowerStatus(
+            identity=replica,
+            votes=replica in voters,
+            known=progress.known,
+            installing=bool(progress.installing_ns),
+            matched_lsn=progress.matched_lsn,
+            lag_entries=last_lsn - progress.matched_lsn,
+            silent_ns=max(0, state.now.lo_ns - progress.heard_ns),
+        )
+        for replica in followers(state, lead)
+        for progress in [lead.progress[replica]]
+    ]
 
 
 # -- committing ------------------------------------------------------------------------------------
@@ -229,12 +267,34 @@ def settle(state: State) -> None:
     log = state.log
     _note_serving(state, lead)
     if state.identity not in log.membership.voters and log.membership_lsn <= state.commit_lsn:
-        state.stand_down()
+        resign(state, _most_advanced(state, lead))
+
+
+def resign(state: State, heir: int | None = None) -> None:
+    """Stop leading, and say so: to the heir that it may begin, to all that no lease is left.
+
+    In this order: what is said is true, and stays true, because the epoch is not led again.
+    """
+    lead = state.lead
+    assert lead is not None
+    replicas = followers(state, lead)
+    state.stand_down()
+    release(state, lead.epoch)
+    for replica in replicas:
+        state.send(replica, Released(lead.epoch, state.identity))
+    if heir is not None:
+        state.send(heir, CampaignNow(lead.epoch, state.identity))
+
+
+def _most_advanced(state: State, lead: Lead) -> int:
+    voters = state.log.membership.voters
+    return max(voters, key=lambda each: (lead.progress[each].matched_lsn, -each))
 
 
 def _note_serving(state: State, lead: Lead) -> None:
     if not lead.activated and serves(state, state.now):
         lead.activated = True
+        state.counters.elections_won += 1
         state.note(NoteKind.SERVES, lead.epoch, lead.low_water)
 
 
@@ -260,6 +320,8 @@ def _send_log(state: State, lead: Lead, replica: int, progress: Progress) -> Non
     progress.sent_ns = state.now.lo_ns
     if progress.next_lsn <= log.start.lsn:
         state.send(replica, Install(lead.epoch, state.identity, log.snapshot, state.commit_lsn))
+        state.counters.installs_sent += 1
+        state.counters.install_bytes_sent += len(log.snapshot.state)
         progress.next_lsn = log.base.lsn + 1
         progress.equal_lsn = log.base.lsn
         progress.installing_ns = state.now.lo_ns + state.settings.install_ns
@@ -279,10 +341,20 @@ def _send_log(state: State, lead: Lead, replica: int, progress: Progress) -> Non
             progress.matched_lsn,
         )
         state.send(replica, message)
+        if entries:
+            _count_sent(state.counters, progress, entries)
         progress.next_lsn += len(entries)
         progress.commit_sent_lsn = state.commit_lsn
         if progress.next_lsn > min(log.last.lsn, limit_lsn):
             return
+
+
+def _count_sent(counters: Counters, progress: Progress, entries: list[Entry]) -> None:
+    first_lsn, last_lsn = entries[0].lsn, entries[-1].lsn
+    counters.entries_sent += len(entries)
+    counters.entries_resent += max(0, min(last_lsn, progress.sent_lsn) - first_lsn + 1)
+    counters.entry_bytes_sent += sum(len(entry.payload) for entry in entries)
+    progress.sent_lsn = max(progress.sent_lsn, last_lsn)
 
 
 def tick(state: State) -> None:
@@ -296,7 +368,7 @@ def tick(state: State) -> None:
     stale = not lead.activated and now.lo_ns - lead.started_ns > settings.dead_after_ns
     fenced_out = lead.fenced_ns and now.lo_ns - lead.fenced_ns > settings.dead_after_ns
     if (lead.activated and over) or stale or fenced_out:
-        state.stand_down()
+        resign(state)
         return
     if now.lo_ns - lead.renewed_ns >= settings.renew_ns:
         _renew(state, lead)

@@ -130,6 +130,20 @@ class Fenced(Struct, frozen=True, gc=False, array_like=True, tag=12):
     sender: int
 
 
+class CampaignNow(Struct, frozen=True, gc=False, array_like=True, tag=13):
+    """From the leader, to a voter that has everything: it leads no more, and you shall."""
+
+    epoch: int
+    sender: int
+
+
+class Released(Struct, frozen=True, gc=False, array_like=True, tag=14):
+    """From the leader of ``epoch``: nothing is served in it any more, so its leases are over."""
+
+    epoch: int
+    sender: int
+
+
 Message: TypeAlias = (
     Append
     | Install
@@ -143,6 +157,8 @@ Message: TypeAlias = (
     | Fetch
     | Fetched
     | Fenced
+    | CampaignNow
+    | Released
 )
 
 

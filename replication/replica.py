@@ -18,12 +18,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from replication import candidate, follower, leader, voter
+from replication import candidate, follower, hand_over, leader, voter
 from replication.entries import Entry, Position, chained
 from replication.membership import Membership
 from replication.messages import (
     Append,
     Appended,
+    CampaignNow,
     CloseBeat,
     Differs,
     Fenced,
@@ -31,13 +32,15 @@ from replication.messages import (
     Fetched,
     Install,
     Message,
+    Released,
     Renew,
     Renewed,
     Seal,
     Sealed,
 )
 from replication.persistence import Saved, Snapshot
-from replication.state import NoteKind, Ready, Refusal, ReplicaSettings, Role, State
+from replication.state import Ready, Refusal, ReplicaSettings, Role, State
+from replication.status import Counters, FollowerStatus
 from truetime.interval import Interval
 from truetime.timestamp import Stamp
 
@@ -61,6 +64,8 @@ _HANDLERS: dict[type, Callable[[State, Any], None]] = {
     Sealed: candidate.on_sealed,
     Fetched: candidate.fetched,
     Fenced: _fenced,
+    CampaignNow: hand_over.campaign_now,
+    Released: voter.released,
 }
 
 
@@ -118,16 +123,17 @@ class Replica:
         if state.lost:
             return
         leader.tick(state)
+        hand_over.tick(state)
         candidate.tick(state)
         silent_ns = now.lo_ns - state.heard_ns
         votes = state.identity in state.log.membership.voters and not state.outside
         if state.role is Role.FOLLOWER and votes and silent_ns > state.settings.patience_ns:
-            state.heard_ns = now.lo_ns
-            state.note(NoteKind.EPOCH_WANTED, max(state.promise, state.epoch_seen))
+            state.want_epoch()
 
     def ready(self) -> Ready:
         """Take what has gathered."""
         state = self.state
+        hand_over.step(state)
         restore, committed = self._apply()
         leader.settle(state)
         leader.replicate(state)
@@ -221,9 +227,26 @@ class Replica:
         return Saved(log.snapshot, state.promise, entries, state.lost)
 
     def stand_down(self, now: Interval) -> None:
-        """Stop leading or campaigning, for example before this node stops."""
+        """Stop leading or campaigning, for example before this node stops.
+
+        What :meth:`ready` then sends spares the next leader the wait for the lease.
+        """
+        state = self.state
+        state.now = now
+        if state.lead is not None:
+            leader.resign(state)
+        else:
+            state.stand_down()
+
+    def hand_over(self, to: int, now: Interval) -> Refusal | None:
+        """Hand the lead to the voter ``to``; None if that has begun.
+
+        From now on nothing is proposed here. When ``to`` has everything, this replica is deposed
+        and ``to`` wants an epoch; if that takes longer than ``hand_over_ns``, it stays leader and
+        notes ``STAYED``.
+        """
         self.state.now = now
-        self.state.stand_down()
+        return hand_over.hand_over(self.state, to)
 
     # -- looking -----------------------------------------------------------------------------------
 
@@ -242,6 +265,15 @@ class Replica:
         ``pending``: the smallest stamp of an undecided intent in the applied state; None for none.
         """
         return self.state.closed.safe(pending)
+
+    @property
+    def counters(self) -> Counters:
+        """What has happened in this life; to be read, not changed."""
+        return self.state.counters
+
+    def followers(self) -> list[FollowerStatus]:
+        """What a leader knows of its followers, as of the last turn; others know nothing."""
+        return leader.statuses(self.state)
 
     @property
     def role(self) -> Role:

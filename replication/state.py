@@ -15,6 +15,7 @@ from replication.entries import Entry
 from replication.log import Log
 from replication.messages import Fenced, Message, Sealed, Send
 from replication.persistence import Persist, Saved, Snapshot
+from replication.status import Counters
 from truetime.interval import Interval
 from truetime.timestamp import Stamp
 
@@ -36,6 +37,7 @@ class ReplicaSettings(Struct, frozen=True):
     resend_ns: int = 150 * _MS
     install_ns: int = 10_000 * _MS
     patience_ns: int = 1_500 * _MS
+    hand_over_ns: int = 3_000 * _MS
     ahead_max_ns: int = 60 * _MS
     batch_entries_max: int = 256
     window_entries_max: int = 1024
@@ -78,6 +80,10 @@ class Refusal(enum.IntEnum):
     """This identity has lost data and may come back only under a new one."""
     NO_MEMBERSHIP = 9
     """The log does not say who votes."""
+    HANDING_OVER = 10
+    """The lead is being handed to another voter, so nothing new is begun."""
+    NO_HEIR = 11
+    """The lead can be handed only to another voter."""
 
 
 class NoteKind(enum.IntEnum):
@@ -95,6 +101,8 @@ class NoteKind(enum.IntEnum):
     """Data is missing that was acknowledged; this identity is finished."""
     DAMAGED = 6
     """A message whose entries do not form a chain was dropped."""
+    STAYED = 7
+    """The heir did not follow in time, so this replica goes on leading ``epoch``."""
 
 
 class Note(Struct, frozen=True, gc=False):
@@ -106,7 +114,7 @@ class Note(Struct, frozen=True, gc=False):
 
 
 class Progress(Struct):
-    """What a leader knows of one follower's log.
+    """What a leader knows of one follower's log; ``heard_ns``: when it last said something.
 
     ``known``: the follower has acknowledged something in this epoch, up to ``matched_lsn``.
     ``equal_lsn``: it has said that its log is equal up to there. ``round``: counts the times that
@@ -114,6 +122,7 @@ class Progress(Struct):
     """
 
     next_lsn: int
+    heard_ns: int
     matched_lsn: int = 0
     equal_lsn: int = 0
     known: bool = False
@@ -121,6 +130,14 @@ class Progress(Struct):
     sent_ns: int = 0
     installing_ns: int = 0
     commit_sent_lsn: int = 0
+    sent_lsn: int = 0
+
+
+class HandOver(Struct, frozen=True):
+    """The leader lets ``heir`` catch up, since ``began_ns``."""
+
+    heir: int
+    began_ns: int
 
 
 class Lead(Struct):
@@ -140,6 +157,7 @@ class Lead(Struct):
     activated: bool = False
     fenced_ns: int = 0
     leaving: tuple[int, ...] = ()
+    handing: HandOver | None = None
 
 
 class Campaign(Struct):
@@ -183,7 +201,10 @@ class State:
         self.promise_durable = saved.promise
         # Lease promises are not on disk. What an earlier life may have promised is bounded here,
         # once: computed anew at each seal, the bound would move and no candidate would see it pass.
-        self.end_ns = now.hi_ns + settings.lease_longest_ns if saved.promise else 0
+        self.earlier_end_ns = now.hi_ns + settings.lease_longest_ns if saved.promise else 0
+        self.end_ns = 0  # the end of what this life has promised to the present epoch
+        self.released_epoch = 0  # its leader has said that it serves no more
+        self.urged_epoch = 0  # its leader has asked this replica to take over
         self.lost = saved.lost
         self.lost_unsaved = False
         self.role = Role.FOLLOWER
@@ -199,6 +220,7 @@ class State:
         self.closed = Closed()
         self.epoch_seen = saved.promise
         self.heard_ns = now.lo_ns
+        self.counters = Counters()
         self.sends: list[Send] = []
         self.notes: list[Note] = []
 
@@ -211,6 +233,11 @@ class State:
         """Tell the driver."""
         self.notes.append(Note(kind, epoch, stamp))
 
+    def want_epoch(self) -> None:
+        """Ask the driver for an epoch, and do not ask again before the patience has run out."""
+        self.heard_ns = self.now.lo_ns
+        self.note(NoteKind.EPOCH_WANTED, max(self.promise, self.epoch_seen))
+
     def fence(self, to: int) -> None:
         """Refuse a message of an epoch below the promise."""
         self.send(to, Fenced(self.promise, self.identity))
@@ -218,6 +245,7 @@ class State:
     def stand_down(self) -> None:
         """Become a follower of nobody; the log stays as it is."""
         if self.lead is not None:
+            self.counters.epochs_lost += 1
             self.note(NoteKind.DEPOSED, self.lead.epoch)
         if self.campaign is not None:
             self.note(NoteKind.GAVE_UP, self.campaign.epoch)

@@ -7,7 +7,7 @@ membership of the log that it chooses or leads.
 
 from __future__ import annotations
 
-from replication.messages import Renew, Renewed, Seal, Sealed
+from replication.messages import Released, Renew, Renewed, Seal, Sealed
 from replication.state import State
 
 
@@ -20,6 +20,8 @@ def promise(state: State, epoch: int) -> None:
     assert epoch > state.promise, (epoch, state.promise)
     state.stand_down()
     state.promise = epoch
+    state.earlier_end_ns = max(state.earlier_end_ns, state.end_ns)
+    state.end_ns = 0
     state.seal_sender = None
     # What was verified against an earlier leader's log says nothing about the next one's, and what
     # is still on its way to the disk must never be acknowledged to the earlier one.
@@ -56,8 +58,23 @@ def renew(state: State, message: Renew) -> None:
     """Grant the leader of the promised epoch another lease."""
     if not accepts(state, message.epoch, message.sender):
         return
-    if state.promise_durable == state.promise:
+    released = state.released_epoch >= state.promise  # by now its leader has no use for a lease
+    if state.promise_durable == state.promise and not released:
         state.send(message.sender, Renewed(state.promise, state.identity, lend(state)))
+
+
+def release(state: State, epoch: int) -> None:
+    """The leader of ``epoch`` serves no more: what was promised to that epoch binds nobody."""
+    state.released_epoch = max(state.released_epoch, epoch)
+    if epoch == state.promise and state.lead is None:
+        state.end_ns = 0
+        state.leader = None
+        state.heard_ns = state.now.lo_ns
+
+
+def released(state: State, message: Released) -> None:
+    """Take the leader's word; see :mod:`replication.hand_over`."""
+    release(state, message.epoch)
 
 
 def seal(state: State, message: Seal) -> None:
@@ -93,7 +110,7 @@ def sealed(state: State) -> Sealed | None:
         state.promise,
         state.identity,
         last,
-        state.end_ns,
+        max(state.earlier_end_ns, state.end_ns),
         state.closed.known,
         state.log.membership,
     )

@@ -23,6 +23,7 @@ from zlib import crc32
 from replication import (
     GENESIS,
     Append,
+    CampaignNow,
     CloseBeat,
     Entry,
     Install,
@@ -144,6 +145,7 @@ class World:
             window_entries_max=self.random.choice((4, 64)),
             uncommitted_entries_max=64,
             join_lag_entries_max=16,
+            hand_over_ns=self.draw(20, 80) * MS,
             trail_bytes_max=self.random.choice((0, 2_000, 100_000)),
         )
 
@@ -217,7 +219,9 @@ class World:
 
     def witness(self, node: Node, message: Any) -> None:
         """What a replica sends says which of its ways a history has taken."""
-        if isinstance(message, Install):
+        if isinstance(message, CampaignNow):
+            self.count["handed"] += 1
+        elif isinstance(message, Install):
             self.count["installs"] += 1
         elif isinstance(message, Append):
             base_lsn = node.replica.state.log.base.lsn
@@ -413,8 +417,9 @@ class World:
         if leaders and self.random.random() < 0.4:
             node = self.random.choice(leaders)
         kinds = [self.crash, self.pause, self.cut_off, self.cut_one, self.force, self.drag]
+        kinds += [self.hand] * 2
         if self.ambush:
-            kinds = [self.crash, self.spring, self.spring, self.spring]
+            kinds = [self.crash, self.spring, self.spring, self.spring, self.hand]
         self.random.choice(kinds)(node)
         for each in leaders:
             if self.random.random() < 0.5:
@@ -478,6 +483,18 @@ class World:
     def mend(self, pairs: set[tuple[int, int]]) -> None:
         """These directions work again."""
         self.cut -= pairs
+
+    def hand(self, node: Node) -> None:
+        """An operator hands the lead of this node to another, or stops it in good order."""
+        if not node.alive or node.paused_until_ns > self.now_ns:
+            return
+        if self.random.random() < 0.2:
+            node.replica.stand_down(self.clock(node))
+        else:
+            heir = self.random.choice(sorted(self.nodes))
+            if node.replica.hand_over(heir, self.clock(node)) is None:
+                self.count["hand_overs"] += 1
+        self.drain(node)
 
     def force(self, node: Node) -> None:
         """An operator moves the leadership, whether or not there is a reason."""

@@ -13,7 +13,17 @@ import pytest
 
 from tests.model.replication_world import MS, Broken, World
 
-REACHED = ("reads", "writes", "serves", "crashes", "snapshots", "installs", "trailed")
+REACHED = (
+    "reads",
+    "writes",
+    "serves",
+    "crashes",
+    "snapshots",
+    "installs",
+    "trailed",
+    "handed",
+    "stayed",
+)
 
 
 def run(seed: int) -> Counter[str]:

@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import msgspec
+
 from replication import (
     GENESIS,
     Append,
     Appended,
+    CampaignNow,
     CloseBeat,
     Differs,
     Entry,
@@ -26,6 +29,7 @@ from replication import (
     Persist,
     Position,
     Refusal,
+    Released,
     Renew,
     Renewed,
     Replica,
@@ -164,6 +168,15 @@ def show_persist(persist: Persist) -> str:
     return " ".join(parts)
 
 
+BARE: dict[type, str] = {
+    Renew: "renew",
+    Seal: "seal",
+    Fenced: "fenced",
+    CampaignNow: "campaign now",
+    Released: "released",
+}
+
+
 def show_message(message: Message) -> str:
     """A message, without its sender."""
     match message:
@@ -178,15 +191,11 @@ def show_message(message: Message) -> str:
         case Differs():
             points = " ".join(map(show_position, message.points))
             return f"differs@{message.epoch} has {points}"
-        case Renew():
-            return f"renew@{message.epoch}"
         case Renewed():
             return f"renewed@{message.epoch} until {show_time(message.end_ns)}"
         case CloseBeat():
             closed = show_stamp(message.closed)
             return f"beat@{message.epoch} {closed} at {message.lsn} commit {message.commit_lsn}"
-        case Seal():
-            return f"seal@{message.epoch}"
         case Sealed():
             members = show_members(message.membership)
             last, end = show_position(message.last), show_time(message.end_ns)
@@ -196,8 +205,8 @@ def show_message(message: Message) -> str:
         case Fetched():
             entries = " ".join(map(show_entry, message.entries)) or "nothing"
             return f"fetched@{message.epoch} {entries} behind {show_position(message.previous)}"
-        case Fenced():
-            return f"fenced@{message.epoch}"
+        case Renew() | Seal() | Fenced() | CampaignNow() | Released():
+            return f"{BARE[type(message)]}@{message.epoch}"
 
 
 # -- commands --------------------------------------------------------------------------------------
@@ -246,6 +255,7 @@ def settings(scene: Scene, words: list[str]) -> None:
         batch_entries_max=given.get("batch", 256),
         window_entries_max=given.get("window", 1024),
         join_lag_entries_max=given.get("lag", 256),
+        hand_over_ns=given.get("hand", 3000) * MS,
         uncommitted_entries_max=given.get("uncommitted", 4096),
         trail_bytes_max=given.get("trail", 0),
     )
@@ -322,6 +332,40 @@ def close(scene: Scene, words: list[str]) -> None:
     node = scene.nodes[int(words[0])]
     if not scene.machine(node).close(pack(instant(words[1]), 0), node.now):
         scene.say("refused")
+
+
+@verb
+def hand(scene: Scene, words: list[str]) -> None:
+    """``hand 1 2``: replica 1 hands the lead to 2."""
+    node = scene.nodes[int(words[0])]
+    refusal = scene.machine(node).hand_over(int(words[1]), node.now)
+    if refusal is not None:
+        scene.say(f"refused {refusal.name}")
+
+
+@verb
+def stop(scene: Scene, words: list[str]) -> None:
+    """``stop 1``: replica 1 is told to lead no more."""
+    node = scene.nodes[int(words[0])]
+    scene.machine(node).stand_down(node.now)
+
+
+@verb
+def followers(scene: Scene, words: list[str]) -> None:
+    """``followers 1``: what replica 1 knows of its followers."""
+    for each in scene.machine(scene.nodes[int(words[0])]).followers():
+        scene.say(
+            f"{each.identity}: {'voter' if each.votes else 'learner'}"
+            f"{'' if each.known else ', not known'}{', installing' if each.installing else ''},"
+            f" has {each.matched_lsn}, lags {each.lag_entries}, silent {each.silent_ns / MS:g}ms"
+        )
+
+
+@verb
+def counters(scene: Scene, words: list[str]) -> None:
+    """``counters 1``: what has been counted there, without zeros."""
+    counted = msgspec.structs.asdict(scene.machine(scene.nodes[int(words[0])]).counters)
+    scene.say(", ".join(f"{name} {count}" for name, count in counted.items() if count))
 
 
 @verb

@@ -276,12 +276,20 @@ class Database:
         at: int | None = None,
         max_staleness: Span = "5s",
         strong: bool = False,
+        since: int | None = None,
+        local: bool = False,
         timeout: Span | None = None,
     ) -> View:
         """A view of the whole store at one stamp."""
         bridge, db = self._parts()
         view = bridge.call(
-            db.snapshot, at=at, max_staleness=max_staleness, strong=strong, timeout=timeout
+            db.snapshot,
+            at=at,
+            max_staleness=max_staleness,
+            strong=strong,
+            since=since,
+            local=local,
+            timeout=timeout,
         )
         return View(bridge, view)
 
@@ -458,6 +466,11 @@ class View:
     def at(self) -> int:
         """The stamp of the view; 0 until a strong one has taken it."""
         return self._view.at
+
+    @property
+    def staleness_s(self) -> float:
+        """How old the view may be at this moment, at most, in seconds."""
+        return self._view.staleness_s
 
     def get(self, key: bytes) -> bytes | None:
         """The value of a key at the view's stamp."""

@@ -336,21 +336,32 @@ class Database:
         at: int | None = None,
         max_staleness: Span = "5s",
         strong: bool = False,
+        since: int | None = None,
+        local: bool = False,
         timeout: Span | None = None,
     ) -> View:
         """A view of the whole store at one stamp, for reads that disturb nobody.
 
         `at` is a past stamp; else it is the newest that the node serves at once, or a fresh one
-        where that is staler than `max_staleness` or `strong` asks for it.
+        where that is staler than `max_staleness` or `strong` asks for it. `since` is a stamp that
+        the view must not lie before, such as that of one's own last commit. With `local` the node
+        asks nobody: a fresh stamp, or `since`, is waited for until it is final there, which takes
+        the visibility delay in place of a round trip to the leader; `View.staleness_s` says how
+        old the view may be.
         """
-        if at is not None and not 0 < at < 2**64:
-            raise Rejected(f"{at} is not a stamp", field="at")
+        for name, stamp in (("at", at), ("since", since)):
+            if stamp is not None and not 0 < stamp < 2**64:
+                raise Rejected(f"{stamp} is not a stamp", field=name)
+        if at is not None and (since is not None or local):
+            raise Rejected("a view at a given stamp waits for nothing else", field="at")
         timeout_s, timeout_ms = self._times(timeout)
         staleness_ns = None if strong else int(seconds(max_staleness) * _BILLION)
         return View(
             self.session,
             at or 0,
             staleness_ns=staleness_ns,
+            since=since or 0,
+            local=local,
             timeout_s=timeout_s,
             timeout_ms=timeout_ms,
         )

@@ -546,7 +546,12 @@ class Session:
                     watch.take(events)
         for request in response.written:
             self._answer(request, None)
-        for answers in (response.rows, response.outcomes, response.histories):
+        for answers in (
+            response.rows,
+            response.outcomes,
+            response.histories,
+            response.safe_answers,
+        ):
             for answer in answers:
                 self._answer(answer.request, answer)
 

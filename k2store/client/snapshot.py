@@ -2,7 +2,9 @@
 
 The node says with every frame up to which stamp its answers can no longer change. A view at or
 below that stamp is served at once and disturbs no writer. A `strong` view takes its stamp with
-its first read, so it shows everything that was acknowledged before.
+its first read, so it shows everything that was acknowledged before. A `local` one takes a fresh
+stamp as well, and then waits until that is final on the node it is connected to, which asks nobody:
+in a region far from the leader that is sooner than a round trip, and just as true.
 """
 
 from __future__ import annotations
@@ -16,13 +18,13 @@ from k2store.client.records import Record
 from k2store.client.scan import Scan
 from k2store.client.transaction import bad_key
 from k2store.errors import Rejected
+from k2store.v1 import session_pb2 as wire
 from truetime.timestamp import time_ns
 
 if TYPE_CHECKING:
     from k2store.client.outbox import Future
     from k2store.client.ranges import KeyRange
     from k2store.client.session import Session
-    from k2store.v1 import session_pb2 as wire
 
 _MILLISECOND_NS = 1_000_000
 
@@ -30,7 +32,17 @@ _MILLISECOND_NS = 1_000_000
 class View:
     """A consistent view of the whole store; made by `Database.snapshot`."""
 
-    __slots__ = ("_begun", "_open", "_session", "_staleness_ns", "_timeout_ms", "_timeout_s", "at")
+    __slots__ = (
+        "_begun",
+        "_local",
+        "_open",
+        "_session",
+        "_since",
+        "_staleness_ns",
+        "_timeout_ms",
+        "_timeout_s",
+        "at",
+    )
 
     def __init__(
         self,
@@ -40,14 +52,19 @@ class View:
         staleness_ns: int | None,
         timeout_s: float,
         timeout_ms: int,
+        since: int = 0,
+        local: bool = False,
     ) -> None:
         """`at`: the stamp, or 0 for the newest safe one that is not staler than `staleness_ns`.
 
-        `staleness_ns` None takes a fresh stamp.
+        `staleness_ns` None takes a fresh stamp. `since`: the stamp is not below this one. `local`:
+        what is not final on the node yet is waited for there.
         """
         self._session = session
         self.at = at
         self._staleness_ns = staleness_ns
+        self._since = since
+        self._local = local
         self._timeout_s = timeout_s
         self._timeout_ms = timeout_ms
         self._open = False
@@ -65,10 +82,32 @@ class View:
             stale_ns = bounded_time.lower_ns() - time_ns(session.safe)
             # True time may be later than its lower bound; the node's own uncertainty is part of
             # the staleness we promise.
-            if stale_ns + session.welcome.ahead_ns_max <= self._staleness_ns:
+            fresh = stale_ns + session.welcome.ahead_ns_max <= self._staleness_ns
+            if fresh and session.safe >= self._since:
                 self.at = session.safe
         self._open = True
+        if not self.at and (self._local or self._since):
+            await self._wait_until_safe()
         return self
+
+    @property
+    def staleness_s(self) -> float:
+        """How old the view may be at this moment, at most, in seconds; 0 while it has no stamp."""
+        if not self.at:
+            return 0.0
+        session = self._session
+        latest_ns = session.bounded_time.lower_ns() + session.welcome.ahead_ns_max
+        return max(0, latest_ns - time_ns(self.at)) / 1e9
+
+    async def _wait_until_safe(self) -> None:
+        """Have the node wait for the stamp: `since`, or with `local` and nothing else a fresh one."""
+        session = self._session
+        fresh = self._local and self._staleness_ns is None
+        call = wire.SafeCall(at=0 if fresh else self._since, timeout_ms=self._timeout_ms)
+        deadline = session.now_s() + self._timeout_s
+        answer: wire.SafeAnswer = await session.call("safe_calls", call, deadline, self)
+        # What has become safe meanwhile is as good, and newer.
+        await self._take_stamp(max(answer.at, session.safe) if not fresh else answer.at)
 
     async def __aexit__(
         self,

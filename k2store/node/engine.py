@@ -35,6 +35,7 @@ from k2store.node.feed import Feed
 from k2store.node.held import Held
 from k2store.node.host import Host
 from k2store.node.limits import Malformed, SessionLimits
+from k2store.node.safe_waits import SafeWaits
 from k2store.node.session import REQUEST_BITS, REQUEST_MASK, Session
 from k2store.node.solo import SoloHost
 from k2store.node.spaces import SPACE
@@ -127,6 +128,7 @@ class Engine:
         )
         self.feed = Feed(self)
         self.held = Held()
+        self.safe_waits = SafeWaits(self)
         self.sessions: dict[int, Session] = {}
         self.by_client: dict[bytes, Session] = {}
         self.safe = 0
@@ -454,6 +456,7 @@ class Engine:
         else:
             raise AssertionError("partitions have been talking to each other without end")
         self._release()
+        self.safe_waits.look()
         for session in list(self._touched.values()):
             self._send(session)
         self._touched.clear()

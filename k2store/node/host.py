@@ -66,10 +66,6 @@ class Host(Protocol):
         """Run a message at the partition's leader; its answers come to the engine."""
         ...
 
-    def deliver_here(self, number: int, message: Message, stamp: int) -> None:
-        """Answer a read from this node's own copy, as soon as that is final at ``stamp``."""
-        ...
-
     def sift(self, answers: Sequence[Answer | BatchAnswer]) -> Sequence[Answer | BatchAnswer]:
         """The answers for sessions of this node; those for other nodes are sent on."""
         ...

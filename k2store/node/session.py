@@ -99,6 +99,8 @@ class Session:
             questions.outcome(self, outcome)
         for history in frame.histories:
             questions.history(self, history)
+        for waiting in frame.safe_calls:
+            self.engine.safe_waits.ask(self, waiting, now)
         for watch in frame.watches:
             self.engine.feed.open(self, watch, now)
         for progress in frame.watch_progress:
@@ -128,6 +130,7 @@ class Session:
             *(call.request for call in frame.scans),
             *(call.request for call in frame.outcomes),
             *(call.request for call in frame.histories),
+            *(call.request for call in frame.safe_calls),
         ]
         limit = self.engine.limits.in_flight_max
         self.outstanding += len(requests)

@@ -84,10 +84,6 @@ class SoloHost:
         """Run a message."""
         self.partitions[number].receive(message, self._engine.now)
 
-    def deliver_here(self, number: int, message: Message, stamp: int) -> None:
-        """Run a read: this copy is the leader's."""
-        self.deliver(number, message)
-
     def sift(self, answers: Sequence[Answer | BatchAnswer]) -> Sequence[Answer | BatchAnswer]:
         """All answers are for sessions here."""
         return answers

@@ -62,7 +62,7 @@ OUTCOME_STATE_ABORTED: OutcomeState
 OUTCOME_STATE_UNKNOWN: OutcomeState
 
 class SessionRequest(_message.Message):
-    __slots__ = ("hello", "seen", "finished", "reads", "commits", "one_shots", "writes", "scans", "rollbacks", "outcomes", "watches", "watch_progress", "histories")
+    __slots__ = ("hello", "seen", "finished", "reads", "commits", "one_shots", "writes", "scans", "rollbacks", "outcomes", "watches", "watch_progress", "histories", "safe_calls")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     SEEN_FIELD_NUMBER: _ClassVar[int]
     FINISHED_FIELD_NUMBER: _ClassVar[int]
@@ -76,6 +76,7 @@ class SessionRequest(_message.Message):
     WATCHES_FIELD_NUMBER: _ClassVar[int]
     WATCH_PROGRESS_FIELD_NUMBER: _ClassVar[int]
     HISTORIES_FIELD_NUMBER: _ClassVar[int]
+    SAFE_CALLS_FIELD_NUMBER: _ClassVar[int]
     hello: SessionHello
     seen: int
     finished: _containers.RepeatedScalarFieldContainer[bytes]
@@ -89,7 +90,8 @@ class SessionRequest(_message.Message):
     watches: _containers.RepeatedCompositeFieldContainer[WatchCall]
     watch_progress: _containers.RepeatedCompositeFieldContainer[WatchProgress]
     histories: _containers.RepeatedCompositeFieldContainer[HistoryCall]
-    def __init__(self, hello: _Optional[_Union[SessionHello, _Mapping]] = ..., seen: _Optional[int] = ..., finished: _Optional[_Iterable[bytes]] = ..., reads: _Optional[_Union[ReadColumns, _Mapping]] = ..., commits: _Optional[_Union[CommitColumns, _Mapping]] = ..., one_shots: _Optional[_Union[OneShotColumns, _Mapping]] = ..., writes: _Optional[_Iterable[_Union[WriteCall, _Mapping]]] = ..., scans: _Optional[_Iterable[_Union[ScanCall, _Mapping]]] = ..., rollbacks: _Optional[_Iterable[_Union[RollbackCall, _Mapping]]] = ..., outcomes: _Optional[_Iterable[_Union[OutcomeCall, _Mapping]]] = ..., watches: _Optional[_Iterable[_Union[WatchCall, _Mapping]]] = ..., watch_progress: _Optional[_Iterable[_Union[WatchProgress, _Mapping]]] = ..., histories: _Optional[_Iterable[_Union[HistoryCall, _Mapping]]] = ...) -> None: ...
+    safe_calls: _containers.RepeatedCompositeFieldContainer[SafeCall]
+    def __init__(self, hello: _Optional[_Union[SessionHello, _Mapping]] = ..., seen: _Optional[int] = ..., finished: _Optional[_Iterable[bytes]] = ..., reads: _Optional[_Union[ReadColumns, _Mapping]] = ..., commits: _Optional[_Union[CommitColumns, _Mapping]] = ..., one_shots: _Optional[_Union[OneShotColumns, _Mapping]] = ..., writes: _Optional[_Iterable[_Union[WriteCall, _Mapping]]] = ..., scans: _Optional[_Iterable[_Union[ScanCall, _Mapping]]] = ..., rollbacks: _Optional[_Iterable[_Union[RollbackCall, _Mapping]]] = ..., outcomes: _Optional[_Iterable[_Union[OutcomeCall, _Mapping]]] = ..., watches: _Optional[_Iterable[_Union[WatchCall, _Mapping]]] = ..., watch_progress: _Optional[_Iterable[_Union[WatchProgress, _Mapping]]] = ..., histories: _Optional[_Iterable[_Union[HistoryCall, _Mapping]]] = ..., safe_calls: _Optional[_Iterable[_Union[SafeCall, _Mapping]]] = ...) -> None: ...
 
 class SessionHello(_message.Message):
     __slots__ = ("client", "protocol", "name", "timeout_ms")
@@ -235,6 +237,24 @@ class ScanCall(_message.Message):
     timeout_ms: int
     def __init__(self, request: _Optional[int] = ..., txn: _Optional[bytes] = ..., at: _Optional[int] = ..., start: _Optional[bytes] = ..., end: _Optional[bytes] = ..., limit: _Optional[int] = ..., reverse: _Optional[bool] = ..., timeout_ms: _Optional[int] = ...) -> None: ...
 
+class SafeCall(_message.Message):
+    __slots__ = ("request", "at", "timeout_ms")
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
+    request: int
+    at: int
+    timeout_ms: int
+    def __init__(self, request: _Optional[int] = ..., at: _Optional[int] = ..., timeout_ms: _Optional[int] = ...) -> None: ...
+
+class SafeAnswer(_message.Message):
+    __slots__ = ("request", "at")
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
+    request: int
+    at: int
+    def __init__(self, request: _Optional[int] = ..., at: _Optional[int] = ...) -> None: ...
+
 class RollbackCall(_message.Message):
     __slots__ = ("request", "txn")
     REQUEST_FIELD_NUMBER: _ClassVar[int]
@@ -296,7 +316,7 @@ class HistoryCall(_message.Message):
     def __init__(self, request: _Optional[int] = ..., key: _Optional[bytes] = ..., at: _Optional[int] = ..., limit: _Optional[int] = ...) -> None: ...
 
 class SessionResponse(_message.Message):
-    __slots__ = ("welcome", "lo_ns", "values", "committed", "failures", "written", "rows", "outcomes", "watch_events", "histories", "safe", "draining")
+    __slots__ = ("welcome", "lo_ns", "values", "committed", "failures", "written", "rows", "outcomes", "watch_events", "histories", "safe", "draining", "safe_answers")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     LO_NS_FIELD_NUMBER: _ClassVar[int]
     VALUES_FIELD_NUMBER: _ClassVar[int]
@@ -309,6 +329,7 @@ class SessionResponse(_message.Message):
     HISTORIES_FIELD_NUMBER: _ClassVar[int]
     SAFE_FIELD_NUMBER: _ClassVar[int]
     DRAINING_FIELD_NUMBER: _ClassVar[int]
+    SAFE_ANSWERS_FIELD_NUMBER: _ClassVar[int]
     welcome: SessionWelcome
     lo_ns: int
     values: ValueColumns
@@ -321,7 +342,8 @@ class SessionResponse(_message.Message):
     histories: _containers.RepeatedCompositeFieldContainer[HistoryAnswer]
     safe: int
     draining: bool
-    def __init__(self, welcome: _Optional[_Union[SessionWelcome, _Mapping]] = ..., lo_ns: _Optional[int] = ..., values: _Optional[_Union[ValueColumns, _Mapping]] = ..., committed: _Optional[_Union[CommittedColumns, _Mapping]] = ..., failures: _Optional[_Iterable[_Union[Failure, _Mapping]]] = ..., written: _Optional[_Iterable[int]] = ..., rows: _Optional[_Iterable[_Union[RowsPage, _Mapping]]] = ..., outcomes: _Optional[_Iterable[_Union[OutcomeAnswer, _Mapping]]] = ..., watch_events: _Optional[_Iterable[_Union[WatchEvents, _Mapping]]] = ..., histories: _Optional[_Iterable[_Union[HistoryAnswer, _Mapping]]] = ..., safe: _Optional[int] = ..., draining: _Optional[bool] = ...) -> None: ...
+    safe_answers: _containers.RepeatedCompositeFieldContainer[SafeAnswer]
+    def __init__(self, welcome: _Optional[_Union[SessionWelcome, _Mapping]] = ..., lo_ns: _Optional[int] = ..., values: _Optional[_Union[ValueColumns, _Mapping]] = ..., committed: _Optional[_Union[CommittedColumns, _Mapping]] = ..., failures: _Optional[_Iterable[_Union[Failure, _Mapping]]] = ..., written: _Optional[_Iterable[int]] = ..., rows: _Optional[_Iterable[_Union[RowsPage, _Mapping]]] = ..., outcomes: _Optional[_Iterable[_Union[OutcomeAnswer, _Mapping]]] = ..., watch_events: _Optional[_Iterable[_Union[WatchEvents, _Mapping]]] = ..., histories: _Optional[_Iterable[_Union[HistoryAnswer, _Mapping]]] = ..., safe: _Optional[int] = ..., draining: _Optional[bool] = ..., safe_answers: _Optional[_Iterable[_Union[SafeAnswer, _Mapping]]] = ...) -> None: ...
 
 class SessionWelcome(_message.Message):
     __slots__ = ("incarnation", "node", "region", "key_bytes_max", "value_bytes_max", "operations_max", "lifetime_ms_max", "ahead_ns_max", "clock_source", "clock_assumed")

@@ -74,8 +74,6 @@ class Group:
         self.held: list[Message] = []
         self.waiting: list[tuple[int, Message]] = []
         """Requests for a leader nobody knows, with the time until which they may wait."""
-        self.unsafe: list[tuple[int, int, Message]] = []
-        """Reads that wait here until time is closed over them: stamp, deadline, message."""
         self.hints: dict[int, tuple[int, int]] = {}
         """From each node with open transactions here: the smallest stamp, and when it came."""
         self.interest_ns = 0

@@ -273,19 +273,6 @@ class ClusterHost:
             else:
                 self._send(group, part)
 
-    def deliver_here(self, number: int, message: Message, stamp: int) -> None:
-        """Answer a read from this node's own copy as soon as it is final there."""
-        group = self.groups.get(number)
-        if group is None:
-            self._refuse(message, Rule.NOT_LEADER)
-        elif group.leading or stamp <= group.partition.state.shown:
-            self.deliver(number, message)
-        elif len(group.unsafe) >= WAITING_MAX:
-            self._refuse(message, Rule.NOT_LEADER)
-        else:
-            deadline_ns = deadline_of(message, self.engine.now.lo_ns)
-            group.unsafe.append((stamp, deadline_ns, message))
-
     def _send(self, group: Group, message: Message) -> None:
         leader = group.replica.leader
         link = self.links.to(leader)
@@ -535,7 +522,6 @@ class ClusterHost:
             self._moved[group.number] = None
             self._tick_machine(group, now, oldest_open, protected)
             self._look_for_leader(group, now)
-            self._look_at_unsafe(group, now)
         self.engine.dispatch(self.forwarding.give_up_late(now.lo_ns))
         self._hint(now, oldest_open)
         placing.follow_map(self, now)
@@ -576,22 +562,6 @@ class ClusterHost:
             else:
                 group.waiting.append((deadline_ns, message))
 
-    def look_at_unsafe(self) -> None:
-        """Answer the reads that time has been closed over."""
-        for group in self.groups.values():
-            if group.unsafe:
-                self._look_at_unsafe(group, self.engine.now)
-
-    def _look_at_unsafe(self, group: Group, now: Interval) -> None:
-        waiting, group.unsafe = group.unsafe, []
-        for stamp, deadline_ns, message in waiting:
-            if group.leading or stamp <= group.partition.state.shown:
-                self.deliver(group.number, message)
-            elif deadline_ns <= now.lo_ns:
-                self._refuse(message, Rule.DEADLINE)
-            else:
-                group.unsafe.append((stamp, deadline_ns, message))
-
     def _hint(self, now: Interval, oldest_open: int) -> None:
         """Tell leaders elsewhere what is open here, so that they do not close time over it."""
         stamp = min(oldest_open, floor(now.lo_ns)) if oldest_open else floor(now.lo_ns)
@@ -620,7 +590,6 @@ class ClusterHost:
             self._rotating = True
         if self._rotating:
             self._rotate()
-        self.look_at_unsafe()
         self.links.flush(self.engine.now.lo_ns)
 
     def _rotate(self) -> None:

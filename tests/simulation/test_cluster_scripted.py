@@ -1,0 +1,192 @@
+"""What a cluster of real nodes does, told as scripts in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+
+import k2store
+from k2store.control.map import Keyspace
+from k2store.testing.simulation import Simulation
+from k2store.testing.simulation.node import NodeKnobs
+from tests.simulation.cluster_scene import ZONE, Scene
+
+THREE_AND_THREE = ("fra-1", "fra-2", "fra-3", "iad-1", "iad-2", "iad-3")
+HOMES = (
+    Keyspace("default", b"", "zone", "fra"),
+    Keyspace("iad", b"iad/", "zone", "iad"),
+    Keyspace("everywhere", b"world/", "region", "fra"),
+)
+
+
+async def increment(database: k2store.Database, key: bytes = b"n") -> int:
+    """Add one to a counter in a transaction."""
+    value = 0
+    async for txn in database.transactions():
+        async with txn:
+            value = int(await txn.get(key) or b"0") + 1
+            txn.put(key, b"%d" % value)
+    return value
+
+
+def test_every_node_takes_everything():
+    """Whatever node a client talks to, it reads and writes keys of every home."""
+    with Simulation(1) as simulation:
+        scene = Scene(simulation, ("fra-1", "iad-1", "sin-1"), HOMES)
+
+        async def main(environment):
+            for name in scene.nodes:
+                async with scene.connect(environment, name) as database:
+                    for key in (b"a", b"iad/a", b"world/a"):
+                        before = await database.get(key)
+                        after = await increment(database, key)
+                        assert after == int(before or b"0") + 1
+                        assert await database.get(key) == b"%d" % after
+                        await database.put(key + b"/" + name.encode(), b"x")
+            async with scene.connect(environment, "sin-1") as database:
+                return [await database.get(key) for key in (b"a", b"iad/a", b"world/a")]
+
+        assert scene.play(main) == [b"3", b"3", b"3"]
+
+
+def test_a_local_view_shows_what_was_acknowledged():
+    """A strong view of a replica waits there, and shows the last commit of another region."""
+    with Simulation(2) as simulation:
+        scene = Scene(simulation, ("fra-1", "iad-1"))
+
+        async def main(environment):
+            async with (
+                scene.connect(environment, "fra-1") as home,
+                scene.connect(environment, "iad-1") as away,
+            ):
+                host = scene.nodes["iad-1"].host
+                for number in range(20):
+                    at = await home.put(b"k", b"%d" % number)
+                    sent = host.forwarding.forwarded
+                    async with away.snapshot(strong=True, local=True) as view:
+                        assert await view.get(b"k") == b"%d" % number
+                        assert view.at > at
+                    async with away.snapshot(since=at) as view:
+                        assert await view.get(b"k") == b"%d" % number
+                        assert view.staleness_s < 1.0
+                    assert host.forwarding.forwarded == sent, "nobody else was asked"
+
+        scene.play(main)
+
+
+def test_leaders_are_lost_and_nothing_with_them():
+    """Leaders are killed, or stand still and come back: no increment is lost or done twice."""
+    with Simulation(3) as simulation:
+        scene = Scene(simulation, THREE_AND_THREE)
+        waits = []
+
+        async def main(environment):
+            loop = environment.loop
+            async with scene.connect(environment, "iad-1") as database:
+                await increment(database)
+                for kill in range(6):
+                    process = scene.processes[scene.leader()]
+                    began_ns = loop.now_ns
+                    if kill % 2:
+                        process.pause()
+                        scene.later(4, process.resume)
+                    else:
+                        process.kill()
+                        scene.later(2, process.start)
+                    for number in range(20):
+                        await increment(database)
+                        if not number:
+                            waits.append((loop.now_ns - began_ns) / 1e9)
+                    await asyncio.sleep(5)
+                return await database.get(b"n")
+
+        assert scene.play(main) == b"%d" % (1 + 6 * 20)
+        assert max(waits) < 2.0, waits
+
+
+def test_a_restarted_cluster_has_everything():
+    """All nodes are killed at once, again and again; checkpoints and logs bring everything back."""
+    with Simulation(4) as simulation:
+        scene = Scene(simulation, THREE_AND_THREE, knobs=NodeKnobs(segment_bytes=1 << 14))
+
+        async def main(environment):
+            expected = 0
+            async with scene.connect(environment, "fra-2") as database:
+                for _ in range(4):
+                    for _ in range(40):
+                        expected = await increment(database)
+                        await database.put(b"key/%d" % expected, b"%d" % expected * 20)
+                    for process in scene.processes.values():
+                        process.kill()
+                    scene.later(
+                        0.5, lambda: [process.start() for process in scene.processes.values()]
+                    )
+                    await asyncio.sleep(1)
+                async with database.snapshot(strong=True) as view:
+                    rows = [row async for row in view.scan(k2store.prefix(b"key/"))]
+                assert {row.value for row in rows} == {
+                    b"%d" % number * 20 for number in range(1, expected + 1)
+                }
+                return await database.get(b"n")
+
+        assert scene.play(main) == b"160"
+        assert any(node.host.replayed for node in scene.nodes.values())
+
+
+def test_a_replica_that_was_away_for_long_takes_a_whole_state():
+    """Its log ends before the others' begin: rows are copied, and reads are right afterwards."""
+    with Simulation(5) as simulation:
+        scene = Scene(
+            simulation, ("fra-1", "fra-2", "fra-3", "iad-1"), ZONE, NodeKnobs(segment_bytes=1 << 14)
+        )
+
+        async def main(environment):
+            async with scene.connect(environment, "fra-1") as database:
+                await database.put(b"before", b"1")
+                await asyncio.sleep(1)
+                scene.processes["iad-1"].kill()
+                for node in scene.nodes.values():
+                    for group in node.host.groups.values():
+                        group.replica.state.log.trail_bytes_max = 0
+                for number in range(300):
+                    await database.put(b"key/%d" % (number % 50), b"%d" % number * 30)
+                    if number % 7 == 0:
+                        await database.delete(b"key/%d" % (number % 50))
+                await asyncio.sleep(2)
+                scene.processes["iad-1"].start()
+                at = await database.put(b"after", b"1")
+                async with database.snapshot(at=at) as view:
+                    expected = [(row.key, row.value) async for row in view.scan(b"")]
+            await asyncio.sleep(3)
+            async with scene.connect(environment, "iad-1") as away:
+                async with away.snapshot(since=at, local=True) as view:
+                    return expected, [(row.key, row.value) async for row in view.scan(b"")]
+
+        expected, found = scene.play(main)
+        assert [row for row in found if row[0] != b"never"] == expected
+        assert scene.nodes["iad-1"].host.pulls.finished >= 1, "nothing was copied"
+
+
+def test_a_lost_disk_is_another_member():
+    """A node that comes back without its data joins anew, and becomes a voter again."""
+    with Simulation(6) as simulation:
+        scene = Scene(simulation, ("fra-1", "fra-2", "fra-3"))
+
+        async def main(environment):
+            async with scene.connect(environment, "fra-1") as database:
+                await increment(database)
+                victim = "fra-3"
+                before = scene.nodes[victim].host.node
+                scene.processes[victim].kill()
+                scene.later(1, lambda: scene.processes[victim].start(disk="lost"))
+                for _ in range(30):
+                    await increment(database)
+                    await asyncio.sleep(0.2)
+                node = scene.nodes[victim].host.node
+                assert node != before
+                number = scene.nodes["fra-1"].host.route.of(b"")
+                members = scene.nodes["fra-1"].host.groups[number].replica.membership
+                assert node in members.voters, members
+                assert before not in members.everyone, members
+                return await database.get(b"n")
+
+        assert scene.play(main) == b"31"

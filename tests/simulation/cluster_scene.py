@@ -14,6 +14,7 @@ from k2store.testing.control import MemoryControl, MemoryPlane
 from k2store.testing.simulation import SECOND_NS, Environment, Simulation
 from k2store.testing.simulation.cluster import ClusterNode
 from k2store.testing.simulation.node import PORT, NodeKnobs
+from replication import ReplicaSettings
 
 ZONE = (Keyspace("default", b"", "zone", "fra"),)
 
@@ -27,6 +28,7 @@ class Scene:
         names: Iterable[str],
         keyspaces: tuple[Keyspace, ...] = ZONE,
         knobs: NodeKnobs | None = None,
+        replica: ReplicaSettings | None = None,
     ) -> None:
         self.simulation = simulation
         self.plane = MemoryPlane()
@@ -35,7 +37,7 @@ class Scene:
         self.processes: dict[str, Any] = {}
         for name in names:
             region = name.partition("-")[0]
-            node = self.nodes[name] = ClusterNode(name, region, self.plane, knobs)
+            node = self.nodes[name] = ClusterNode(name, region, self.plane, knobs, replica)
             machine = simulation.machine(name, bound_ns=500_000)
             self.processes[name] = simulation.process(machine, node.main)
 

@@ -62,6 +62,13 @@ class Cluster(Section, frozen=True, kw_only=True):
     advertise: Annotated[
         str, About("Address at which the other nodes reach this one; empty: `node.listen`.")
     ] = ""
+    dial: Annotated[
+        str,
+        About(
+            "File with lines `real=dialled`: other addresses at which this node dials some of its "
+            "peers, for networks that translate addresses."
+        ),
+    ] = ""
     lease: Annotated[
         Duration, About("How long a voter promises to keep candidates waiting.", "10ms", "1m")
     ] = Duration.parse("1s")
@@ -80,7 +87,7 @@ class Cluster(Section, frozen=True, kw_only=True):
     patience: Annotated[
         Duration,
         About("Silence of a leader after which a voter asks for an epoch.", "10ms", "10m"),
-    ] = Duration.parse("1500ms")
+    ] = Duration.parse("1100ms")
     close_interval: Annotated[
         Duration, About("How often a leader tells how far its history is final.", "1ms", "10s")
     ] = Duration.parse("100ms")

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from k2store.clock import Clock, open_clock
 from k2store.config import Settings
 from k2store.node.engine import Engine, EngineSettings
+from k2store.node.host import Host
 from k2store.node.limits import SessionLimits
 from k2store.storage import OpenStore, StorageOptions, open_store
 from mvcc.state import PartitionSettings
@@ -58,6 +59,7 @@ def engine_settings(settings: Settings) -> EngineSettings:
             janitor_idle_ns=life.janitor,
             retention_ns=life.retention,
             scan_rows_max=limits.scan_page,
+            replicated=bool(settings.cluster.control),
         ),
         limits=SessionLimits(
             key_bytes_max=limits.key,
@@ -103,14 +105,17 @@ def engine_of(
     settings: Settings,
     on_failure: Callable[[BaseException], None] | None = None,
     *,
+    store: OpenStore | None = None,
+    host: Callable[[Engine], Host] | None = None,
     entropy: Callable[[int], bytes] = os.urandom,
 ) -> Engine:
     """An engine over the settings' clock and data, recovered and not yet started.
 
-    ``entropy`` gives the bytes that name this incarnation.
+    ``store``: one that is open already. ``host``: where its partitions are kept, other than on
+    this node alone. ``entropy`` gives the bytes that name this incarnation.
     """
     clock = clock_of(settings)
-    store = store_of(settings)
+    store = store_of(settings) if store is None else store
     try:
         return Engine(
             store,
@@ -118,6 +123,7 @@ def engine_of(
             engine_settings(settings),
             incarnation=entropy(8),
             on_failure=on_failure,
+            host=host,
         )
     except BaseException:
         store.close()

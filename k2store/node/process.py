@@ -25,13 +25,15 @@ from structlog.typing import FilteringBoundLogger
 
 from k2store.client.connect import connect
 from k2store.config import Settings
-from k2store.control.opening import EMBEDDED, node_control
+from k2store.control.opening import EMBEDDED
 from k2store.control.service import ControlMethods
 from k2store.errors import Unavailable
 from k2store.metrics.exposition import AdminPort
 from k2store.node import report
 from k2store.node.admin import AdminMethods
-from k2store.node.assembly import engine_of
+from k2store.node.assembly import cluster_times, engine_of, store_of
+from k2store.node.cluster.host import ClusterHost
+from k2store.node.cluster.member import Member
 from k2store.node.engine import Engine
 from k2store.rpc.gate import Gate, GateKeeper
 from k2store.rpc.grpc_transport import GrpcListener, GrpcListening
@@ -101,6 +103,7 @@ class NodeProcess:
         self._began_s = 0.0
         self._listening: GrpcListening | None = None
         self._tokens: TokenFile | None = None
+        self._member: Member | None = None
         self.engine: Engine
         self.ready: Ready | None = None
 
@@ -171,8 +174,12 @@ class NodeProcess:
         if settings.auth.tokens:
             self._tokens = TokenFile(Path(settings.auth.tokens))
         gate = Gate(self._tokens, self._audit)
-        engine = self.engine = engine_of(settings, self._failed)
-        self._stack.callback(engine.close)
+        if settings.cluster.control:
+            await self._enter_cluster()
+        else:
+            self.engine = engine_of(settings, self._failed)
+            self._stack.callback(self.engine.close)
+        engine = self.engine
         admin = await self._open_admin_port()
         await engine.start()
 
@@ -187,10 +194,7 @@ class NodeProcess:
             lifetime_s=settings.transactions.lifetime_max.seconds,
         )
         self._stack.callback(store.close)
-        kept = None
-        if settings.cluster.control == EMBEDDED:
-            kept = node_control(settings)
-            self._stack.push_async_callback(kept.close)
+        kept = None if self._member is None else self._member.embedded
         listener = GrpcListener(
             credentials=credentials,
             services=services(
@@ -203,6 +207,8 @@ class NodeProcess:
             interceptors=(GateKeeper(gate),),
             annotate=gate.annotate,
             connections_max=settings.limits.connections,
+            peers=engine.host.links if isinstance(engine.host, ClusterHost) else None,
+            peers_certified=bool(settings.tls.authority),
         )
         handler = engine if self._tokens is None else Guard(engine)
         try:
@@ -210,12 +216,38 @@ class NodeProcess:
         except OSError as error:
             raise Unavailable(f"{error.strerror}; is another node running?") from error
         self._stack.push_async_callback(self._listening.close)
+        if self._member is not None:
+            self._member.start()
         await self._health.serving()
         if self._tokens is not None:
             review = asyncio.get_running_loop().create_task(self._review(gate, self._tokens))
             self._stack.callback(review.cancel)
         self.ready = self._describe(self._listening.address, admin)
         self._log.info("node.ready", address=self.address, replayed=engine.replayed)
+
+    async def _enter_cluster(self) -> None:
+        """Open the store, learn from the control plane who this node is, make the engine so."""
+        store = store_of(self._settings)
+        try:
+            member = await Member.enter(
+                self._settings,
+                store.identity.store,
+                waiting=lambda why: self._log.warning("cluster.waiting", why=why),
+            )
+        except BaseException:
+            store.close()
+            raise
+        self._member = member
+        times = cluster_times(self._settings)
+        self._stack.push_async_callback(member.leave)
+        self.engine = engine_of(
+            self._settings,
+            self._failed,
+            store=store,
+            host=member.host(times.replica, times.close_interval_ns),
+        )
+        self._stack.callback(self.engine.close)
+        self._log.info("cluster.joined", id=member.node)
 
     async def _open_admin_port(self) -> str:
         listen = self._settings.admin.listen

@@ -1,36 +1,47 @@
-"""`k2 dev`: a node to try things on, with a live table of what it does."""
+"""`k2 dev`: a store to try things on, in three regions on this machine or as one node."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import os
-import sys
-import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import click
 
-from k2store.cli.node import say_ready
-from k2store.cli.verb import Verb, output, settings
+from k2store.cli.verb import Verb
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
-    from k2store.node.process import NodeProcess
-    from k2store.node.report import Reading
-
-RATES: Final = ("operations", "commits", "turns", "syncs", "frames")
-"""Counters shown as rates, by the engine's names."""
+    from k2store.testing.wan import Kind
 
 
 @click.command("dev", cls=Verb)
 @click.option(
+    "--regions",
+    metavar="NAME[,NAME...]",
+    help="Nodes in regions, by the nearest airport: fra,iad,sin.",
+)
+@click.option(
+    "--nodes-per-region",
+    type=click.IntRange(1, 14),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Nodes in each of them.",
+)
+@click.option(
+    "--wan",
+    type=click.Choice(["namespaces", "proxy"]),
+    help="How regions are kept apart; without it namespaces as root, else the proxy.",
+)
+@click.option("--no-wan", is_flag=True, help="No distance between regions.")
+@click.option("--single", is_flag=True, help="One node and no regions; so it is without --regions.")
+@click.option(
     "--data", metavar="DIR", help="Folder of the data; without it, one that is thrown away."
 )
-@click.option("--listen", metavar="HOST:PORT", help="Address of the gRPC port (node.listen).")
-@click.option("--admin", metavar="HOST:PORT", help="Address of the HTTP port (admin.listen).")
+@click.option(
+    "--listen", metavar="HOST:PORT", help="Without --regions: its gRPC port (node.listen)."
+)
+@click.option(
+    "--admin", metavar="HOST:PORT", help="Without --regions: its HTTP port (admin.listen)."
+)
 @click.option(
     "--interval",
     "interval_s",
@@ -38,104 +49,47 @@ RATES: Final = ("operations", "commits", "turns", "syncs", "frames")
     default=1.0,
     show_default=True,
     metavar="SECONDS",
-    help="Between two looks at the rates.",
+    help="Between two looks at the nodes.",
 )
-def dev(*, data: str | None, listen: str | None, admin: str | None, interval_s: float) -> None:
-    """Run one node on this machine, with a declared clock; Ctrl-C stops it.
+def dev(
+    *,
+    regions: str | None,
+    nodes_per_region: int,
+    wan: Kind | None,
+    no_wan: bool,
+    single: bool,
+    data: str | None,
+    listen: str | None,
+    admin: str | None,
+    interval_s: float,
+) -> None:
+    """Run a node to try things on, or nodes in regions, oceans apart; Ctrl-C stops them.
 
-    On a terminal a table of rates is drawn. With --json the ready line is a document, and a
-    document of rates follows at every interval.
+    With --regions each node is a process of its own, in its region of an emulated network with the
+    delays between the real places; they do not replicate to one another yet. As root the regions
+    are network namespaces, and a shell in one of them is `ip netns exec`; otherwise a proxy delays
+    bytes. Nodes and clients speak mutual TLS.
+
+    On a terminal a table is drawn. With --json the first line says how to reach them, and a line a
+    node follows at every interval.
     """
-    with _folder(data) as folder:
-        loaded = settings(
-            {
-                "node.data": folder,
-                "node.listen": listen,
-                "admin.listen": admin,
-                "clock.source": "declared",
-                "logging.level": "warning",
-            }
-        )
-        from k2store.node.launch import launch
+    if single and regions is not None:
+        raise click.UsageError("give --regions or --single, not both")
+    if regions is None:
+        from k2store.cli import dev_single
 
-        launch(loaded.settings, on_ready=say_ready, beside=_beside(interval_s))
-    output().note("stopped")
-
-
-@contextlib.contextmanager
-def _folder(data: str | None) -> Iterator[str]:
-    if data is not None:
-        yield data
+        dev_single.run(data=data, listen=listen, admin=admin, interval_s=interval_s)
         return
-    with tempfile.TemporaryDirectory(prefix="k2-dev-") as folder:
-        yield folder
+    if listen is not None or admin is not None:
+        raise click.UsageError("--listen and --admin are of a single node")
+    if no_wan and wan is not None:
+        raise click.UsageError("give --wan or --no-wan, not both")
+    from k2store.cli import dev_regions
 
-
-def _beside(interval_s: float) -> Callable[[NodeProcess], Awaitable[None]] | None:
-    """What runs next to the node: records, a table, or nothing where nobody looks."""
-    out = output()
-    if out.as_json:
-        return lambda node: _records(node, interval_s)
-    if sys.stdout.isatty() and not out.quiet and os.environ.get("TERM") != "dumb":
-        return lambda node: _table(node, interval_s)
-    return None
-
-
-async def _records(node: NodeProcess, interval_s: float) -> None:
-    out = output()
-    async for rates, reading in looks(node, interval_s):
-        status = reading.status
-        out.record(
-            {name + "_per_s": round(rate, 1) for name, rate in rates.items()}
-            | {
-                "state": status.state,
-                "sessions": status.sessions,
-                "transactions": status.transactions,
-                "uptime_s": status.uptime_s,
-            },
-            "",
-        )
-
-
-async def _table(node: NodeProcess, interval_s: float) -> None:
-    from rich.live import Live
-
-    with Live(auto_refresh=False, transient=True) as live:
-        async for rates, reading in looks(node, interval_s):
-            live.update(draw(rates, reading), refresh=True)
-
-
-async def looks(
-    node: NodeProcess, interval_s: float
-) -> AsyncIterator[tuple[dict[str, float], Reading]]:
-    """The node's figures at every interval, with rates since the one before."""
-    before, before_s = node.reading().counts, node.uptime_s()
-    while True:
-        await asyncio.sleep(interval_s)
-        reading, now_s = node.reading(), node.uptime_s()
-        past_s = max(now_s - before_s, 1e-9)
-        yield {name: (reading.counts[name] - before[name]) / past_s for name in RATES}, reading
-        before, before_s = reading.counts, now_s
-
-
-def draw(rates: dict[str, float], reading: Reading) -> Table:
-    """One look as a table."""
-    from rich import box
-    from rich.table import Table
-
-    status = reading.status
-    clock = status.clock
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=f"{status.node} {status.state}")
-    for name in RATES:
-        table.add_column(f"{name}/s", justify="right")
-    for name in ("sessions", "open", "keys in memory", "commit wait"):
-        table.add_column(name, justify="right")
-    mean_ns = clock.commit_wait_ns_total // clock.commits if clock.commits else 0
-    table.add_row(
-        *(f"{rates[name]:,.0f}" for name in RATES),
-        str(status.sessions),
-        str(status.transactions),
-        f"{sum(one.keys_in_memory for one in status.partitions):,}",
-        f"{mean_ns / 1000:.0f} µs",
+    dev_regions.run(
+        [name.strip() for name in regions.split(",")],
+        nodes_per_region=nodes_per_region,
+        wan=None if no_wan else wan or "auto",
+        data=data,
+        interval_s=interval_s,
     )
-    return table

@@ -29,7 +29,7 @@ VERBS: Final[Mapping[str, Place]] = {
     "clock": Place("k2store.cli.clock:clock", "Show the clock: source, bound, commit wait."),
     "config": Place("k2store.cli.config:config", "Show and check the settings in force."),
     "delete": Place("k2store.cli.delete:delete", "Delete a key."),
-    "dev": Place("k2store.cli.dev:dev", "Run a node to try things on, with a table of rates."),
+    "dev": Place("k2store.cli.dev:dev", "Run nodes to try things on, with a live table."),
     "doctor": Place("k2store.cli.doctor:doctor", "Examine this machine: versions, clock, disk."),
     "get": Place("k2store.cli.get:get", "Read a key, now or as of then."),
     "history": Place("k2store.cli.history:history", "Show the versions of a key over time."),

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self
 from k2store.config.dial import dial_lines
 from k2store.errors import Rejected, Unavailable
 from k2store.testing.cluster.looks import Look, Looks
-from k2store.testing.cluster.node import DATA, ClusterNode, Seat
+from k2store.testing.cluster.node import CONFIG, DATA, ClusterNode, Seat, toml
 from k2store.testing.keeper import Keeper
 from k2store.testing.wan import DEFAULT_REGIONS, Kind, Wan, open_wan
 from k2store.testing.wan.addresses import NUMBER_MAX
@@ -196,6 +196,19 @@ class LocalCluster:
         return self._looks.look()
 
     # -------------------------------------------------------------------------------- clients
+
+    def client_config(self, region: str | None = None) -> Path:
+        """A settings file for `k2 --config`, to stand in a region; see `address`."""
+        path = self.path / (CONFIG if region is None else f"{region}.toml")
+        said: dict[str, object] = {"client.endpoint": self.address(region)}
+        if self.tls is not None:
+            said |= {
+                "client.authority": self.tls.authority,
+                "client.certificate": self.tls.certificate,
+                "client.key": self.tls.key,
+            }
+        path.write_text(toml(said), encoding="utf-8")
+        return path
 
     @property
     def tls(self) -> Tls | None:

@@ -39,9 +39,12 @@ SETTINGS: Final = """\
 [node]
 name = "{name}"
 region = "{region}"
-oracle = {oracle}
 data = "{data}"
 listen = "127.0.0.1:{port}"
+
+[cluster]
+# One node keeps the control plane for the others: right on one host, which is one place to fail.
+control = "{control}"
 
 [clock]
 # Every process of this host reads the same clock, so its bound may be declared.
@@ -152,7 +155,7 @@ def make(folder: Path, regions: Sequence[str], port: int) -> None:
         text = SETTINGS.format(
             name=name,
             region=region,
-            oracle=place + 1,
+            control="embedded" if place == 0 else f"k2://127.0.0.1:{port}",
             data=folder / "data" / name,
             port=own,
             admin=own + 1,

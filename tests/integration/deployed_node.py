@@ -19,6 +19,9 @@ PROGRAM = (sys.executable, "-c", "from k2store.cli.group import main; main()")
 
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith("K2_")}
 
+ALONE = {"K2_CLUSTER__CONTROL": ""}
+"""For a test about the commands of one node, in whose settings file others are named."""
+
 
 class Running(NamedTuple):
     """A node that said it is ready: its process, its ready line, its two addresses."""

@@ -24,6 +24,7 @@ import msgspec.yaml
 from k2store.config import Duration, Settings, load
 from k2store.config.table import rows
 from k2store.node.process import PARTING_S
+from tests.architecture.test_documents import refusal
 from tests.architecture.tree import ROOT, files
 from tests.integration.deployed_node import CLEAN, get, k2, running
 
@@ -191,15 +192,30 @@ def test_compose_says_only_what_is_a_setting(tmp_path: Path) -> None:
         assert given.keys() <= VARIABLES, name
         settings = load(env=environment() | given, path=_empty(tmp_path)).settings
         assert settings.node.name == name == service["hostname"]
-        loaded.append(settings.node)
-    assert [node.region for node in loaded] == ["fra", "iad", "sin"]
-    assert len({node.oracle for node in loaded}) == len(loaded)
+        assert settings.cluster.advertise == f"{name}:7400"
+        loaded.append(settings)
+    assert [settings.node.region for settings in loaded] == ["fra", "iad", "sin"]
+    keeper, *others = (settings.cluster for settings in loaded)
+    assert keeper.control == "embedded"
+    assert {other.control for other in others} == {f"k2://{keeper.advertise}"}
 
 
 def _empty(folder: Path) -> Path:
     path = folder / "k2.toml"
     path.touch()
     return path
+
+
+def test_commands_of_compose_exist() -> None:
+    """What a service of ours runs instead of a node is a verb with options that it has."""
+    given = {
+        name: service["command"]
+        for name, service in compose()["services"].items()
+        if service["image"].startswith("k2store:") and "command" in service
+    }
+    assert given.keys() == {"certificates", "regions"}
+    for command in given.values():
+        assert refusal(command) is None, command
 
 
 def test_compose_opens_nothing_to_the_world() -> None:

@@ -238,6 +238,43 @@ def test_every_variable_of_a_pod_is_a_setting() -> None:
     assert tomllib.loads((BASE / "k2.toml").read_text())["clock"]["source"] == "kernel"
 
 
+@needs_kubectl
+@pytest.mark.kubectl
+@pytest.mark.parametrize("region", REGIONS)
+def test_the_pods_of_a_region_know_who_and_where_they_are(region: str) -> None:
+    """What a pod is told, by its rendered environment, is what a node would start with.
+
+    It advertises the name that External DNS gives it, which is the one its certificate is made for.
+    """
+    found = rendered(region)
+    nodes = one("StatefulSet", found)
+    (container,) = pod(nodes)["containers"]
+    name = f"{nodes['metadata']['name']}-2"
+    configured: Resource = one("ConfigMap", found, _source(container))["data"]
+    environment = resolved(container, name, configured)
+    settings = load(BASE / "k2.toml", env=environment).settings
+    assert (settings.node.name, settings.node.region) == (name, region)
+    domain = one("Service", found, "-peers")["metadata"]["annotations"][
+        "external-dns.alpha.kubernetes.io/hostname"
+    ]
+    assert settings.cluster.advertise == f"{name}.{domain}:7400"
+    assert settings.cluster.control.startswith("etcds://")
+    assert settings.tls.certificate == f"/etc/k2store/tls/{name}.pem"
+    (backup,) = pod(one("CronJob", found))["containers"]
+    client = load(
+        BASE / "k2.toml",
+        env=resolved(backup, "backup", one("ConfigMap", found, _source(backup))["data"]),
+    ).settings.client
+    service = one("Service", found, f"{region}-k2store")["metadata"]["name"]
+    assert client.endpoint == f"k2://{service}:7400"
+
+
+def _source(container: Resource) -> str:
+    (source,) = container["envFrom"]
+    name: str = source["configMapRef"]["name"]
+    return name
+
+
 def test_the_pod_serves_is_probed_and_drains(tmp_path: Path) -> None:
     """Command, environment, probes, preStop hook and backup of a pod, against a real node."""
     (container,) = pod(nodes_of_base())["containers"]

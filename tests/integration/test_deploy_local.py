@@ -109,7 +109,9 @@ def test_settings_are_made_once_and_are_settings(folder: Path) -> None:
     """Names and regions differ from node to node; making again overwrites nothing."""
     loaded = [load(folder / f"{name}.toml", env={}).settings for name in NAMES]
     assert [one.node.region for one in loaded] == ["fra", "iad", "sin"]
-    assert len({one.node.oracle for one in loaded}) == len(NAMES)
+    keeper, *others = loaded
+    assert keeper.cluster.control == "embedded"
+    assert {one.cluster.control for one in others} == {f"k2://{keeper.node.listen}"}
     assert len({one.node.data for one in loaded}) == len(NAMES)
     path = folder / "fra-1.toml"
     path.write_text(path.read_text() + "\n# mine\n")

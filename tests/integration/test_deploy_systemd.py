@@ -20,7 +20,7 @@ from k2store.config import Duration, Settings
 from k2store.errors import Corruption, Rejected
 from k2store.node.process import PARTING_S
 from tests.architecture.tree import ROOT
-from tests.integration.deployed_node import TIMEOUT_S, get, k2, running
+from tests.integration.deployed_node import ALONE, TIMEOUT_S, get, k2, running
 
 UNITS = ROOT / "deploy/systemd"
 NODE = "k2store@.service"
@@ -122,6 +122,7 @@ def test_the_unit_runs_a_node_and_ends_it(tmp_path: Path) -> None:
     checked = k2(tmp_path, shlex.split(placed(before, tmp_path, instance)), environment)
     assert checked.returncode == 0, checked.stderr
     ports = {"K2_NODE__LISTEN": "127.0.0.1:0", "K2_ADMIN__LISTEN": "127.0.0.1:0"}
+    ports |= ALONE
     forbid = "import ctypes, os, sys; ctypes.CDLL(None).prctl(65, 1, 0, 0, 0); "
     before_it = (sys.executable, "-c", forbid + "os.execv(sys.argv[1], sys.argv[1:])")
     command = shlex.split(placed(start, tmp_path, instance))

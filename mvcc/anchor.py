@@ -31,8 +31,10 @@ from mvcc.messages import (
     Pushed,
     Refused,
     Resolve,
+    Span,
     Status,
 )
+from mvcc.ranges import UNBOUNDED
 from mvcc.records import Decided, Resolved
 from mvcc.refusals import Rule
 from mvcc.state import State, answer_for
@@ -72,7 +74,7 @@ def end(state: State, message: End) -> None:
         decide(state, local, message.participants, commit=message.commit)
 
 
-def decide(state: State, local: Local, participants: list[bytes], *, commit: bool) -> None:
+def decide(state: State, local: Local, participants: list[Span], *, commit: bool) -> None:
     """Log the verdict on an active transaction; it counts from when it is durable."""
     assert local.state == ACTIVE, local.state
     local.state = COMMITTING if commit else ABORTING
@@ -149,7 +151,9 @@ def resolve(state: State, message: Resolve) -> None:
         state.transactions[message.txn] = local
     else:
         _take_verdict(state, message.txn, committed=message.committed)
-    confirm = Confirm(message.txn, message.participant, message.anchor)
+    # What lies beyond the end of this partition belongs to the next one.
+    end = state.end if state.end != UNBOUNDED and message.last >= state.end else b""
+    confirm = Confirm(message.txn, message.participant, message.anchor, end)
     lsn = 0 if local is None else local.lsn
     if lsn > state.durable_lsn:
         state.when_durable(lsn, (message.anchor, confirm))
@@ -173,7 +177,15 @@ def confirm(state: State, message: Confirm) -> None:
     local = state.known(message.txn)
     if local is None or local.unconfirmed is None:
         return
-    local.unconfirmed = [key for key in local.unconfirmed if key != message.participant]
+    left: list[Span] = []
+    for first, last in local.unconfirmed:
+        if first != message.participant:
+            left.append((first, last))
+        elif message.end and message.end <= last:
+            rest = (message.end, last)
+            left.append(rest)
+            state.send_span(local, rest)
+    local.unconfirmed = left
     if not local.unconfirmed:
         state.unconfirmed.pop(message.txn, None)
         local.unconfirmed = None

@@ -82,11 +82,21 @@ class Route:
         return self._ids[first:last]
 
 
+class Part(Struct, gc=False):
+    """What a transaction has written ahead of its commit in one partition: first and last key, and
+    the sequence numbers sent.
+    """
+
+    first: bytes
+    last: bytes
+    sequences: list[int]
+
+
 class Open(Struct, gc=False):
     """One transaction of a client.
 
     ``owner`` is the driver's number of the session.  ``participants``: for each partition written
-    ahead of the commit its first key and the sequence numbers sent.  ``waiting``: coordinator
+    ahead of the commit its span and the sequence numbers sent.  ``waiting``: coordinator
     requests that are not acknowledged yet, each with the client's request of an early write (0: of
     the commit).  ``request``: whom to answer when the commit is through.
     """
@@ -98,7 +108,7 @@ class Open(Struct, gc=False):
     phase: int = OPEN
     sequence: int = 0
     anchor: bytes = b""
-    participants: dict[int, tuple[bytes, list[int]]] | None = None
+    participants: dict[int, Part] | None = None
     waiting: dict[int, int] | None = None
     request: int = 0
     refusal: Refusal | None = None
@@ -182,8 +192,11 @@ class Coordinator:
         transaction.phase = COMMITTING
         transaction.request = request
         touched = {self.route.of(key) for key, _ in writes}
-        touched.update(transaction.participants or ())
-        if len(touched) <= 1 and not transaction.waiting and transaction.refusal is None:
+        for part in (transaction.participants or {}).values():
+            # A partition may have been split since.
+            touched.update(self.route.covering(part.first, part.last + b"\0"))
+        alone = len(touched) <= 1 and touched.issuperset(transaction.participants or ())
+        if alone and not transaction.waiting and transaction.refusal is None:
             self._commit_alone(transaction, writes, touched)
             return
         if writes and transaction.refusal is None:
@@ -202,7 +215,7 @@ class Coordinator:
             del self.open[transaction.txn]
             number, sequences = transaction.request, []
         else:
-            number, sequences = self._number(transaction), transaction.participants[index][1]
+            number, sequences = self._number(transaction), transaction.participants[index].sequences
             transaction.phase = ENDING
         message = CommitAlone(number, transaction.txn, transaction.stamp, writes, sequences)
         self.sends.append((index, message))
@@ -220,8 +233,12 @@ class Coordinator:
         if transaction.waiting is None:
             transaction.waiting = {}
         for index, group in groups.items():
-            _, sequences = transaction.participants.setdefault(index, (group[0][0], []))
-            sequences.extend(sequence for _, _, sequence in group)
+            keys = [key for key, _, _ in group]
+            first, last = min(keys), max(keys)
+            part = transaction.participants.setdefault(index, Part(first, last, []))
+            part.first = min(part.first, first)
+            part.last = max(part.last, last)
+            part.sequences.extend(sequence for _, _, sequence in group)
             number = self._number(transaction)
             transaction.waiting[number] = request
             message = Write(
@@ -252,7 +269,7 @@ class Coordinator:
             transaction.stamp,
             transaction.anchor,
             commit,
-            [first for first, _ in transaction.participants.values()],
+            [(part.first, part.last) for part in transaction.participants.values()],
         )
         self.sends.append((self.route.of(transaction.anchor), message))
 

@@ -16,6 +16,11 @@ from mvcc.refusals import Refusal
 OWNER_BITS = 44
 """A single request's number is ``owner << OWNER_BITS | request``; in a batch they stand apart."""
 
+Span = tuple[bytes, bytes]
+"""The first and the last key that a transaction has written in one partition.  It outlives the
+partition: when that is split, the span lies in both parts.
+"""
+
 NOBODY = b""
 """The transaction id of a reader that belongs to no transaction (a snapshot read)."""
 
@@ -93,7 +98,7 @@ class OneShot(Request, frozen=True, gc=False, array_like=True, tag=5):
 
 
 class End(Request, frozen=True, gc=False, array_like=True, tag=6):
-    """Decide a transaction at its anchor; ``participants`` are keys, one for each partition
+    """Decide a transaction at its anchor; ``participants`` has one span for each partition
     written.
     """
 
@@ -102,7 +107,7 @@ class End(Request, frozen=True, gc=False, array_like=True, tag=6):
     stamp: int
     anchor: bytes
     commit: bool
-    participants: list[bytes]
+    participants: list[Span]
 
 
 class Heartbeat(Request, frozen=True, gc=False, array_like=True, tag=7):
@@ -131,23 +136,27 @@ class Pushed(Request, frozen=True, gc=False, array_like=True, tag=9):
 
 
 class Resolve(Request, frozen=True, gc=False, array_like=True, tag=10):
-    """The anchor tells a participant the verdict; confirmed with :class:`Resolved` when that is
-    durable.
+    """The anchor tells a participant the verdict; confirmed with :class:`Confirm` when that is
+    durable.  ``participant`` and ``last`` are a span, which goes to the owner of its first key.
     """
 
     txn: bytes
     stamp: int
     committed: bool
     participant: bytes
+    last: bytes
     anchor: bytes
 
 
 class Confirm(Request, frozen=True, gc=False, array_like=True, tag=11):
-    """A participant has the verdict on disk."""
+    """A participant has the verdict on disk, for the span that began with the key ``participant``:
+    up to ``end``, where another partition begins, or all of it (b"").
+    """
 
     txn: bytes
     participant: bytes
     anchor: bytes
+    end: bytes
 
 
 class Status(Request, frozen=True, gc=False, array_like=True, tag=12):

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from mvcc.messages import Span
+
 
 class Planted(Struct, frozen=True, gc=False, array_like=True, tag=1):
     """Intents of one transaction: (key, value, sequence)."""
@@ -45,7 +47,7 @@ class Decided(Struct, frozen=True, gc=False, array_like=True, tag=3):
     txn: bytes
     stamp: int
     committed: bool
-    participants: list[bytes]
+    participants: list[Span]
 
 
 class Resolved(Struct, frozen=True, gc=False, array_like=True, tag=4):
@@ -110,7 +112,7 @@ class Ended(Struct, frozen=True, gc=False, array_like=True):
     committed: bool
     anchor: bytes
     values: list[tuple[int, bytes | None]] | None
-    unconfirmed: list[bytes] | None
+    unconfirmed: list[Span] | None
 
 
 class Checkpoint(Struct, frozen=True, gc=False, array_like=True):

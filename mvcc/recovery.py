@@ -7,6 +7,7 @@ that any earlier life can have served, heartbeats by counting every transaction 
 
 from __future__ import annotations
 
+from mvcc.messages import Span
 from mvcc.records import (
     Checkpoint,
     CommittedAlone,
@@ -219,13 +220,13 @@ def _committed_together(state: State, record: CommittedTogether) -> None:
     state.landed.append(Flight(state.lsn, 0, [], txns, stamps, txns, stamps, keys, values, [], []))
 
 
-def _ended(state: State, record: Decided | Resolved, participants: list[bytes] | None) -> None:
+def _ended(state: State, record: Decided | Resolved, participants: list[Span] | None) -> None:
     local = _local(state, record.txn, record.stamp, b"")
     local.state = COMMITTED if record.committed else ABORTED
     local.lsn = state.lsn
     state.apply(local, committed=record.committed)
     local.keys = []
-    others = [key for key in participants or () if not state.owns(key)]
+    others = state.beyond(participants or [])
     if others:
         local.participants = local.unconfirmed = others
         state.unconfirmed[record.txn] = local

@@ -24,6 +24,7 @@ from mvcc.messages import (
     Pushed,
     Refused,
     Resolve,
+    Span,
 )
 from mvcc.ranges import UNBOUNDED, RangeMarks
 from mvcc.records import Record
@@ -197,6 +198,18 @@ class State:
         """Whether the key belongs to this partition."""
         return self.start <= key and (self.end == UNBOUNDED or key < self.end)
 
+    def beyond(self, spans: list[Span]) -> list[Span]:
+        """What of the spans must be told by message: not the part from an own key up to the end of
+        this partition.
+        """
+        others = []
+        for first, last in spans:
+            if not self.owns(first):
+                others.append((first, last))
+            elif self.end != UNBOUNDED and last >= self.end:
+                others.append((self.end, last))
+        return others
+
     def load(self, key: bytes) -> Chain:
         """Bring a key's newest version into memory; nothing in memory knows the key."""
         if not self.serving:
@@ -294,7 +307,7 @@ class State:
     def send_verdict(self, local: Local) -> None:
         """Tell the other participants, and go on until each has confirmed."""
         assert local.participants is not None
-        others = [key for key in local.participants if not self.owns(key)]
+        others = self.beyond(local.participants)
         if not others:
             return
         local.unconfirmed = others
@@ -304,10 +317,15 @@ class State:
 
     def resend_verdict(self, local: Local) -> None:
         """Send the verdict to the participants that have not confirmed it."""
+        for span in local.unconfirmed or ():
+            self.send_span(local, span)
+
+    def send_span(self, local: Local, span: Span) -> None:
+        """Send the verdict to the owner of the first key of a span."""
+        first, last = span
         committed = local.state == COMMITTED
-        for key in local.unconfirmed or ():
-            message = Resolve(local.txn, local.stamp, committed, key, local.anchor)
-            self.sends.append((key, message))
+        message = Resolve(local.txn, local.stamp, committed, first, last, local.anchor)
+        self.sends.append((first, message))
 
     def note_commits(self, oldest: int, newest: int) -> None:
         """Remember that versions with stamps from ``oldest`` to ``newest`` have come."""

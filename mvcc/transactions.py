@@ -20,7 +20,7 @@ import enum
 
 from msgspec import Struct
 
-from mvcc.messages import Failed, OneShot, Read, Scan, Write
+from mvcc.messages import Failed, OneShot, Read, Scan, Span, Write
 
 Waiter = Read | Scan | Write | OneShot
 """A request that waits for the verdict on an older transaction."""
@@ -54,7 +54,7 @@ class Local(Struct, gc=False):
     writes that came ahead of the commit. ``lsn``: the log entry of its latest record.  ``seen_ns``:
     the last sign of life.  ``values``: a one-shot's reads. ``requests`` and ``questions``: who
     waits for the outcome (End, CommitAlone, OneShot; Status).  ``pushes``: keys of the participants
-    that pushed.  ``unconfirmed``: participants that do not have the verdict on disk yet.
+    that pushed.  ``unconfirmed``: spans of participants that do not have the verdict on disk yet.
     """
 
     txn: bytes
@@ -72,8 +72,8 @@ class Local(Struct, gc=False):
     questions: list[int] | None = None
     waiters: list[Waiter] | None = None
     pushes: list[bytes] | None = None
-    participants: list[bytes] | None = None
-    unconfirmed: list[bytes] | None = None
+    participants: list[Span] | None = None
+    unconfirmed: list[Span] | None = None
     acknowledged: bool = False
 
     @property

@@ -22,6 +22,7 @@ from mvcc.messages import (
     Message,
     Outcome,
     Rows,
+    Span,
     Value,
     Values,
 )
@@ -48,7 +49,7 @@ class Txn(Struct):
     sequence: int = 0
     anchor: bytes = b""
     sequences: dict[str, list[int]] = field(default_factory=dict)
-    participants: dict[str, bytes] = field(default_factory=dict)
+    participants: dict[str, Span] = field(default_factory=dict)
 
 
 class Node(Struct):

@@ -481,7 +481,9 @@ def write(scene: Scene, name: str, txn: Txn, words: list[str]) -> None:
         numbered.append((key, value, int(again) if again else txn.sequence))
     sequences = txn.sequences.setdefault(node.name, [])
     sequences += [number for _, _, number in numbered if number not in sequences]
-    txn.participants.setdefault(node.name, pairs[0][0])
+    keys = [key for key, _ in pairs]
+    first, last = txn.participants.get(node.name, (keys[0], keys[0]))
+    txn.participants[node.name] = min(first, *keys), max(last, *keys)
     request = scene.request(f"{name} write {' '.join(words)}")
     scene.send(
         pairs[0][0],

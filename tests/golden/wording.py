@@ -21,6 +21,7 @@ from mvcc.messages import (
     Refused,
     Resolve,
     Rows,
+    Span,
     Value,
     Write,
     Written,
@@ -154,7 +155,7 @@ def _record(names: Names, record: Record) -> str:
         return f"committed together {', '.join(said)}"
     if isinstance(record, Decided):
         verdict = "commit" if record.committed else "abort"
-        keys = " ".join(key.decode() for key in record.participants)
+        keys = _spans(record.participants)
         return f"{names.txn(record.txn)} decided {verdict} for {keys or 'nobody else'}"
     if isinstance(record, Resolved):
         verdict = "commit" if record.committed else "abort"
@@ -175,7 +176,7 @@ def describe_message(names: Names, message: Message) -> str:
         return f"commit alone {names.txn(message.txn)} {writes}".rstrip()
     if isinstance(message, End):
         verdict = "commit" if message.commit else "abort"
-        keys = " ".join(key.decode() for key in message.participants)
+        keys = _spans(message.participants)
         return f"end {names.txn(message.txn)} {verdict} for {keys}"
     if isinstance(message, Heartbeat):
         return f"heartbeat {names.txn(message.txn)}"
@@ -185,6 +186,14 @@ def describe_message(names: Names, message: Message) -> str:
         return f"pushed {names.txn(message.txn)} {Verdict(message.verdict).name}"
     if isinstance(message, Resolve):
         verdict = "commit" if message.committed else "abort"
-        return f"resolve {names.txn(message.txn)} {verdict} at {message.participant.decode()}"
+        return f"resolve {names.txn(message.txn)} {verdict} at {_spans([(message.participant, message.last)])}"
     assert isinstance(message, Confirm), message
-    return f"confirm {names.txn(message.txn)} at {message.participant.decode()}"
+    end = f" up to {message.end.decode()}" if message.end else ""
+    return f"confirm {names.txn(message.txn)} at {message.participant.decode()}{end}"
+
+
+def _spans(spans: list[Span]) -> str:
+    """``a m-x``: spans, where one of a single key is that key."""
+    return " ".join(
+        first.decode() + (f"-{last.decode()}" if last != first else "") for first, last in spans
+    )

@@ -8,12 +8,20 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mvcc.messages import NOBODY, CommitAlone, End, Read, Refused, Value, Write
+from mvcc.messages import NOBODY, CommitAlone, End, Read, Refused, Span, Value, Write
 from mvcc.records import Checkpoint, Entry
 from mvcc.refusals import Rule
 from tests.model.mvcc_driver import MS, NEVER_NS, Driver, picture
 
 KEYS = [b"a", b"b", b"m", b"n"]
+
+
+def spans(driver: Driver, keys: list[bytes]) -> list[Span]:
+    """First and last key in each partition."""
+    mine: dict[int, list[bytes]] = {}
+    for key in sorted(keys):
+        mine.setdefault(driver.route.of(key), []).append(key)
+    return [(part[0], part[-1]) for part in mine.values()]
 
 
 def load(driver: Driver, random: Random, count: int, first: int) -> None:
@@ -34,7 +42,7 @@ def load(driver: Driver, random: Random, count: int, first: int) -> None:
             driver.send(key, message)
         fate = random.choice(["commit", "abort", "open"])
         if fate != "open":
-            participants = list({driver.route.of(key): key for key in keys}.values())
+            participants = spans(driver, keys)
             end = End(driver.request(), txn, stamp, keys[0], fate == "commit", participants)
             driver.send(keys[0], end)
         if random.random() < 0.3:

@@ -75,7 +75,7 @@ class Load:
                 self.written.append((txn, stamp))
                 return Write(self.request(), txn, stamp, key, [(key, b"w", 1)], [], NEVER_NS)
             case 3:
-                return End(self.request(old), old, old_stamp, key, True, [key])
+                return End(self.request(old), old, old_stamp, key, True, [(key, key)])
             case 4:
                 return Status(self.request(), old, old_stamp, random.random() < 0.5)
             case 5:
@@ -153,7 +153,7 @@ def test_what_only_waits_for_the_log_is_unknown_or_refused() -> None:
     early, last, asked = driver.request(), driver.request(), driver.request()
     writes: list[tuple[bytes, bytes | None, int]] = [(b"a", b"1", 1)]
     driver.send(b"a", Write(early, txn, stamp, b"a", writes, [], NEVER_NS))
-    driver.send(b"a", End(last, txn, stamp, b"a", True, [b"a", b"m"]))
+    driver.send(b"a", End(last, txn, stamp, b"a", True, [(b"a", b"a"), (b"m", b"m")]))
     driver.send(b"a", Push(txn, stamp, b"a", b"m"))
     driver.send(b"a", Status(asked, txn, stamp, False))
     assert not driver.answers
@@ -201,7 +201,7 @@ def test_messages_between_partitions_change_nothing_where_nobody_serves() -> Non
     driver.replicate(0)
     state = driver.followers[0].partition.state
     for message in (
-        Resolve(txn, stamp, True, b"a", b"x"),
+        Resolve(txn, stamp, True, b"a", b"a", b"x"),
         Pushed(txn, stamp, Verdict.COMMITTED),
         Heartbeat(txn),
         Forgets([txn]),

@@ -217,7 +217,9 @@ def test_replicas_forget_what_the_leader_has_forgotten() -> None:
         b"x", Write(driver.request(), both, at_ms(9), b"f", [(b"x", b"v", 1)], [], NEVER_NS)
     )
     driver.quiet()
-    driver.send(b"f", End(driver.request(), both, at_ms(9), b"f", True, [b"f", b"x"]))
+    driver.send(
+        b"f", End(driver.request(), both, at_ms(9), b"f", True, [(b"f", b"f"), (b"x", b"x")])
+    )
     driver.persist(0)
     driver.send(b"a", Forgets([*txns[:4], both]))
     driver.replicate(0)

@@ -22,7 +22,6 @@ REACHED = (
     "installs",
     "trailed",
     "handed",
-    "stayed",
 )
 
 

@@ -72,7 +72,7 @@ _SERVER_OPTIONS: Final[tuple[Option, ...]] = (
     *_COMMON_OPTIONS,
     ("grpc.so_reuseport", 0),
     ("grpc.max_concurrent_streams", STREAMS_PER_SOCKET_MAX),
-    ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_INTERVAL_MS // 2),
+    ("grpc.http2.min_ping_interval_without_data_ms", PEER_KEEPALIVE_INTERVAL_MS // 2),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", PEER_KEEPALIVE_INTERVAL_MS // 2),
     ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT_MS),
     ("grpc.max_connection_idle_ms", SOCKET_IDLE_MS_MAX),

@@ -90,10 +90,70 @@ def document(told: admin_pb2.GetStatusResponse) -> dict[str, object]:
                 "transactions": one.transactions,
                 "intents": one.intents,
             }
+            | (_replica_document(one.replica) if one.HasField("replica") else {})
             for one in told.partitions
         ],
+        "cluster": _cluster_document(told) if told.HasField("cluster") else None,
         "limits": {one.name: {"value": one.value, "limit": one.limit} for one in told.limits},
     }
+
+
+def _replica_document(replica: admin_pb2.ReplicaStatus) -> dict[str, object]:
+    return {
+        "role": role(replica),
+        "leader": replica.leader or None,
+        "epoch": replica.epoch,
+        "applied": replica.applied,
+        "committed": replica.committed,
+        "applied_hash": replica.applied_hash.hex(),
+        "voters": list(replica.voters),
+        "learners": list(replica.learners),
+        "lease_left_ns": replica.lease_left_ns,
+        "lag": replica.lag,
+    }
+
+
+def _cluster_document(told: admin_pb2.GetStatusResponse) -> dict[str, object]:
+    cluster = told.cluster
+    return {
+        "node": cluster.node,
+        "map_version": cluster.map_version,
+        "safe": cluster.safe,
+        "safe_lag_ns": _lag_ns(cluster.safe, told.clock.hi_ns),
+        "pinned_by": _pin(told),
+        "forwarded": cluster.forwarded,
+        "forwarded_lost": cluster.forwarded_lost,
+        "copying": cluster.copying,
+        "peers": [
+            {
+                "node": peer.node,
+                "name": peer.name,
+                "region": peer.region,
+                "connected": peer.connected,
+                "queued_bytes": peer.queued_bytes,
+            }
+            for peer in cluster.peers
+        ],
+    }
+
+
+def _pin(told: admin_pb2.GetStatusResponse) -> dict[str, object] | None:
+    """The partition, and the transaction if it is one, that holds the node's safe time back most."""
+    slowest = min(told.partitions, key=lambda one: one.safe, default=None)
+    if slowest is None:
+        return None
+    return {
+        "partition": slowest.partition,
+        "transaction": slowest.pinned_by.hex() or None,
+        "safe_lag_ns": _lag_ns(slowest.safe, told.clock.hi_ns),
+    }
+
+
+def role(replica: admin_pb2.ReplicaStatus) -> str:
+    """What a replica does, as text: leader, follower, candidate."""
+    from k2store.v1 import admin_pb2 as wire
+
+    return wire.ReplicaRole.Name(replica.role).removeprefix("REPLICA_ROLE_").lower()
 
 
 def page(address: str, told: admin_pb2.GetStatusResponse) -> str:
@@ -111,11 +171,27 @@ def page(address: str, told: admin_pb2.GetStatusResponse) -> str:
         ("settled", f"{_size(told.settled_bytes)} on disk"),
         ("sessions", f"{told.sessions}, {told.transactions} transactions open"),
     ]
+    if told.HasField("cluster"):
+        lines += _cluster_lines(told)
     lines += [
         (f"partition {one.partition}", _partition(one, clock.hi_ns)) for one in told.partitions
     ]
     lines += [("limit", f"{one.name}: {one.value} of {one.limit}") for one in told.limits]
     return "\n".join(f"{name:<12} {text}" for name, text in lines)
+
+
+def _cluster_lines(told: admin_pb2.GetStatusResponse) -> list[tuple[str, str]]:
+    cluster = told.cluster
+    pin = _pin(told)
+    pinned = "" if pin is None else f", held back by partition {pin['partition']}"
+    lines = [
+        ("cluster", f"node {cluster.node}, map {cluster.map_version}, {cluster.copying} copying"),
+        ("safe", f"{_lag_ns(cluster.safe, told.clock.hi_ns) / 1e6:.0f} ms ago{pinned}"),
+    ]
+    for peer in cluster.peers:
+        state = "connected" if peer.connected else "NOT CONNECTED"
+        lines.append(("peer", f"{peer.node} {peer.name} in {peer.region}: {state}"))
+    return lines
 
 
 def line(told: admin_pb2.GetStatusResponse) -> str:
@@ -130,8 +206,12 @@ def line(told: admin_pb2.GetStatusResponse) -> str:
 def _partition(one: admin_pb2.PartitionStatus, now_ns: int) -> str:
     end = show(one.end) if one.end else "the end"
     pinned = f", held back by {one.pinned_by.hex()}" if one.pinned_by else ""
+    replica = one.replica
+    leads = ""
+    if one.HasField("replica"):
+        leads = f"{role(replica)} in epoch {replica.epoch} (leader {replica.leader or 'unknown'}), "
     return (
-        f"from {show(one.start) or 'the beginning'} to {end}: "
+        f"{leads}from {show(one.start) or 'the beginning'} to {end}: "
         f"{one.keys_in_memory} keys in memory, {one.intents} intents, "
         f"safe {_lag_ns(one.safe, now_ns) / 1e6:.0f} ms ago{pinned}"
     )

@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from k2store.v1 import admin_pb2
 from mvcc.coordinator import Route
 from mvcc.messages import Answer, BatchAnswer, Message
 from mvcc.partition import Partition
@@ -102,6 +103,10 @@ class Host(Protocol):
 
     def flush(self) -> None:
         """The turn is over: what was gathered for other nodes leaves; a full segment is left."""
+        ...
+
+    def describe(self, status: admin_pb2.GetStatusResponse) -> None:
+        """Add what a node says of its cluster."""
         ...
 
     def stop(self) -> None:

@@ -70,7 +70,7 @@ def state(engine: Engine) -> str:
 def status(engine: Engine, uptime_s: float) -> admin_pb2.GetStatusResponse:
     """The node's state, as `k2 status` shows it."""
     limits = engine.limits
-    return admin_pb2.GetStatusResponse(
+    told = admin_pb2.GetStatusResponse(
         node=engine.settings.name,
         region=engine.settings.region,
         incarnation=engine.incarnation,
@@ -100,6 +100,8 @@ def status(engine: Engine, uptime_s: float) -> admin_pb2.GetStatusResponse:
             )
         ],
     )
+    engine.host.describe(told)
+    return told
 
 
 def clock(engine: Engine) -> admin_pb2.GetClockResponse:

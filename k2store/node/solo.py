@@ -10,6 +10,7 @@ from k2store.errors import ClockUncertain
 from k2store.node import recovery
 from k2store.node.spaces import SPACE
 from k2store.node.turns import NodeCheckpoint, Turn, encode
+from k2store.v1 import admin_pb2
 from mvcc.coordinator import Route
 from mvcc.messages import Answer, BatchAnswer, Forgets, Message
 from mvcc.partition import Partition
@@ -138,6 +139,9 @@ class SoloHost:
         """Leave a full segment."""
         if self._log.segment_full and not self._flushing:
             self._rotate()
+
+    def describe(self, status: admin_pb2.GetStatusResponse) -> None:
+        """A node alone has no cluster."""
 
     def stop(self) -> None:
         """Settle everything and leave a checkpoint, so that the next start is short."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 from msgspec import Struct
 
-from k2store.node.cluster import placing, pulling
+from k2store.node.cluster import placing, pulling, telling
 from k2store.node.cluster.forwarding import (
     PEER_OWNER,
     Forwarding,
@@ -32,6 +32,7 @@ from k2store.node.cluster.turns import (
 from k2store.node.solo import wait_for_stamps
 from k2store.node.spaces import SPACE
 from k2store.rpc.transport import Dialer
+from k2store.v1 import admin_pb2
 from mvcc.coordinator import Route
 from mvcc.messages import (
     OWNER_BITS,
@@ -581,6 +582,10 @@ class ClusterHost:
     def safe(self) -> int:
         """The least of all partitions: the region's safe time as this node knows it."""
         return min((group.safe() for group in self.groups.values()), default=0)
+
+    def describe(self, status: admin_pb2.GetStatusResponse) -> None:
+        """Add what this node knows of its cluster."""
+        telling.describe(self, status)
 
     # -- segments ----------------------------------------------------------------------------------
 

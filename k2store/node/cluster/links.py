@@ -8,7 +8,7 @@ behind its sender's back.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
 from k2store.control.map import NodeInfo
@@ -63,6 +63,11 @@ class Link:
     def up(self) -> bool:
         """Whether the stream stands, as far as is known."""
         return self._connection is not None and not self._connection.closed
+
+    @property
+    def queued_bytes(self) -> int:
+        """What waits to be sent."""
+        return 0 if self._connection is None else self._connection.queued_bytes
 
     # -- gathering ---------------------------------------------------------------------------------
 
@@ -171,7 +176,7 @@ class Links:
         self._incoming: dict[int, tuple[Connection, Joiner]] = {}
         self._own = 0
 
-    def __iter__(self) -> Iterable[Link]:
+    def __iter__(self) -> Iterator[Link]:
         return iter(self._links.values())
 
     def introduce(self, own: int, incarnation: bytes) -> None:

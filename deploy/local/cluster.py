@@ -2,7 +2,7 @@
 """Three regions on one host, as plain processes from settings files: make, start, status, stop.
 
     deploy/local/cluster.py make run/local          # a folder with a settings file a node
-    deploy/local/cluster.py start run/local         # returns when every node serves
+    deploy/local/cluster.py start run/local         # returns when they serve as one cluster
     deploy/local/cluster.py status run/local
     deploy/local/cluster.py stop run/local          # every node drains and ends
 
@@ -78,8 +78,10 @@ class Node(NamedTuple):
     """One node of a folder, as its settings file has it."""
 
     name: str
+    region: str
     folder: Path
     admin: str
+    control: str
 
     @property
     def settings(self) -> Path:
@@ -134,7 +136,8 @@ def nodes(folder: Path) -> list[Node]:
     for path in sorted(folder.glob("*.toml")):
         with path.open("rb") as file:
             tables = tomllib.load(file)
-        found.append(Node(tables["node"]["name"], folder, tables["admin"]["listen"]))
+        node, control = tables["node"], tables.get("cluster", {}).get("control", "")
+        found.append(Node(node["name"], node["region"], folder, tables["admin"]["listen"], control))
     if not found:
         raise Problem(f"no settings files in {folder}: make them first")
     return found
@@ -182,7 +185,7 @@ def _certify(tls: Path, names: Sequence[str]) -> None:
 
 
 def start(folder: Path) -> None:
-    """Start every node that does not run, and wait until all of them serve."""
+    """Start every node that does not run, and wait until all of them serve as one cluster."""
     started = {}
     for node in nodes(folder):
         if node.process():
@@ -203,7 +206,26 @@ def start(folder: Path) -> None:
             if time.monotonic() > deadline_s:
                 raise Problem(f"{node.name} is {node.state()}: see {node.log}")
             time.sleep(LOOK_INTERVAL_S)
+    _make_keyspaces(folder)
     status(folder)
+
+
+def _make_keyspaces(folder: Path) -> None:
+    """One keyspace for all keys, which survives the loss of a region; nothing if it is there."""
+    keeper = _keeper(folder)
+    if keeper is None:
+        return
+    command = [program(), "--config", str(keeper.settings), "regions", "init", "--quiet"]
+    command += ["--nodes", str(len(nodes(folder))), "--keyspace", f"default:region:{keeper.region}"]
+    done = subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
+    if done.returncode != 0:
+        raise Problem("the keyspaces were not made; the message of k2 stands above")
+
+
+def _keeper(folder: Path) -> Node | None:
+    """The node that keeps the control plane; None where every node is alone, or etcd keeps it."""
+    kept = [node for node in nodes(folder) if node.control == "embedded"]
+    return kept[0] if kept else None
 
 
 def status(folder: Path) -> bool:

@@ -50,6 +50,8 @@ class Rule(enum.IntEnum):
     """A condition names a field that the stored value does not have, or that cannot be compared."""
     TOO_LARGE = 16
     """What a one-shot reads is more than one answer can carry."""
+    HOMES = 17
+    """The transaction touches homes that could be lost apart, so it could be torn."""
 
 
 class Refusal(Struct, frozen=True, gc=False, array_like=True):

@@ -126,6 +126,13 @@ _EXPLANATIONS: dict[int, Callable[[Refusal], K2Error]] = {
         "what the one-shot reads is more than one answer can carry; read it in a transaction",
         field="reads",
     ),
+    Rule.HOMES: lambda refusal: Rejected(
+        "a transaction that writes cannot span keyspaces that are lost apart: two homes with "
+        "survive = zone, or one of them together with writes to survive = region. If a region were "
+        "lost, half of it would stay. Keep what changes together in one home, or in a keyspace "
+        "that survives regions",
+        field="key",
+    ),
     Rule.FIELD: lambda refusal: Rejected(
         f"a condition names a field that the record at {show_key(refusal.key)} does not have, or "
         "compares values that cannot be compared",

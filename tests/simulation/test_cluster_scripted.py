@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
+
+import pytest
 
 import k2store
 from k2store.control.map import Keyspace
+from k2store.control.ports import change
+from k2store.control.transitions import moved
 from k2store.testing.simulation import Simulation
 from k2store.testing.simulation.node import NodeKnobs
 from replication import ReplicaSettings
@@ -193,3 +198,71 @@ def test_a_lost_disk_is_another_member():
                 return await database.get(b"n")
 
         assert scene.play(main) == b"31"
+
+
+def test_what_could_be_torn_is_refused():
+    """Two homes, or a home and writes to what survives regions: refused, and nothing is written."""
+    with Simulation(7) as simulation:
+        scene = Scene(simulation, ("fra-1", "iad-1", "sin-1"), HOMES)
+
+        async def main(environment):
+            async with scene.connect(environment, "sin-1") as database:
+                for key in (b"a", b"iad/a", b"world/a"):
+                    await database.put(key, b"0")
+                for reads, writes in (
+                    ([b"a"], [b"iad/a"]),
+                    ([], [b"a", b"iad/a"]),
+                    ([b"a"], [b"world/a"]),
+                    ([], [b"world/a", b"iad/a"]),
+                ):
+                    with pytest.raises(k2store.errors.Rejected, match="lost apart"):
+                        async for txn in database.transactions():
+                            async with txn:
+                                for key in reads:
+                                    await txn.get(key)
+                                for key in writes:
+                                    txn.put(key, b"torn")
+                async for txn in database.transactions():
+                    async with txn:
+                        await txn.get(b"world/a")
+                        txn.put(b"a", b"1")
+                async for txn in database.transactions():
+                    async with txn:  # reads alone may go anywhere
+                        found = [await txn.get(key) for key in (b"a", b"iad/a", b"world/a")]
+                return found
+
+        assert scene.play(main) == [b"1", b"0", b"0"]
+
+
+def test_the_lead_is_handed_over():
+    """`k2 move` gives a partition another leader under load; nothing is lost and it takes no pause."""
+    with Simulation(8) as simulation:
+        scene = Scene(simulation, THREE_AND_THREE)
+
+        async def main(environment):
+            gaps = []
+            async with scene.connect(environment, "iad-1") as database:
+                await increment(database)
+                done = False
+
+                async def count():
+                    while not done:
+                        began_ns = environment.loop.now_ns
+                        await increment(database)
+                        gaps.append((environment.loop.now_ns - began_ns) / 1e9)
+
+                counting = asyncio.create_task(count())
+                for name in ("fra-1", "fra-2", "fra-3", "fra-1"):
+                    number = scene.nodes["iad-1"].host.route.of(b"")
+                    wanted = scene.nodes[name].host.node
+                    control = scene.nodes["iad-1"].control
+                    await change(control, partial(moved, partition=number, node=wanted))
+                    await asyncio.sleep(3)
+                    assert scene.leader() == name
+                done = True
+                await counting
+                assert await database.get(b"n") == b"%d" % (1 + len(gaps))
+            return gaps
+
+        gaps = scene.play(main)
+        assert max(gaps) < 0.5, max(gaps)

@@ -39,6 +39,8 @@ from truetime import Interval
 Make = Callable[[int, bytes, bytes], Partition]
 """Makes the machine of a partition: number, start, end."""
 
+ENDS_LEAD: Final = frozenset({NoteKind.DEPOSED, NoteKind.LOST})
+
 SETTLE_ENTRIES: Final = 256
 """Entries replayed between settlings while a machine is rebuilt."""
 
@@ -69,9 +71,11 @@ class Group:
         base = saved.snapshot.position
         self.replica = Replica(identity, saved, settings, now, applied=base if base.lsn else None)
         self.leading = False
-        self.holding = False
-        """Messages wait in `held` until everything proposed stands, for a checkpoint."""
+        self.heir = 0
+        """Whom the lead is to be handed to; 0 for nobody."""
+        self.handing = False
         self.held: list[Message] = []
+        """What waits until everything proposed stands: for a checkpoint, or for the heir."""
         self.waiting: list[tuple[int, Message]] = []
         """Requests for a leader nobody knows, with the time until which they may wait."""
         self.hints: dict[int, tuple[int, int]] = {}
@@ -137,8 +141,7 @@ class Group:
 
     def absorb(self, ready: Ready, now: Interval) -> bool:
         """Act on what a replica has for its driver; True if the machine has changed."""
-        kinds = {note.kind for note in ready.notes}
-        if self.leading and kinds & {NoteKind.DEPOSED, NoteKind.LOST}:
+        if self.leading and {note.kind for note in ready.notes} & ENDS_LEAD:
             return True  # the host takes the machine's last answers, then calls `depose`
         if ready.restore is not None:
             self.partition = self._rebuild(len(ready.committed))
@@ -164,7 +167,13 @@ class Group:
         assert not self._proposed, "what an earlier leadership proposed went with its machine"
         self.partition.start(now)
         self.leading = True
+        self.heir = 0
         self.taken_over += 1
+
+    def bequeath(self, heir: int) -> None:
+        """Begin to hand the lead over; what is asked from here on waits for the heir."""
+        self.heir = heir
+        self.handing = False
 
     def show(self) -> None:
         """Let reads go as far as time is closed over what was applied."""
@@ -177,6 +186,7 @@ class Group:
     def depose(self) -> None:
         """Build another machine, from what stands."""
         self.leading = False
+        self.heir = 0
         self._proposed.clear()
         self.hints.clear()
         watched = self.partition.state.watched

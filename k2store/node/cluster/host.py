@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 from msgspec import Struct
 
+from k2store.errors import Corruption
 from k2store.node.cluster import placing, pulling, telling
 from k2store.node.cluster.forwarding import (
     PEER_OWNER,
@@ -18,7 +19,8 @@ from k2store.node.cluster.forwarding import (
     refusals,
 )
 from k2store.node.cluster.frames import Forwarded, Frame, Hint, decode
-from k2store.node.cluster.group import Group
+from k2store.node.cluster.group import ENDS_LEAD, Group
+from k2store.node.cluster.homes import Homes
 from k2store.node.cluster.links import Links
 from k2store.node.cluster.turns import (
     Kept,
@@ -44,7 +46,9 @@ from mvcc.messages import (
     End,
     Forgets,
     Message,
+    Read,
     Reads,
+    Scan,
     Values,
     Write,
 )
@@ -55,6 +59,7 @@ from replication import Message as LogMessage
 from replication import (
     NoteKind,
     Persist,
+    Ready,
     ReplicaSettings,
     Saved,
     Send,
@@ -101,6 +106,7 @@ class ClusterHost:
         self.links = Links(dialer, arrived=self._arrived, lost=self._lost, changed=engine.schedule)
         self.forwarding = Forwarding(engine.settings.partition.lifetime_ns_max)
         self.pulls = pulling.Pulls(self)
+        self.homes = Homes()
         self.groups: dict[int, Group] = {}
         self.partitions: list[Partition] = []
         self.route = Route([b""], [NOBODY])
@@ -242,12 +248,27 @@ class ClusterHost:
                 group.partition.state.serving = group.replica.serves(now)
 
     def deliver(self, number: int, message: Message) -> None:
-        """Run a message here, send it to the leader, or have it wait until there is one."""
+        """Run a message of a session here, send it to the leader, or have it wait for one."""
+        if self._torn(number, message):
+            self._refuse(message, Rule.HOMES)
+        else:
+            self._deliver(number, message)
+
+    def _torn(self, number: int, message: Message) -> bool:
+        """Whether the transaction of a message could be lost in part with a region."""
+        allows = self.homes.allows
+        if isinstance(message, Read | Scan):
+            return not allows(message.txn, number, writes=False)
+        if isinstance(message, Write | CommitAlone):
+            return not allows(message.txn, number, writes=True)
+        return False  # columns go whole only where there is a single partition
+
+    def _deliver(self, number: int, message: Message) -> None:
         group = self.groups.get(number)
         if group is None:
             self._refuse(message, Rule.NOT_LEADER)
         elif group.leading:
-            if group.holding:
+            if self._rotating or group.heir:
                 group.held.append(message)
             else:
                 group.partition.receive(message, self.engine.now)
@@ -303,7 +324,7 @@ class ClusterHost:
         if group is None:
             return
         if group.leading:
-            self.deliver(number, message)
+            self._deliver(number, message)
             return
         link = self.links.to(group.replica.leader)
         if link is not None:
@@ -380,7 +401,7 @@ class ClusterHost:
         for key, carried in frame.carried:
             group = self.groups.get(self.route.of(key))
             if group is not None and group.leading:
-                self.deliver(group.number, carried)
+                self._deliver(group.number, carried)
         for hint in frame.hints:
             led = self.groups.get(hint.partition)
             if led is not None and led.leading:
@@ -416,7 +437,7 @@ class ClusterHost:
         elif led.end != forwarded.end:
             self._refuse(message, Rule.WRONG_PARTITION)
         else:
-            self.deliver(led.number, message)
+            self._deliver(led.number, message)
 
     # -- logs --------------------------------------------------------------------------------------
 
@@ -453,25 +474,11 @@ class ClusterHost:
                 if group is None:
                     continue
                 ready = group.replica.ready()
-                for send in ready.sends:
-                    self._send_log(number, send)
                 if ready.persist is not None:
                     steps.append(step_of(number, ready.persist))
                     written.append((group, ready.persist))
-                for note in ready.notes:
-                    if note.kind == NoteKind.EPOCH_WANTED:
-                        self.want_epoch(number, note.epoch)
-                before = group.partition
-                if group.absorb(ready, self.engine.now):
+                if self._act(group, ready):
                     changed = True
-                kinds = {note.kind for note in ready.notes}
-                if group.leading and kinds & {NoteKind.DEPOSED, NoteKind.LOST}:
-                    self._depose(group)
-                if ready.restore is not None:
-                    group.partition.watch(self.engine.feed.gathering)
-                    self.engine.feed.interrupted(group.start, group.end)
-                if group.partition is not before:
-                    self.arrange()
             if steps:
                 # What other disks must write leaves before this one is waited for.
                 self.links.flush(self.engine.now.lo_ns)
@@ -482,16 +489,39 @@ class ClusterHost:
                     self._moved[group.number] = None
         return changed
 
+    def _act(self, group: Group, ready: Ready) -> bool:
+        """Send, apply and note what a replica has ready; True if its machine has changed."""
+        for send in ready.sends:
+            self._send_log(group.number, send)
+        before = group.partition
+        changed = group.absorb(ready, self.engine.now)
+        for note in ready.notes:
+            if note.kind == NoteKind.EPOCH_WANTED:
+                self.want_epoch(group.number, note.epoch)
+            elif note.kind == NoteKind.STAYED:
+                group.heir = 0
+                self._let_in(group)
+            elif note.kind == NoteKind.LOST:
+                self.engine.fail(_lost(group.number))
+        if group.leading and {note.kind for note in ready.notes} & ENDS_LEAD:
+            self._depose(group)
+        if ready.restore is not None:
+            group.partition.watch(self.engine.feed.gathering)
+            self.engine.feed.interrupted(group.start, group.end)
+        if group.partition is not before:
+            self.arrange()
+        return changed
+
     def _depose(self, group: Group) -> None:
         held, group.held = group.held, []
-        group.holding = False
+        group.heir = 0
         group.stop()
         self._collect_answers(group)
         changes = group.partition.take_changes()
         group.depose()
         group.partition.state.feed = changes
-        for message in held:
-            self._refuse(message, Rule.NOT_LEADER)
+        for message in held:  # nobody has begun with them
+            self._deliver(group.number, message)
 
     def _collect_answers(self, group: Group) -> None:
         ready = group.partition.ready()
@@ -525,12 +555,13 @@ class ClusterHost:
             self._look_for_leader(group, now)
         self.engine.dispatch(self.forwarding.give_up_late(now.lo_ns))
         self._hint(now, oldest_open)
+        self.homes.forget_others(self.engine.coordinator.open)
         placing.follow_map(self, now)
         self.pulls.tick(now.lo_ns)
 
     def _tick_machine(self, group: Group, now: Interval, oldest_open: int, protected: int) -> None:
         partition = group.partition
-        if group.leading and not group.holding:
+        if group.leading and not (self._rotating or group.heir):
             fresh = [
                 stamp
                 for stamp, heard_ns in group.hints.values()
@@ -559,7 +590,7 @@ class ClusterHost:
             if deadline_ns <= now.lo_ns:
                 self._refuse(message, Rule.NOT_LEADER)
             elif reachable:
-                self.deliver(group.number, message)
+                self._deliver(group.number, message)
             else:
                 group.waiting.append((deadline_ns, message))
 
@@ -593,6 +624,9 @@ class ClusterHost:
         """Let frames leave; leave a full segment once no machine is ahead of its log."""
         if self._log.segment_full and not self._flushing:
             self._rotating = True
+        for group in self.groups.values():
+            if group.leading and group.heir:
+                self._hand_over(group)
         if self._rotating:
             self._rotate()
         self.links.flush(self.engine.now.lo_ns)
@@ -602,21 +636,34 @@ class ClusterHost:
 
         It takes one round trip to the majority; requests wait for it.
         """
-        for group in self.groups.values():
-            group.holding = group.leading
         if not all(group.quiescent for group in self.groups.values()):
             return
         self._advance()
         self._rotating = False
         self._checkpoint()
         for group in self.groups.values():
-            group.holding = False
-            held, group.held = group.held, []
-            for message in held:
-                self.deliver(group.number, message)
+            if not group.heir:
+                self._let_in(group)
         self._flushing = True
         task = asyncio.get_running_loop().run_in_executor(None, self._flush)
         task.add_done_callback(self._flushed)
+        self.engine.schedule()
+
+    def _let_in(self, group: Group) -> None:
+        """Go on with what was held back."""
+        held, group.held = group.held, []
+        for message in held:
+            self._deliver(group.number, message)
+
+    def _hand_over(self, group: Group) -> None:
+        """Once everything proposed stands, let the heir have the lead."""
+        if group.handing or not group.quiescent:
+            return
+        group.handing = True
+        if group.replica.hand_over(group.heir, self.engine.now) is not None:
+            group.heir = 0
+            self._let_in(group)
+        self._moved[group.number] = None
         self.engine.schedule()
 
     def _checkpoint(self) -> None:
@@ -660,6 +707,14 @@ class ClusterHost:
             self.engine.fail(error)
         else:
             self._log.drop_before(task.result() + 1)
+
+
+def _lost(number: int) -> Corruption:
+    return Corruption(
+        f"the log of partition {number} lacks what this node has acknowledged: its disk has lost "
+        "data; remove the data folder and start the node again, as a new member",
+        what="log",
+    )
 
 
 def _kept(number: int, saved: Saved) -> Kept:

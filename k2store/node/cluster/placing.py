@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 RECONCILE_NS: Final = 250_000_000
 """How often a leader looks whether its log's members are the wanted ones."""
+SILENCE_NS: Final = 500_000_000
+LAG_ENTRIES: Final = 1_000
+"""The lead is given to nobody who was silent for longer, or lacks more entries."""
 
 
 def set_map(host: ClusterHost, present: Map) -> None:
@@ -29,6 +32,7 @@ def set_map(host: ClusterHost, present: Map) -> None:
     if host.map is not None and present.version <= host.map.version:
         return
     host.map = present
+    host.homes.follow(present)
     host.links.follow(present.nodes)
     known = {one.id for one in present.partitions}
     for number in list(host.groups):
@@ -57,7 +61,8 @@ def _begin_missing(host: ClusterHost) -> None:
         membership = Membership(voters=info.founders) if founder else Membership()
         state = encode_checkpoint(empty_checkpoint(info.id, info.start, info.end))
         group = host.begin(info.id, Saved(first_snapshot(GENESIS, membership, state)))
-        if founder and host.node == (info.leader or info.founders[0]):
+        first = info.leader or _voter_at_home(host.map, info) or info.founders[0]
+        if founder and host.node == first:
             host.want_epoch(info.id, group.replica.epoch)
 
 
@@ -86,7 +91,7 @@ def follow_map(host: ClusterHost, now: Interval) -> None:
         if wanted is not None:
             group.replica.change(wanted, now)
         else:
-            _next_border(host, group, info)
+            _next_lead(host, group, info)
 
 
 def _next_members(present: Membership, info: PartitionInfo, whole: Map) -> Membership | None:
@@ -109,5 +114,24 @@ def _next_members(present: Membership, info: PartitionInfo, whole: Map) -> Membe
     return None
 
 
-def _next_border(host: ClusterHost, group: Group, info: PartitionInfo) -> None:
-    """Split off what the map gives to another partition; give the lead to whom it names."""
+def _next_lead(host: ClusterHost, group: Group, info: PartitionInfo) -> None:
+    """Give the lead to whom the map names, or to a voter at home where the log spans regions."""
+    assert host.map is not None
+    if group.heir:
+        return
+    wanted = info.leader or _voter_at_home(host.map, info)
+    if not wanted or wanted == host.node or wanted not in group.replica.membership.voters:
+        return
+    for follower in group.replica.followers():
+        if follower.identity == wanted and follower.known and host.links.to(wanted) is not None:
+            if follower.silent_ns < SILENCE_NS and follower.lag_entries < LAG_ENTRIES:
+                group.bequeath(wanted)
+            return
+
+
+def _voter_at_home(whole: Map, info: PartitionInfo) -> int:
+    keyspace = whole.keyspace(info.keyspace)
+    if keyspace is None or keyspace.survive != "region":
+        return 0
+    at_home = [one for one in info.voters if whole.region_of(one) == keyspace.home]
+    return at_home[0] if at_home else 0

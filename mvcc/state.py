@@ -335,6 +335,11 @@ class State:
 
     # -- settling ----------------------------------------------------------------------------------
 
+    @property
+    def unsettled_count(self) -> int:
+        """How many versions wait to be settled."""
+        return len(self.unsettled) + sum([len(flight.keys) for flight in self.landed])
+
     def settle(self) -> int:
         """Hand everything committed to the settled store; returns how many versions."""
         rows, landed = self.unsettled, self.landed

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from k2store.node.engine import Engine
     from truetime import Oracle
 
+SETTLE_BESIDE_MIN = 64
+"""Versions waiting to be settled for which it is worth to do that while the disk syncs the log."""
 START_WAIT_NS_MAX = 10_000_000_000
 """How long a start waits for the clock to pass the stamps of an earlier life."""
 
@@ -106,7 +108,8 @@ class SoloHost:
         engine = self._engine
         self._log.append(encode(Turn(0, list(entries))))
         if engine.settings.sync:
-            self._log.sync()
+            waiting = sum(partition.state.unsettled_count for partition in self.partitions)
+            self._log.sync(self._settle if waiting >= SETTLE_BESIDE_MIN else None)
             engine.counts["syncs"] += 1
         engine.see()
         for entry in entries:
@@ -124,6 +127,10 @@ class SoloHost:
         """Upkeep of every partition."""
         for partition in self.partitions:
             partition.tick(now, oldest_open, protected)
+        self._settle()
+
+    def _settle(self) -> None:
+        for partition in self.partitions:
             partition.state.settle()
 
     def collect(self, protected: int) -> None:

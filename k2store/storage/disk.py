@@ -10,6 +10,7 @@ or ``sync_directory`` (names).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 
@@ -31,6 +32,11 @@ class File(Protocol):
 
     def datasync(self) -> None:
         """Make everything written so far durable.  Callable from any thread."""
+        ...
+
+    def datasync_beside(self, meanwhile: Callable[[], object]) -> None:
+        """The same, while the disk works on it running ``meanwhile``, which must not touch this
+        disk.  Owner's thread only.  Returns or raises when both are over."""
         ...
 
     def close(self) -> None:

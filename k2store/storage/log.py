@@ -179,7 +179,7 @@ class SegmentedLog:
         self.next_lsn = lsn + 1
         return lsn
 
-    def sync(self) -> int:
+    def sync(self, meanwhile: Callable[[], object] | None = None) -> int:
         """Make everything appended durable."""
         self._check()
         if self._pending is not None:
@@ -187,7 +187,10 @@ class SegmentedLog:
         if self.durable_lsn + 1 == self.next_lsn:
             return self.durable_lsn
         try:
-            self._tail.file.datasync()
+            if meanwhile is None:
+                self._tail.file.datasync()
+            else:
+                self._tail.file.datasync_beside(meanwhile)
         except OSError as error:
             self._fail("sync", error)
         self._durable(self.next_lsn - 1, self.hash)

@@ -14,6 +14,7 @@ never becomes durable, even if a later sync succeeds), failing writes, a capacit
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from random import Random
 
 SECTOR_BYTES = 512
@@ -93,6 +94,11 @@ class MemoryFile:
         """Into the cache; a memory write cannot fail."""
         if self._life == self._disk.life:
             self._inode.write(offset, data)
+
+    def datasync_beside(self, meanwhile: Callable[[], object]) -> None:
+        """One after the other."""
+        meanwhile()
+        self.datasync()
 
     def datasync(self) -> None:
         """Into the durable content."""

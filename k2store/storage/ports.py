@@ -22,7 +22,7 @@ and of a restart::
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Protocol
 
 import msgspec
@@ -135,10 +135,14 @@ class Log(Protocol):
         """
         ...
 
-    def sync(self) -> int:
+    def sync(self, meanwhile: Callable[[], object] | None = None) -> int:
         """Make everything appended durable with one fdatasync; give the new ``durable_lsn``.
         Without new turns it does no I/O.  About 0.1-0.2 ms on a good disk, meant to be called
-        inline, once a turn of the loop."""
+        inline, once a turn of the loop.
+
+        ``meanwhile``: work for this thread while the disk is busy, worth some 20 µs at least; it
+        must not touch the log.  Not called where there is nothing to wait for.
+        """
         ...
 
     def begin_sync(self) -> PendingSync:

@@ -6,7 +6,10 @@ import contextlib
 import errno
 import mmap
 import os
+from collections.abc import Callable
 from pathlib import Path
+
+from k2store.storage.sync_thread import SyncThread
 
 _ZEROS = bytes(1 << 20)
 _SYNC_EVERY_BYTES = 8 << 20  # while filling: short writebacks disturb a concurrent commit less
@@ -15,8 +18,9 @@ _SYNC_EVERY_BYTES = 8 << 20  # while filling: short writebacks disturb a concurr
 class PosixFile:
     """A file of fixed size, read and written at offsets."""
 
-    def __init__(self, descriptor: int, size: int) -> None:
+    def __init__(self, descriptor: int, size: int, beside: SyncThread) -> None:
         self._descriptor = descriptor
+        self._beside = beside
         self.size = size
 
     def write(self, offset: int, data: bytes) -> None:
@@ -43,6 +47,10 @@ class PosixFile:
     def datasync(self) -> None:
         """fdatasync; releases the interpreter lock while it waits."""
         os.fdatasync(self._descriptor)
+
+    def datasync_beside(self, meanwhile: Callable[[], object]) -> None:
+        """fdatasync in another thread."""
+        self._beside.run(self._descriptor, meanwhile)
 
     def close(self) -> None:
         """Idempotent."""
@@ -83,6 +91,7 @@ class PosixDisk:
     def __init__(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self._directory = directory
+        self._beside = SyncThread()
 
     def names(self) -> list[str]:
         """Files, sorted."""
@@ -107,12 +116,12 @@ class PosixDisk:
             with contextlib.suppress(OSError):
                 path.unlink()
             raise
-        return PosixFile(descriptor, size)
+        return PosixFile(descriptor, size, self._beside)
 
     def open(self, name: str) -> PosixFile:
         """An existing file."""
         descriptor = os.open(self._directory / name, os.O_RDWR | os.O_CLOEXEC)
-        return PosixFile(descriptor, os.fstat(descriptor).st_size)
+        return PosixFile(descriptor, os.fstat(descriptor).st_size, self._beside)
 
     def map(self, name: str) -> PosixCell:
         """An existing file, mapped."""

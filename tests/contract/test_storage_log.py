@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from k2store.storage import OpenStore, StorageFailed
+from k2store.storage.sync_thread import SyncThread
 from tests.contract.storage_machines import KINDS, SMALL, Machine, SimulatedMachine, machine_of
 
 
@@ -216,6 +219,77 @@ def test_a_sync_may_run_in_a_thread(store: OpenStore) -> None:
     worker.join()
     assert store.log.finish_sync(pending) == pending.lsn == store.log.durable_lsn == 1
     assert store.log.sync() == 2
+
+
+def test_work_may_be_done_while_the_disk_syncs(store: OpenStore) -> None:
+    """It is done once, in the same thread, and the sync covers what was appended before; without
+    anything to sync there is nothing to wait for, and it is not called."""
+    done: list[threading.Thread] = []
+
+    def work() -> None:
+        assert store.log.durable_lsn == len(done)
+        store.settled.settle(1, [(b"k%d" % len(done), 5, b"v")])
+        done.append(threading.current_thread())
+
+    for lsn in (1, 2, 3):
+        store.log.append(b"turn")
+        assert store.log.sync(work) == lsn
+    assert store.log.sync(work) == 3
+    assert done == [threading.current_thread()] * 3
+    assert [key for batch in store.settled.newest_rows(1) for key, _, _ in batch] == [
+        b"k0",
+        b"k1",
+        b"k2",
+    ]
+
+
+def test_work_beside_a_sync_that_fails_is_heard_of(store: OpenStore) -> None:
+    """What it raises comes out once the sync is over, and the next sync does its own work."""
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    store.log.append(b"a")
+    with pytest.raises(ZeroDivisionError):
+        store.log.sync(fail)
+    assert store.log.sync() == 1
+    store.log.append(b"b")
+    assert store.log.sync(lambda: None) == 2
+
+
+def test_a_sync_beside_work_raises_what_the_system_says() -> None:
+    """The error of the call comes out in the owner's thread, once, and after the work."""
+    beside = SyncThread()
+    done: list[int] = []
+    reading, writing = os.pipe()
+    try:
+        for count in (1, 2):
+            with pytest.raises(OSError, match="Invalid argument"):
+                beside.run(reading, lambda: done.append(1))
+            assert len(done) == count
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
+def test_the_thread_that_syncs_ends_with_its_owner(tmp_path: Path) -> None:
+    """It is begun with the first sync beside work, there is one a disk, and none is left behind."""
+
+    def threads() -> list[threading.Thread]:
+        return [one for one in threading.enumerate() if one.name == "k2-sync"]
+
+    before = len(threads())
+    machine = machine_of("files", tmp_path / "store")
+    store = machine.open()
+    for _ in range(2):
+        store.log.append(b"a")
+        store.log.sync(lambda: None)
+    (thread,) = threads()[before:]
+    machine.stop(store)
+    del store
+    gc.collect()
+    thread.join(5)
+    assert not thread.is_alive()
 
 
 def test_a_pending_sync_does_not_stand_in_the_way(store: OpenStore) -> None:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import errno
 import random
 import zlib
+from collections.abc import Callable
 from typing import Final
 
 from k2store.testing.simulation.probes import Probes
@@ -360,6 +361,11 @@ class SimFile:
         blocks.pending.clear()
         disk = self._mount._disk
         disk._trace.event("sync", disk._label, self._name)
+
+    def datasync_beside(self, meanwhile: Callable[[], object]) -> None:
+        """One after the other."""
+        meanwhile()
+        self.datasync()
 
     def close(self) -> None:
         """Nothing to give back."""

@@ -16,6 +16,7 @@ import sys
 import tomllib
 import zipfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +27,7 @@ from k2store.config.table import rows
 from k2store.node.process import PARTING_S
 from tests.architecture.test_documents import refusal
 from tests.architecture.tree import ROOT, files
+from tests.contract.etcd_cluster import free_ports
 from tests.integration.deployed_node import CLEAN, get, k2, running
 
 FOLDER = ROOT / "deploy/docker"
@@ -286,31 +288,58 @@ def test_grafana_finds_its_source_and_its_dashboard() -> None:
 TLS = "/etc/k2store/tls"
 
 
-def test_the_nodes_of_compose_show_the_certificates_it_makes(tmp_path: Path) -> None:
-    """The first service's command makes what the nodes' environments name; a client gets in by it.
+def test_compose_is_one_cluster_of_three_regions(tmp_path: Path) -> None:
+    """Its commands and environments, as processes: certificates, three nodes, keyspaces, a client.
 
-    Name and region of a node are in its metrics, as Prometheus is told.
+    Host names become loopback and the folder of certificates moves; nothing else is changed. Name
+    and region of each node are in its metrics, as Prometheus is told.
     """
     services = compose()["services"]
-    command = [word.replace(TLS, str(tmp_path)) for word in services["certificates"]["command"]]
-    made = k2(tmp_path, ["k2", *command])
-    assert made.returncode == 0, made.stderr
-    for name, service in nodes().items():
-        assert service["depends_on"]["certificates"] == {
-            "condition": "service_completed_successfully"
-        }
+    ports = dict(zip(nodes(), free_ports(len(nodes())), strict=True))
+
+    def here(text: str) -> str:
+        for name, port in ports.items():
+            text = text.replace(f"{name}:7400", f"127.0.0.1:{port}")
+        return text.replace(TLS, str(tmp_path / "tls"))
+
+    def once(service: str) -> dict[str, Any]:
+        words = [here(word) for word in services[service]["command"]]
         given = {
-            key: value.replace(TLS, str(tmp_path)) for key, value in service["environment"].items()
+            key: here(value) for key, value in services[service].get("environment", {}).items()
         }
-        with running(tmp_path, ("k2", "node", "run", "--json"), environment=given) as node:
-            region = node.ready["region"]
-            assert (node.ready["node"], region) == (name, given["K2_NODE__REGION"])
-            assert f'node="{name}",region="{region}"' in get(node.admin, "/metrics")[1]
-            client = {key: value for key, value in given.items() if "K2_CLIENT__" in key}
-            client["K2_CLIENT__ENDPOINT"] = f"k2://{node.address}"
-            shown = k2(tmp_path, ("k2", "status", "--json"), client)
-            assert shown.returncode == 0, shown.stderr
-            assert json.loads(shown.stdout)["node"] == name
-            node.process.terminate()
-            assert node.ended() == 0
-        shutil.rmtree(tmp_path / "data")
+        done = k2(tmp_path, ("k2", *words, "--json"), given)
+        assert done.returncode == 0, done.stderr
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    once("certificates")
+    with ExitStack() as up:
+        environments = {}
+        for name, service in nodes().items():
+            assert service["depends_on"]["certificates"] == {
+                "condition": "service_completed_successfully"
+            }
+            (tmp_path / name).mkdir()
+            given = {key: here(value) for key, value in service["environment"].items()}
+            given["K2_NODE__LISTEN"] = f"127.0.0.1:{ports[name]}"
+            environments[name] = given
+            command = ("k2", "node", "run", "--json")
+            node = up.enter_context(running(tmp_path / name, command, environment=given))
+            labels = f'node="{name}",region="{given["K2_NODE__REGION"]}"'
+            assert labels in get(node.admin, "/metrics")[1]
+        (partition,) = once("regions")["partitions"]
+        assert partition["keyspace"] == "default"
+        assert len(set(partition["voters"])) == len(nodes())
+        written = k2(tmp_path, ("k2", "put", "key", "value"), _client(environments, ports, "iad-1"))
+        assert written.returncode == 0, written.stderr
+        read = k2(tmp_path, ("k2", "get", "key"), _client(environments, ports, "sin-1"))
+        assert read.stdout.strip() == "value", read.stderr
+
+
+def _client(
+    environments: dict[str, dict[str, str]], ports: dict[str, int], name: str
+) -> dict[str, str]:
+    """What a command has that is run inside of a node's container."""
+    own = {key: value for key, value in environments[name].items() if "K2_CLIENT__" in key}
+    assert own["K2_CLIENT__ENDPOINT"] == "k2://127.0.0.1:7400"
+    return own | {"K2_CLIENT__ENDPOINT": f"k2://127.0.0.1:{ports[name]}"}

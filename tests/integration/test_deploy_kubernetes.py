@@ -5,10 +5,13 @@ Rendering needs kubectl, which does it offline. Without it the parts are judged 
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
 import tomllib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,7 @@ from k2store.config import Settings, load
 from k2store.config.table import rows
 from k2store.node.process import PARTING_S
 from tests.architecture.tree import ROOT
+from tests.contract.etcd_cluster import free_ports
 from tests.integration.deployed_node import get, k2, running
 
 FOLDER = ROOT / "deploy/kubernetes"
@@ -306,6 +310,81 @@ def test_the_pod_serves_is_probed_and_drains(tmp_path: Path) -> None:
         assert drained.returncode == 0, drained.stderr
         assert get(node.admin, "/readyz")[0] in {0, 503}
         assert node.ended() == 0
+
+
+@needs_kubectl
+@pytest.mark.kubectl
+@pytest.mark.etcd
+@pytest.mark.skipif(shutil.which("etcd") is None, reason="etcd is not installed")
+def test_the_regions_are_one_cluster_over_etcd(tmp_path: Path) -> None:
+    """A pod of each overlay, as a process with its rendered environment, over a real etcd with TLS.
+
+    Names in DNS become loopback and paths move; the scheme, the one authority for nodes, etcd and
+    commands, and who advertises what are as rendered.
+    """
+    tls = tmp_path / "tls"
+    names = {region: f"{region}-k2store-0" for region in REGIONS}
+    made = k2(
+        tmp_path,
+        ("k2", "certificates", "make", str(tls), "--node=etcd-0=127.0.0.1")
+        + tuple(f"--node={name}=127.0.0.1" for name in names.values()),
+    )
+    assert made.returncode == 0, made.stderr
+    client, peer, *ports = free_ports(2 + len(REGIONS))
+    (tmp_path / "settings").mkdir()
+    settings = (BASE / "k2.toml").read_text().replace('"kernel"', '"declared"')
+    (tmp_path / "settings/k2.toml").write_text(settings)
+
+    with etcd_with_tls(tmp_path, client, peer), ExitStack() as up:
+        environments = {}
+        for region, port in zip(REGIONS, ports, strict=True):
+            found = rendered(region)
+            (container,) = pod(one("StatefulSet", found))["containers"]
+            told = resolved(
+                container, names[region], one("ConfigMap", found, _source(container))["data"]
+            )
+            told = {
+                key: value.replace("/etc/k2store", str(tmp_path)) for key, value in told.items()
+            }
+            told["K2_CLUSTER__CONTROL"] = re.sub(
+                r"^etcds://[\w.:,-]+$", f"etcds://127.0.0.1:{client}", told["K2_CLUSTER__CONTROL"]
+            )
+            told["K2_CLUSTER__ADVERTISE"] = f"127.0.0.1:{port}"
+            told["K2_NODE__LISTEN"] = f"127.0.0.1:{port}"
+            told["K2_CLIENT__ENDPOINT"] = f"k2://127.0.0.1:{port}"
+            environments[region] = told
+            (tmp_path / region).mkdir()
+            command = ("k2", *container["args"])
+            up.enter_context(running(tmp_path / region, command, environment=told))
+        init = ("k2", "regions", "init", "--nodes=3", "--keyspace=default:region:fra", "--json")
+        done = k2(tmp_path, init, environments["fra"])
+        assert done.returncode == 0, done.stderr
+        assert len(json.loads(done.stdout)["partitions"][0]["voters"]) == len(REGIONS)
+        written = k2(tmp_path, ("k2", "put", "key", "value"), environments["iad"])
+        assert written.returncode == 0, written.stderr
+        read = k2(tmp_path, ("k2", "get", "key"), environments["sin"])
+        assert read.stdout.strip() == "value", read.stderr
+
+
+@contextmanager
+def etcd_with_tls(folder: Path, client: int, peer: int) -> Iterator[None]:
+    """One member of etcd that asks every client for a certificate; ends with the block."""
+    pair = ("--cert-file", f"{folder}/tls/etcd-0.pem", "--key-file", f"{folder}/tls/etcd-0.key")
+    command = [
+        "etcd",
+        *("--data-dir", str(folder / "etcd"), "--logger", "zap", "--log-level", "error"),
+        *("--listen-client-urls", f"https://127.0.0.1:{client}"),
+        *("--advertise-client-urls", f"https://127.0.0.1:{client}"),
+        *("--listen-peer-urls", f"http://127.0.0.1:{peer}"),
+        *("--initial-advertise-peer-urls", f"http://127.0.0.1:{peer}"),
+        *("--initial-cluster", f"default=http://127.0.0.1:{peer}"),
+        *(*pair, "--client-cert-auth", "--trusted-ca-file", f"{folder}/tls/authority.pem"),
+    ]
+    with (folder / "etcd.log").open("w") as log, subprocess.Popen(command, stderr=log) as process:
+        try:
+            yield
+        finally:
+            process.terminate()
 
 
 def _backs_up(folder: Path, address: str) -> None:

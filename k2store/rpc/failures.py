@@ -77,7 +77,8 @@ def to_failure(error: K2Error, request: int = 0) -> session_pb2.Failure:
         if wire_name == "other":
             value = transaction_bytes(value)
         elif wire_name == "retry_after_ms":
-            value = min(math.ceil(value * 1000), 0xFFFF_FFFF)
+            # 2.007 * 1000 is a little above 2007.
+            value = min(math.ceil(round(value * 1000, 6)), 0xFFFF_FFFF)
         setattr(failure, wire_name, value)
     return failure
 

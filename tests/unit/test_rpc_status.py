@@ -58,6 +58,7 @@ def same(left: K2Error, right: K2Error) -> bool:
 
 
 @given(any_error(), st.integers(0, 2**64 - 1))
+@example(errors.Unavailable("busy", retry_after_s=2.007), 1)
 def test_failure_brings_back_the_same_error(error: K2Error, request_number: int) -> None:
     """A `Failure` message names its request and becomes the same class with the same fields."""
     message = failures.to_failure(error, request_number)

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
 from msgspec import Struct
 
@@ -43,6 +43,8 @@ _SWEEP_STRETCHES: Final = 16
 """How many stretches of retired holders are cleaned with each commit."""
 _MASKS_MAX: Final = 65_536
 """How many sets of holders are remembered as tuples."""
+_EVERY_TIER: Final = tuple(range(TIERS))
+_EACH_TIER: Final = tuple([(tier,) for tier in _EVERY_TIER])
 _RUN_AT: Final = len(keys.RUN)
 
 
@@ -142,16 +144,20 @@ class _Member:
         self.rows: dict[bytes, Run] = {}
 
 
-class _Feed:
-    """Where a feed stands; `seen` is there while a snapshot is being loaded."""
+_Entering: TypeAlias = tuple[_Member, bytes, Run, Names, int]
+"""A run to show: whose, its part of the key, the row, what is shown of it already, under which bit."""
 
-    __slots__ = ("as_of", "end", "seen", "start")
+
+class _Feed:
+    """Where a feed stands; `loaded` is there while a snapshot is coming in."""
+
+    __slots__ = ("as_of", "end", "loaded", "start")
 
     def __init__(self, start: bytes, end: bytes) -> None:
         self.start = start
         self.end = end
         self.as_of = 0
-        self.seen: set[bytes] | None = None
+        self.loaded: dict[bytes, bytes] | None = None
 
     def covers(self, key: bytes) -> bool:
         return self.start <= key and (not self.end or key < self.end)
@@ -187,24 +193,22 @@ class Learner:
             known = self._feeds[feed] = _Feed(start, end)
             self._as_of = 0
         known.start, known.end = start, end
-        known.seen = set()
+        known.loaded = {}
 
     def load(self, feed: str, rows: Iterable[tuple[bytes, bytes]]) -> None:
-        """Rows of the snapshot, in key order; as many calls as it takes."""
-        seen = self._feeds[feed].seen
-        assert seen is not None, "rows are loaded between begin and finish"
-        for key, value in rows:
-            seen.add(key)
-            self._put(key, value)
+        """Rows of the snapshot; as many calls as it takes."""
+        loaded = self._feeds[feed].loaded
+        assert loaded is not None, "rows are loaded between begin and finish"
+        loaded.update(rows)
 
     def finish(self, feed: str, at: int) -> None:
-        """The snapshot at stamp `at` is loaded."""
+        """The snapshot at stamp `at` is loaded: from now on the answers are those of its rows."""
         known = self._feeds[feed]
-        seen = known.seen
-        assert seen is not None, "a snapshot is finished after it has begun"
-        known.seen = None
-        for key in [key for key in self._keys() if known.covers(key) and key not in seen]:
-            self._put(key, None)
+        loaded = known.loaded
+        assert loaded is not None, "a snapshot is finished after it has begun"
+        known.loaded = None
+        gone = [key for key in self._keys() if known.covers(key) and key not in loaded]
+        self._take([*[(key, None) for key in gone], *loaded.items()])
         self._reach(known, at)
 
     def apply(self, feed: str, at: int, changes: Iterable[Change]) -> None:
@@ -213,8 +217,7 @@ class Learner:
         known = self._feeds[feed]
         if at <= known.as_of:
             return
-        for change in changes:
-            self._put(change.key, change.value)
+        self._take([(change.key, change.value) for change in changes])
         self._reach(known, at)
 
     def resolved(self, feed: str, at: int) -> None:
@@ -225,8 +228,7 @@ class Learner:
     def drop(self, feed: str) -> None:
         """A feed is gone, with everything that came by it."""
         known = self._feeds.pop(feed)
-        for key in [key for key in self._keys() if known.covers(key)]:
-            self._put(key, None)
+        self._take([(key, None) for key in self._keys() if known.covers(key)])
         self._as_of = min([feed.as_of for feed in self._feeds.values()], default=0)
 
     @property
@@ -328,7 +330,7 @@ class Learner:
     def cover(self, worker: Worker, namespace: bytes, names: Names) -> Cover | None:
         """The rows to claim when a worker is to serve the beginning of a prompt.
 
-        From each row on the fastest tier that goes on. None when the worker serves nothing:
+        Each row is the longest that goes on, of the fastest tier. None when the worker serves nothing:
         unknown, fenced, suspect, or without the first block.
         """
         member = self._members.get(worker.prefix)
@@ -337,25 +339,15 @@ class Learner:
         identity = member.identity
         if identity.suspect or identity.state == State.FENCED:
             return None
-        pieces = []
-        at = 0
-        while at < len(names):
-            first = names[at : at + NAME_BYTES]
-            best, shared = None, 0
-            for tier in range(TIERS):
-                run = member.rows.get(namespace + tier.to_bytes(1, "big") + first)
-                if run is not None and run.is_valid(identity, tier):
-                    length = common(names, at, run.live_names())
-                    if length > shared:
-                        best, shared = (tier, run), length
-            if best is None:
-                break
-            start, blocks = at // NAME_BYTES, shared // NAME_BYTES
-            pieces.append(Piece(namespace, best[0], first, start, blocks, best[1]))
-            at += shared
-        if not pieces:
+        best = _pieces(member, identity, namespace, names, _EVERY_TIER)
+        for tiers in _EACH_TIER:
+            # Rows of two tiers may not meet where one of them ends: then one tier alone goes further.
+            pieces = _pieces(member, identity, namespace, names, tiers)
+            if _length(pieces) > _length(best):
+                best = pieces
+        if not best:
             return None
-        return Cover(worker, identity, at // NAME_BYTES, tuple(pieces))
+        return Cover(worker, identity, _length(best), tuple(best))
 
     def identity(self, worker: Worker) -> Id | None:
         """Who a worker is, as far as the learner knows."""
@@ -414,35 +406,55 @@ class Learner:
         if self._retired:
             self._sweep(_SWEEP_STRETCHES)
 
-    def _put(self, key: bytes, value: bytes | None) -> None:
-        """One row: its value, or that there is none."""
-        if not key.startswith(keys.WORKERS):
-            if key.startswith(keys.NAMESPACES):
-                self._put_namespace(key, value)
-            return
-        try:
-            prefix, rest = keys.split_worker(key)
-            member = self._members.get(prefix)
-            if member is None:
-                if value is None:
-                    return
-                member = self._members[prefix] = _Member(keys.worker_of(prefix))
-        except ValueError:
-            self._malformed += 1
-            return
-        if rest.startswith(keys.RUN):
-            self._put_run(member, rest[_RUN_AT:], value)
-        elif rest == keys.ID:
+    def _take(self, changes: Iterable[tuple[bytes, bytes | None]]) -> None:
+        """Rows that change together: their values, None where there is none.
+
+        What goes, goes before anything comes: the blocks of a row that is shortened may come back in
+        another one.
+        """
+        entering: list[_Entering] = []
+        becoming: list[tuple[_Member, Id | None]] = []
+        for key, value in changes:
+            if not key.startswith(keys.WORKERS):
+                if key.startswith(keys.NAMESPACES):
+                    self._take_namespace(key, value)
+                continue
             try:
-                identity = None if value is None else decode(Id, value)
+                prefix, rest = keys.split_worker(key)
+                member = self._members.get(prefix)
+                if member is None:
+                    if value is None:
+                        continue
+                    member = self._members[prefix] = _Member(keys.worker_of(prefix))
             except ValueError:
                 self._malformed += 1
-                identity = None
+                continue
+            if rest.startswith(keys.RUN):
+                one = self._take_run(member, rest[_RUN_AT:], value)
+                if one is not None:
+                    entering.append(one)
+            elif rest == keys.ID:
+                becoming.append((member, self._identity_in(value)))
+            if not member.rows and member.identity is None and not becoming:
+                del self._members[prefix]
+        for member, identity in becoming:
             self._become(member, identity)
-        if not member.rows and member.identity is None:
-            del self._members[prefix]
+            if identity is None and not member.rows:
+                del self._members[member.worker.prefix]
+        for member, part, run, shown, bit in entering:
+            self._enter(member, part, run, shown, bit)
 
-    def _put_run(self, member: _Member, part: bytes, value: bytes | None) -> None:
+    def _identity_in(self, value: bytes | None) -> Id | None:
+        if value is None:
+            return None
+        try:
+            return decode(Id, value)
+        except ValueError:
+            self._malformed += 1
+            return None
+
+    def _take_run(self, member: _Member, part: bytes, value: bytes | None) -> _Entering | None:
+        """A row of a run: take what was shown of it away, and say what is to be shown."""
         run = None
         if value is not None:
             try:
@@ -454,16 +466,19 @@ class Learner:
             except ValueError:
                 self._malformed += 1
         before = member.rows.get(part)
+        shown, bit = b"", 0
         if before is not None:
-            self._leave(member, part, before, run)
+            shown, bit = self._leave(member, part, before, run)
         if run is None:
             member.rows.pop(part, None)
-            return
+            return None
         member.rows[part] = run
-        self._enter(member, part, run, before)
+        return member, part, run, shown, bit
 
-    def _enter(self, member: _Member, part: bytes, run: Run, before: Run | None = None) -> None:
-        """Show a run in the tree, as far as it counts and was not shown before."""
+    def _enter(
+        self, member: _Member, part: bytes, run: Run, shown: Names = b"", shown_bit: int = 0
+    ) -> None:
+        """Show a run in the tree, as far as it counts; `shown` of it is there under that bit."""
         if run.phase == Phase.RESERVED:
             reserved = self._reserved.setdefault(part[:DIGEST_BYTES] + run.names[:NAME_BYTES], [])
             reserved.append(member.holders[part[DIGEST_BYTES]])
@@ -477,15 +492,16 @@ class Learner:
         if tree is None:
             tree = self._trees[namespace] = PromptTree()
         names = run.live_names()
-        if before is not None and _tree_bit(member, part, before):
-            # Where it has grown, what was shown has stayed.
-            names = names.removeprefix(before.live_names())
+        if bit == shown_bit:
+            names = names.removeprefix(shown)
         tree.add(names, bit)
         if self._fragments is not None:
             self._fragments.add(member.holders[tier], part, run)
 
-    def _leave(self, member: _Member, part: bytes, run: Run, after: Run | None) -> None:
-        """Take a run out of the tree, as far as what comes after it does not show it."""
+    def _leave(
+        self, member: _Member, part: bytes, run: Run, after: Run | None
+    ) -> tuple[Names, int]:
+        """Take a run out of the tree, unless it only grows; gives what stays shown, and its bit."""
         if run.phase == Phase.RESERVED:
             name = part[:DIGEST_BYTES] + run.names[:NAME_BYTES]
             self._reserved[name].remove(member.holders[part[DIGEST_BYTES]])
@@ -493,17 +509,18 @@ class Learner:
                 del self._reserved[name]
         bit = _tree_bit(member, part, run)
         if not bit:
-            return
+            return b"", 0
+        if self._fragments is not None:
+            self._fragments.discard(member.holders[part[DIGEST_BYTES]], part, run)
         shown = run.live_names()
-        grows = (
+        if (
             after is not None
             and _tree_bit(member, part, after)
             and after.live_names().startswith(shown)
-        )
-        if not grows:
-            self._trees[part[:DIGEST_BYTES]].discard(shown, bit)
-        if self._fragments is not None:
-            self._fragments.discard(member.holders[part[DIGEST_BYTES]], part, run)
+        ):
+            return shown, bit
+        self._trees[part[:DIGEST_BYTES]].discard(shown, bit)
+        return b"", 0
 
     def _become(self, member: _Member, identity: Id | None) -> None:
         """A worker's row has changed: what it makes invalid is gone at once."""
@@ -592,7 +609,7 @@ class Learner:
         for digest in self._namespaces:
             yield keys.namespace(digest)
 
-    def _put_namespace(self, key: bytes, value: bytes | None) -> None:
+    def _take_namespace(self, key: bytes, value: bytes | None) -> None:
         digest = key[len(keys.NAMESPACES) :]
         if value is None:
             self._namespaces.pop(digest, None)
@@ -606,6 +623,33 @@ class Learner:
             self._malformed += 1
             return
         self._namespaces[digest] = namespace
+
+
+def _pieces(
+    member: _Member, identity: Id, namespace: bytes, names: Names, tiers: Sequence[int]
+) -> list[Piece]:
+    """Rows of these tiers that follow on each other along a prompt."""
+    pieces: list[Piece] = []
+    at = 0
+    while at < len(names):
+        first = names[at : at + NAME_BYTES]
+        best, shared = None, 0
+        for tier in tiers:
+            run = member.rows.get(namespace + tier.to_bytes(1, "big") + first)
+            if run is not None and run.is_valid(identity, tier):
+                length = common(names, at, run.live_names())
+                if length > shared:
+                    best, shared = (tier, run), length
+        if best is None:
+            break
+        start, blocks = at // NAME_BYTES, shared // NAME_BYTES
+        pieces.append(Piece(namespace, best[0], first, start, blocks, best[1]))
+        at += shared
+    return pieces
+
+
+def _length(pieces: Sequence[Piece]) -> int:
+    return pieces[-1].start + pieces[-1].blocks if pieces else 0
 
 
 def _generation(identity: Id | None, tier: int) -> tuple[int, int] | None:

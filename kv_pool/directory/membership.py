@@ -107,15 +107,18 @@ async def fence(store: Store, worker: Worker, observed: Id) -> Done | Refused:
     return await rules.shoot(store)
 
 
-async def clear(store: Store, registration: Registration, tier: int) -> Registration | Refused:
-    """Everything in one tier is gone: one row, whatever there was. Gives who the worker is now."""
+async def clear(store: Store, registration: Registration, *tiers: int) -> Registration | Refused:
+    """Everything in these tiers is gone: one row, whatever there was. Gives who the worker is now."""
     identity = registration.identity
     key = keys.identity(registration.worker)
     rules = Rules()
     rules.field(Reason.FENCED, key, Id, "incarnation", identity.incarnation)
     rules.field(Reason.NOT_LIVE, key, Id, "state", int(identity.state))
-    rules.field(Reason.CLEARED, key, Id, EPOCHS[tier], identity.epoch(tier))
-    after = msgspec.structs.replace(identity, **{EPOCHS[tier]: identity.epoch(tier) + 1})
+    epochs = {}
+    for tier in tiers:
+        rules.field(Reason.CLEARED, key, Id, EPOCHS[tier], identity.epoch(tier))
+        epochs[EPOCHS[tier]] = identity.epoch(tier) + 1
+    after = msgspec.structs.replace(identity, **epochs)
     rules.write(key, ENCODE(after))
     outcome = await rules.shoot(store)
     if isinstance(outcome, Refused):

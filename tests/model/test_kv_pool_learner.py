@@ -140,11 +140,35 @@ class World:
         if not runs:
             return
         key, run = self.rng.choice(runs)
-        if self.rng.random() < 0.5:
+        count = len(run.names) // NAME_BYTES
+        if self.rng.random() < 0.4:
             self.write((key, None))
+        elif self.rng.random() < 0.4 and count > 1:
+            # In the middle, as an engine's report does: the tail goes on as a run of its own.
+            self.generation += 1
+            place = self.rng.randrange(1, count)
+            fields = {name: getattr(run, name) for name in Run.__struct_fields__}
+            head = fields | {
+                "names": run.names[: place * 16],
+                "live": min(run.live, place),
+                "content": run.content[: place * 16],
+            }
+            tail = fields | {
+                "names": run.names[place * 16 :],
+                "live": count - place,
+                "parent": run.names[place * 16 - 16 : place * 16],
+                "depth": run.depth + place,
+                "generation": self.generation,
+                "content": run.content[place * 16 :],
+            }
+            changes = [
+                (key, ENCODE(Run(**head))),
+                (key[:-16] + run.names[place * 16 : place * 16 + 16], ENCODE(Run(**tail))),
+            ]
+            self.write(*self.rng.sample(changes, 2))
         else:
             fields = {name: getattr(run, name) for name in Run.__struct_fields__}
-            fields["live"] = self.rng.randrange(len(run.names) // NAME_BYTES + 1)
+            fields["live"] = self.rng.randrange(count + 1)
             fields["phase"] = self.rng.choice([run.phase, Phase.READY])
             self.write((key, ENCODE(Run(**fields))))
 

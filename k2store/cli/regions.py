@@ -198,7 +198,8 @@ def _print(present: Map, table: Table, name: str) -> None:
 
 
 @asynccontextmanager
-async def _opened(address: str | None) -> AsyncIterator[Control]:
+async def opened(address: str | None) -> AsyncIterator[Control]:
+    """The control plane of a command, closed afterwards."""
     from k2store.control.opening import operator_control
 
     control = operator_control(settings().settings, address)
@@ -209,7 +210,7 @@ async def _opened(address: str | None) -> AsyncIterator[Control]:
 
 
 async def _load(address: str | None) -> Map:
-    async with _opened(address) as control:
+    async with opened(address) as control:
         return await control.load()
 
 
@@ -218,7 +219,7 @@ async def _init(
 ) -> Map:
     from k2store.control import change, placed, with_keyspaces
 
-    async with _opened(address) as control:
+    async with opened(address) as control:
         await control.load()  # A wrong address or token is told at once, not waited for.
         await _wait_for(control, nodes, timeout_s)
         return await change(control, lambda present: placed(with_keyspaces(present, keyspaces)))

@@ -98,6 +98,51 @@ def keyspaces(*, control: str | None) -> None:
     output().table("keyspaces", *keyspaces_of(present))
 
 
+@regions.command("promote", cls=Verb)
+@control_option
+@click.argument("lost")
+@click.option("--to", metavar="REGION", help="The new home; else the one that has seen most.")
+@click.option(
+    "--it-is-off",
+    is_flag=True,
+    required=True,
+    help="Your word that LOST is off: powered down, or fenced from every client.",
+)
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(min=0),
+    default=30.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Wait for the surviving nodes no longer.",
+)
+def promote(
+    *, control: str | None, lost: str, to: str | None, it_is_off: bool, timeout_s: float
+) -> None:
+    """Give everything at home in the region LOST another home.
+
+    A home that is merely cut off goes on serving its own region, so this needs your word that it
+    does not. All partitions of the lost home are cut at one stamp, the last that the new home has
+    seen whole; what the lost region acknowledged after it is lost, and the command says how much
+    time that is. Keyspaces that survive a region need no promotion.
+    """
+    from k2store.cli.promotion import promote_region
+
+    assert it_is_off
+    done = asyncio.run(promote_region(opened(control), settings().settings, lost, to, timeout_s))
+    output().document(done.document(), done.text())
+
+
+@regions.command("return", cls=Verb)
+@control_option
+@click.argument("region")
+def return_(*, control: str | None, region: str) -> None:
+    """Let a region that was declared off take part again. What is at home elsewhere stays there."""
+    present = asyncio.run(_return(control, region))
+    _print(present, nodes_of(present), "nodes")
+
+
 def keyspace_of(text: str) -> Keyspace:
     """The keyspace that a word of the form NAME[:PREFIX]:SURVIVE:HOME[:PROMOTE] names."""
     from k2store.control.map import DEFAULT, Keyspace
@@ -212,6 +257,15 @@ async def opened(address: str | None) -> AsyncIterator[Control]:
 async def _load(address: str | None) -> Map:
     async with opened(address) as control:
         return await control.load()
+
+
+async def _return(address: str | None, region: str) -> Map:
+    from k2store.control import change, with_region
+
+    async with opened(address) as control:
+        if (await control.load()).region(region) is None:
+            raise Rejected(f"no region is called {region}", field="region")
+        return await change(control, lambda present: with_region(present, region, off=False))
 
 
 async def _init(

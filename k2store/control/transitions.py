@@ -217,13 +217,14 @@ def moved(present: Map, partition: int, node: int) -> Map:
     return _checked(present, _replaced(present, wanted))
 
 
-def promoted(present: Map, lost: str, home: str, cut: int) -> Map:
+def promoted(present: Map, lost: str, home: str, cut: int, founder: int = 0) -> Map:
     """The keyspaces at home in a lost region get another home, and their ranges new logs.
 
     `cut` is the stamp up to which history goes on; everything above it is dropped. Only keyspaces
     that survive a zone are concerned: one that survives a region has its quorum without the lost
     one. The lost region must have been declared off, so that its nodes get no more epochs. A
-    region that is home to none of them any more changes nothing.
+    region that is home to none of them any more changes nothing. `founder` is the node in the new
+    home whose copies reach to the cut; the others take theirs from it (0: all voters have them).
     """
     if lost == home:
         _refuse(f"{lost} cannot take over from itself", "home")
@@ -240,6 +241,8 @@ def promoted(present: Map, lost: str, home: str, cut: int) -> Map:
     keyspaces = {one.name: replace(one, home=home) for one in concerned}
     if not any(one.region == home for one in present.nodes):
         _refuse(f"no node stands in {home}", "home")
+    if founder and present.region_of(founder) != home:
+        _refuse(f"the founder {founder} does not stand in {home}", "founder")
     following = present.next_partition
     partitions: list[PartitionInfo] = []
     for old in present.partitions:
@@ -251,13 +254,14 @@ def promoted(present: Map, lost: str, home: str, cut: int) -> Map:
             old.start,
             old.end,
             old.keyspace,
-            voters=(),
+            voters=(founder,) if founder else (),
             learners=(),
             generation=old.generation + 1,
             origin=old.id,
             cut=cut,
         )
-        partitions.append(_founded(placed_partition(present, keyspaces[old.keyspace], new)))
+        new = _founded(placed_partition(present, keyspaces[old.keyspace], new))
+        partitions.append(replace(new, founders=(founder,)) if founder else new)
         following += 1
     return _checked(
         present,

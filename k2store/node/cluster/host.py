@@ -390,7 +390,14 @@ class ClusterHost:
                 continue
             self._take(node, frame)
 
+    def is_off(self, node: int) -> bool:
+        """Whether a node stands in a region that was declared off: nothing of it counts."""
+        region = None if self.map is None else self.map.region(self.map.region_of(node) or "")
+        return region is not None and region.off
+
     def _take(self, node: int, frame: Frame) -> None:
+        if self.is_off(node):
+            return
         now = self.engine.now
         for number, message in frame.logs:
             self.log_message(number, message)
@@ -548,8 +555,12 @@ class ClusterHost:
 
     def tick(self, now: Interval, oldest_open: int, protected: int) -> None:
         """Upkeep of logs and machines."""
+        off = self.is_off(self.node)
         for group in list(self.groups.values()):
-            group.replica.tick(now)
+            if off:
+                group.replica.stand_down(now)
+            else:
+                group.replica.tick(now)
             self._moved[group.number] = None
             self._tick_machine(group, now, oldest_open, protected)
             self._look_for_leader(group, now)

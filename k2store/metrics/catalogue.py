@@ -1,7 +1,7 @@
 """Every metric there is: name, meaning, kind, labels, and where its value comes from.
 
-Names carry their unit; counters end in `_total`. Labels come from fixed sets (partitions, rules,
-limits, states), never from keys or clients.
+Names carry their unit; counters end in `_total`. Labels come from small sets (partitions, nodes,
+rules, limits, states), never from keys or clients.
 """
 
 from __future__ import annotations
@@ -49,6 +49,26 @@ def _partitions(
     return lambda reading: [
         ((str(one.partition),), read(one, reading.status.clock))
         for one in reading.status.partitions
+    ]
+
+
+def _replicas(read: Callable[[admin_pb2.ReplicaStatus], float]) -> Callable[[Reading], Samples]:
+    return lambda reading: [
+        ((str(one.partition),), read(one.replica))
+        for one in reading.status.partitions
+        if one.HasField("replica")
+    ]
+
+
+def _cluster(read: Callable[[admin_pb2.ClusterStatus], float]) -> Callable[[Reading], Samples]:
+    return lambda reading: (
+        [((), read(reading.status.cluster))] if reading.status.HasField("cluster") else []
+    )
+
+
+def _peers(read: Callable[[admin_pb2.PeerStatus], float]) -> Callable[[Reading], Samples]:
+    return lambda reading: [
+        ((peer.name, peer.region), read(peer)) for peer in reading.status.cluster.peers
     ]
 
 
@@ -204,6 +224,110 @@ CATALOGUE: Final[tuple[Row, ...]] = (
         "Intents that are not decided.",
         _partitions(lambda p, _: p.intents),
         ("partition",),
+    ),
+    Row(
+        "k2_partition_leader",
+        "gauge",
+        "1 where this node leads the partition, else 0.",
+        _replicas(lambda p: float(p.role == admin_pb2.REPLICA_ROLE_LEADER)),
+        ("partition",),
+    ),
+    Row(
+        "k2_partition_leader_known",
+        "gauge",
+        "1 while this node knows who leads the partition.",
+        _replicas(lambda p: float(bool(p.leader))),
+        ("partition",),
+    ),
+    Row(
+        "k2_partition_epoch",
+        "gauge",
+        "The epoch that the partition's replica is bound to; it rises with every takeover.",
+        _replicas(lambda p: p.epoch),
+        ("partition",),
+    ),
+    Row(
+        "k2_partition_log_lag_entries",
+        "gauge",
+        "On the leader: entries that the slowest follower lacks.",
+        _replicas(lambda p: p.lag),
+        ("partition",),
+    ),
+    Row(
+        "k2_partition_apply_lag_entries",
+        "gauge",
+        "Entries that are known to stand and are not applied here yet.",
+        _replicas(lambda p: max(0, p.committed - p.applied)),
+        ("partition",),
+    ),
+    Row(
+        "k2_partition_elections_won_total",
+        "counter",
+        "Takeovers of the partition by this run of the node.",
+        _replicas(lambda p: p.elections_won),
+        ("partition",),
+    ),
+    Row(
+        "k2_partition_epochs_lost_total",
+        "counter",
+        "Leads of the partition that have ended in this run of the node, handed over or not.",
+        _replicas(lambda p: p.epochs_lost),
+        ("partition",),
+    ),
+    Row(
+        "k2_partition_installs_total",
+        "counter",
+        "Times that this node took a whole state because its log was too far behind.",
+        _replicas(lambda p: p.installs_taken),
+        ("partition",),
+    ),
+    Row(
+        "k2_cluster_map_version",
+        "gauge",
+        "Version of the map that this node goes by.",
+        _cluster(lambda c: c.map_version),
+    ),
+    Row(
+        "k2_cluster_safe_lag_seconds",
+        "gauge",
+        "How far the safe time of all partitions on this node lies behind its clock.",
+        lambda r: (
+            [((), _lag_s(r.status.cluster.safe, r.status.clock))]
+            if r.status.HasField("cluster")
+            else []
+        ),
+    ),
+    Row(
+        "k2_cluster_forwarded_total",
+        "counter",
+        "Requests sent on to leaders on other nodes.",
+        _cluster(lambda c: c.forwarded),
+    ),
+    Row(
+        "k2_cluster_forwarded_lost_total",
+        "counter",
+        "Forwarded requests that were never answered: their node was lost, or led no more.",
+        _cluster(lambda c: c.forwarded_lost),
+    ),
+    Row(
+        "k2_cluster_copying",
+        "gauge",
+        "Partitions that are being copied to this node.",
+        _cluster(lambda c: c.copying),
+    ),
+    Row(
+        "k2_peer_connected",
+        "gauge",
+        "1 while the stream to another node stands.",
+        _peers(lambda p: float(p.connected)),
+        ("peer", "peer_region"),
+    ),
+    Row(
+        "k2_peer_queued_bytes",
+        "gauge",
+        "Bytes that wait to be sent to another node.",
+        _peers(lambda p: p.queued_bytes),
+        ("peer", "peer_region"),
     ),
     Row(
         "k2_limit_used",

@@ -89,7 +89,7 @@ class PeerStatus(_message.Message):
     def __init__(self, node: _Optional[int] = ..., name: _Optional[str] = ..., region: _Optional[str] = ..., connected: _Optional[bool] = ..., queued_bytes: _Optional[int] = ...) -> None: ...
 
 class ReplicaStatus(_message.Message):
-    __slots__ = ("role", "leader", "epoch", "applied", "committed", "applied_hash", "voters", "learners", "lease_left_ns", "lag")
+    __slots__ = ("role", "leader", "epoch", "applied", "committed", "applied_hash", "voters", "learners", "lease_left_ns", "lag", "elections_won", "epochs_lost", "installs_taken")
     ROLE_FIELD_NUMBER: _ClassVar[int]
     LEADER_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
@@ -100,6 +100,9 @@ class ReplicaStatus(_message.Message):
     LEARNERS_FIELD_NUMBER: _ClassVar[int]
     LEASE_LEFT_NS_FIELD_NUMBER: _ClassVar[int]
     LAG_FIELD_NUMBER: _ClassVar[int]
+    ELECTIONS_WON_FIELD_NUMBER: _ClassVar[int]
+    EPOCHS_LOST_FIELD_NUMBER: _ClassVar[int]
+    INSTALLS_TAKEN_FIELD_NUMBER: _ClassVar[int]
     role: ReplicaRole
     leader: int
     epoch: int
@@ -110,7 +113,10 @@ class ReplicaStatus(_message.Message):
     learners: _containers.RepeatedScalarFieldContainer[int]
     lease_left_ns: int
     lag: int
-    def __init__(self, role: _Optional[_Union[ReplicaRole, str]] = ..., leader: _Optional[int] = ..., epoch: _Optional[int] = ..., applied: _Optional[int] = ..., committed: _Optional[int] = ..., applied_hash: _Optional[bytes] = ..., voters: _Optional[_Iterable[int]] = ..., learners: _Optional[_Iterable[int]] = ..., lease_left_ns: _Optional[int] = ..., lag: _Optional[int] = ...) -> None: ...
+    elections_won: int
+    epochs_lost: int
+    installs_taken: int
+    def __init__(self, role: _Optional[_Union[ReplicaRole, str]] = ..., leader: _Optional[int] = ..., epoch: _Optional[int] = ..., applied: _Optional[int] = ..., committed: _Optional[int] = ..., applied_hash: _Optional[bytes] = ..., voters: _Optional[_Iterable[int]] = ..., learners: _Optional[_Iterable[int]] = ..., lease_left_ns: _Optional[int] = ..., lag: _Optional[int] = ..., elections_won: _Optional[int] = ..., epochs_lost: _Optional[int] = ..., installs_taken: _Optional[int] = ...) -> None: ...
 
 class PartitionStatus(_message.Message):
     __slots__ = ("partition", "start", "end", "safe", "pinned_by", "closed", "horizon", "keys_in_memory", "transactions", "intents", "replica")

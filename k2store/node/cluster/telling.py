@@ -56,6 +56,10 @@ def _replica(host: ClusterHost, group: Group, told: admin_pb2.PartitionStatus) -
     status.applied_hash = b"" if position is None else position.hash
     status.voters.extend(replica.membership.voters)
     status.learners.extend(replica.membership.learners)
+    counters = replica.counters
+    status.elections_won = counters.elections_won
+    status.epochs_lost = counters.epochs_lost
+    status.installs_taken = counters.installs_taken
     if group.leading:
         status.lease_left_ns = replica.lease_end_ns - host.engine.now.hi_ns
         lags = [follower.lag_entries for follower in replica.followers()]

@@ -13,6 +13,8 @@ A committed transaction is remembered by its bare stamp until somebody asks more
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mvcc.anchor import forget
 from mvcc.conditions import Condition, Kind
 from mvcc.messages import (
@@ -359,8 +361,10 @@ def _ready_to_write(
     condition_end: int,
     position: int,
     end: int,
-) -> list[Chain] | None:
-    """The chains to write when every condition holds and nothing is in the way; else None."""
+) -> list[Chain | None] | None:
+    """The chains to write when every condition holds and nothing is in the way; else None.  None in
+    place of a chain that need not be looked up.
+    """
     chains = state.chains
     condition_keys = message.condition_keys
     read: list[Chain] = []
@@ -383,12 +387,13 @@ def _ready_to_write(
             return None
         read.append(chain)
     keys = message.keys
-    found: list[Chain] = []
+    blind = stamp > state.newest_commit
+    found: list[Chain | None] = []
     for key in keys[position:end]:
         chain = chains.get(key)
-        if chain is None:
+        if chain is None and not blind:
             chain = state.load(key)
-        if chain.intents is not None or chain.read > stamp:
+        if chain is not None and (chain.intents is not None or chain.read > stamp):
             return None
         found.append(chain)
     if end - position > 1 and len(set(keys[position:end])) != end - position:
@@ -429,7 +434,7 @@ def _take_off(
     keys: list[bytes],
     values: list[bytes | None],
     position: int,
-    chains: list[Chain],
+    chains: Sequence[Chain | None],
 ) -> None:
     """Plant a plain transaction's intents and note it in the flight."""
     state.transactions[txn] = stamp
@@ -439,6 +444,9 @@ def _take_off(
     lsn = flight.lsn
     for chain in chains:
         value = values[position]
+        if chain is None:
+            chain = Chain(0, None, 0, b"", UNREAD)
+            state.chains[keys[position]] = chain
         chain.intents = (Intent(stamp, value, txn, 0, lsn),)
         flight.write_txns.append(txn)
         flight.write_stamps.append(stamp)

@@ -208,9 +208,14 @@ def test_one_shots_in_columns_are_stamped_above_later_reads(single: bool, ahead:
     assert answer.stamp > stamp
 
 
-@given(deleted=st.booleans(), conditional=st.booleans(), below=st.booleans())
+@given(
+    deleted=st.booleans(),
+    conditional=st.booleans(),
+    below=st.booleans(),
+    count=st.integers(1, 3),
+)
 def test_a_blind_put_reads_nothing_and_hides_nothing(
-    deleted: bool, conditional: bool, below: bool
+    deleted: bool, conditional: bool, below: bool, count: int
 ) -> None:
     """A put without conditions does not look up what it covers, and until it is durable, and after
     it, everybody sees the version that was there.
@@ -225,7 +230,7 @@ def test_a_blind_put_reads_nothing_and_hides_nothing(
     was = state.chains.pop(b"a")
     driver.pass_time(MS)
     looked_up = count_lookups(driver)
-    new = put(driver, b"a", b"new")
+    new = put(driver, b"a", b"new", count)
     assert not looked_up
     stamp = state.transactions[txn_of(new)]
     assert isinstance(stamp, int)
@@ -262,14 +267,17 @@ def test_a_put_that_may_be_older_than_what_is_stored_looks_it_up() -> None:
     state = driver.nodes[0].partition.state
     state.newest_commit = driver.oracle.next_stamp() + (1_000 << 12)
     put(driver, b"a", b"v")
-    assert looked_up == [b"a"]
+    put(driver, b"b", b"v", 2)
+    assert looked_up == [b"a", b"b", b"b1"]
 
 
-def put(driver: Driver, key: bytes, value: bytes | None) -> int:
-    """Send a one-shot put without conditions as columns; its request."""
+def put(driver: Driver, key: bytes, value: bytes | None, count: int = 1) -> int:
+    """Send a one-shot put without conditions, of so many keys, as columns; its request."""
     request = driver.request()
+    keys = [key, *(key + b"%d" % number for number in range(1, count))]
+    txns, values = [txn_of(request)], [value] * count
     columns = OneShots(
-        0, 0, [request], [txn_of(request)], [NEVER_NS], [0], [], [], [], [], [1], [key], [value]
+        0, 0, [request], txns, [NEVER_NS], [0], [], [], [], [], [count], keys, values
     )
     driver.send(key, columns)
     return request

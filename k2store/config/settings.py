@@ -88,6 +88,15 @@ class Cluster(Section, frozen=True, kw_only=True):
         Duration,
         About("Silence of a leader after which a voter asks for an epoch.", "10ms", "10m"),
     ] = Duration.parse("1100ms")
+    split_size: Annotated[
+        Size,
+        About(
+            "Keys and values, history included, from which on a partition is split in two; 0 for "
+            "never.",
+            "0B",
+            "1TiB",
+        ),
+    ] = Size.parse("1GiB")
     close_interval: Annotated[
         Duration, About("How often a leader tells how far its history is final.", "1ms", "10s")
     ] = Duration.parse("100ms")

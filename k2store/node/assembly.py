@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 from k2store.clock import Clock, open_clock
 from k2store.config import Settings
+from k2store.node.cluster.host import ClusterSettings
 from k2store.node.engine import Engine, EngineSettings
 from k2store.node.host import Host
 from k2store.node.limits import SessionLimits
@@ -79,24 +79,19 @@ def engine_settings(settings: Settings) -> EngineSettings:
     )
 
 
-class ClusterTimes(NamedTuple):
-    """The times of a member's logs: what its replicas must know, and how often leaders close."""
-
-    replica: ReplicaSettings
-    close_interval_ns: int
-
-
-def cluster_times(settings: Settings) -> ClusterTimes:
-    """What the section `[cluster]` says of time, in the replicas' own units."""
+def cluster_settings(settings: Settings, node: int) -> ClusterSettings:
+    """What the section `[cluster]` says, in the host's own units; `node` is the own id."""
     cluster = settings.cluster
-    return ClusterTimes(
-        ReplicaSettings(
+    return ClusterSettings(
+        node=node,
+        replica=ReplicaSettings(
             lease_ns=cluster.lease,
             lease_longest_ns=cluster.lease_longest,
             renew_ns=cluster.renew,
             patience_ns=cluster.patience,
             ahead_max_ns=settings.clock.ahead_max + settings.transactions.retry_offset_max,
         ),
+        split_bytes=cluster.split_size,
         close_interval_ns=cluster.close_interval,
     )
 

@@ -31,7 +31,7 @@ from k2store.errors import Unavailable
 from k2store.metrics.exposition import AdminPort
 from k2store.node import report
 from k2store.node.admin import AdminMethods
-from k2store.node.assembly import cluster_times, engine_of, store_of
+from k2store.node.assembly import cluster_settings, engine_of, store_of
 from k2store.node.cluster.host import ClusterHost
 from k2store.node.cluster.member import Member
 from k2store.node.engine import Engine
@@ -238,13 +238,12 @@ class NodeProcess:
             store.close()
             raise
         self._member = member
-        times = cluster_times(self._settings)
         self._stack.push_async_callback(member.leave)
         self.engine = engine_of(
             self._settings,
             self._failed,
             store=store,
-            host=member.host(times.replica, times.close_interval_ns),
+            host=member.host(cluster_settings(self._settings, member.node)),
         )
         self._stack.callback(self.engine.close)
         self._log.info("cluster.joined", id=member.node)

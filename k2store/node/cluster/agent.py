@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from k2store.control.map import Map
-from k2store.control.ports import Control
+from k2store.control.ports import Control, change
+from k2store.control.transitions import split
 from k2store.errors import K2Error
 
 if TYPE_CHECKING:
@@ -32,7 +34,9 @@ class Agent:
         self._following: asyncio.Task[None] | None = None
         self.epochs = 0
         self.refused = 0
+        self._splitting: dict[int, asyncio.Task[None]] = {}
         host.want_epoch = self._want
+        host.want_split = self._want_split
 
     def start(self, known: Map | None = None) -> None:
         """Take the map that is known already, and follow the newer ones."""
@@ -42,7 +46,7 @@ class Agent:
 
     def stop(self) -> None:
         """Follow no more."""
-        for task in (self._following, *self._asking.values()):
+        for task in (self._following, *self._asking.values(), *self._splitting.values()):
             if task is not None:
                 task.cancel()
 
@@ -56,6 +60,19 @@ class Agent:
         if partition not in self._asking:
             task = asyncio.get_running_loop().create_task(self._ask(partition, above))
             self._asking[partition] = task
+
+    def _want_split(self, partition: int, key: bytes) -> None:
+        if partition not in self._splitting:
+            task = asyncio.get_running_loop().create_task(self._split(partition, key))
+            self._splitting[partition] = task
+
+    async def _split(self, partition: int, key: bytes) -> None:
+        try:
+            await change(self._control, partial(split, partition=partition, key=key))
+        except K2Error:
+            self.refused += 1  # the next measurement asks again
+        finally:
+            self._splitting.pop(partition, None)
 
     async def _ask(self, partition: int, above: int) -> None:
         host = self._host

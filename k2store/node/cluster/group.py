@@ -21,6 +21,7 @@ from typing import Final
 
 import msgspec
 
+from k2store.node.cluster.measuring import Measure
 from mvcc.messages import Message
 from mvcc.partition import Partition
 from mvcc.records import Checkpoint, Entry
@@ -82,6 +83,7 @@ class Group:
         """From each node with open transactions here: the smallest stamp, and when it came."""
         self.interest_ns = 0
         """When this node last wrote here, while another one leads."""
+        self.measure = Measure(0)
         self.closed_ns = 0
         self.reconciled_ns = 0
         self.taken_over = 0

@@ -22,6 +22,7 @@ from k2store.node.cluster.frames import Forwarded, Frame, Hint, decode
 from k2store.node.cluster.group import ENDS_LEAD, Group
 from k2store.node.cluster.homes import Homes
 from k2store.node.cluster.links import Links
+from k2store.node.cluster.measuring import Measure
 from k2store.node.cluster.turns import (
     Kept,
     NodeCheckpoint,
@@ -89,6 +90,8 @@ class ClusterSettings(Struct, frozen=True, kw_only=True):
     replica: ReplicaSettings = ReplicaSettings()
     patience_step_ns: int = 300_000_000
     """How much longer each further voter waits for a lost leader, so that one goes first."""
+    split_bytes: int = 0
+    """From which size on a partition is split; 0: never."""
     close_interval_ns: int = 100_000_000
     """How often time is closed where nothing is written: the epoch of visibility."""
 
@@ -103,6 +106,8 @@ class ClusterHost:
         self.map: Map | None = None
         self.want_epoch: Callable[[int, int], None] = lambda partition, above: None
         """How a partition's replica asks for an epoch above one; the agent sets it."""
+        self.want_split: Callable[[int, bytes], None] = lambda partition, key: None
+        """How a leader asks for a new partition at a key; the agent sets it."""
         self.links = Links(dialer, arrived=self._arrived, lost=self._lost, changed=engine.schedule)
         self.forwarding = Forwarding(engine.settings.partition.lifetime_ns_max)
         self.pulls = pulling.Pulls(self)
@@ -156,6 +161,7 @@ class ClusterHost:
             settings, patience_ns=settings.patience_ns + rank * self.settings.patience_step_ns
         )
         group = Group(number, self.node, saved, settings, self._make, self.engine.now)
+        group.measure = Measure(self.settings.split_bytes)
         self.groups[number] = group
         horizon = self._settled.get_meta(pulling.horizon_name(number))
         if horizon is not None:
@@ -583,6 +589,9 @@ class ClusterHost:
             if now.lo_ns - group.closed_ns >= self.settings.close_interval_ns:
                 group.closed_ns = now.lo_ns
                 group.replica.close(partition.state.closed, now)
+            key = group.measure.step(self._settled, group, now.lo_ns)
+            if key is not None:
+                self.want_split(group.number, key)
         elif not group.leading:
             partition.tick(now, 0, protected)
             group.show()

@@ -27,7 +27,6 @@ from k2store.node.cluster.agent import Agent
 from k2store.node.cluster.host import ClusterHost, ClusterSettings
 from k2store.node.engine import Engine
 from k2store.rpc.grpc_transport import PEER_PATH, GrpcDialer
-from replication import ReplicaSettings
 
 FILE: Final = "cluster.json"
 JOIN_S: Final = 0.2
@@ -107,15 +106,12 @@ class Member:
         """The control plane, if this node keeps it for the others."""
         return self.control if self._settings.cluster.control == EMBEDDED else None
 
-    def host(
-        self, replica: ReplicaSettings, close_interval_ns: int
-    ) -> Callable[[Engine], ClusterHost]:
+    def host(self, own: ClusterSettings) -> Callable[[Engine], ClusterHost]:
         """What the engine takes to become a member."""
         settings = self._settings
         credentials = node_credentials(settings) if settings.tls.authority else None
         dial = read_dial(settings.cluster.dial) if settings.cluster.dial else None
         self._dialer = GrpcDialer(credentials, dial, path=PEER_PATH)
-        own = ClusterSettings(node=self.node, replica=replica, close_interval_ns=close_interval_ns)
         dialer = self._dialer
 
         def make(engine: Engine) -> ClusterHost:

@@ -67,12 +67,32 @@ that was applied.
 HANDING OVER (:mod:`~replication.hand_over`) moves the lead to a voter that has everything. The old
 leader ends its lead first and says so; its voters then report no lease, and nobody waits for one.
 
-What stays outside: granting epochs, moving bytes, splitting partitions, and what one region promises
-another about promotion. The rules are Viewstamped Replication's and Raft's (Oki and Liskov, 1988;
+HOME LEASES (:mod:`~replication.home`) are a machine of their own beside it: regions promise a home,
+whose quorum is all inside, to join no promotion for a while. Only while a majority has does it serve.
+
+What stays outside: granting epochs, moving bytes, splitting partitions, and where a promoted region
+cuts the old home's log. The rules are Viewstamped Replication's and Raft's (Oki and Liskov, 1988;
 Ongaro and Ousterhout, 2014) with leases on bounded clocks; ours are in docs/protocol.md §5.6a.
 """
 
 from replication.entries import GENESIS, Entry, Kind, Position, chain
+from replication.home import (
+    HomeLease,
+    HomeNote,
+    HomeNoteKind,
+    HomePersist,
+    HomeReady,
+    HomeSettings,
+)
+from replication.home_messages import (
+    HomeFenced,
+    HomeMessage,
+    HomeRenew,
+    HomeRenewed,
+    HomeSend,
+    HomeStop,
+    HomeStopped,
+)
 from replication.membership import Membership
 from replication.messages import (
     Append,
@@ -110,6 +130,19 @@ __all__ = [
     "Fetch",
     "Fetched",
     "FollowerStatus",
+    "HomeFenced",
+    "HomeLease",
+    "HomeMessage",
+    "HomeNote",
+    "HomeNoteKind",
+    "HomePersist",
+    "HomeReady",
+    "HomeRenew",
+    "HomeRenewed",
+    "HomeSend",
+    "HomeSettings",
+    "HomeStop",
+    "HomeStopped",
     "Install",
     "Kind",
     "Membership",

@@ -15,6 +15,10 @@ from replication import (
     Append,
     Differs,
     Entry,
+    HomeFenced,
+    HomeMessage,
+    HomeRenew,
+    HomeStopped,
     Install,
     Kind,
     Membership,
@@ -109,6 +113,13 @@ def test_a_log_knows_who_led_last() -> None:
     assert (log.snapshot.leader, log.leader_at(2), log.leader_at(3)) == (4, 4, 5)
     log.cut(3)
     assert log.leader_at(2) == 4
+
+
+@pytest.mark.parametrize("message", [HomeRenew(3, 1), HomeStopped(3, 1, 17), HomeFenced(4, 2)])
+def test_both_kinds_of_messages_share_a_stream(message: HomeMessage) -> None:
+    """Tags of home leases and of logs differ, so one union decodes both."""
+    data = msgspec.msgpack.encode(message)
+    assert msgspec.msgpack.decode(data, type=HomeMessage | Message) == message
 
 
 # -- quorums and memberships -----------------------------------------------------------------------

@@ -191,6 +191,13 @@ CATALOGUE: Final[tuple[Row, ...]] = (
         ("partition",),
     ),
     Row(
+        "k2_partition_closed_lag_seconds",
+        "gauge",
+        "How far behind the clock no write is accepted any more.",
+        _partitions(lambda p, c: _lag_s(p.closed, c)),
+        ("partition",),
+    ),
+    Row(
         "k2_partition_pinned",
         "gauge",
         "1 while a transaction holds the safe time back.",
@@ -244,6 +251,24 @@ CATALOGUE: Final[tuple[Row, ...]] = (
         "gauge",
         "The epoch that the partition's replica is bound to; it rises with every takeover.",
         _replicas(lambda p: p.epoch),
+        ("partition",),
+    ),
+    Row(
+        "k2_partition_voters",
+        "gauge",
+        "How many replicas vote, as the one here knows.",
+        _replicas(lambda p: len(p.voters)),
+        ("partition",),
+    ),
+    Row(
+        "k2_partition_lease_seconds",
+        "gauge",
+        "On the leader: how long its lease lasts from now; negative when it is over.",
+        lambda r: [
+            ((str(one.partition),), one.replica.lease_left_ns / 1e9)
+            for one in r.status.partitions
+            if one.replica.role == admin_pb2.REPLICA_ROLE_LEADER
+        ],
         ("partition",),
     ),
     Row(

@@ -30,31 +30,31 @@ ROWS: Final = (REGIONS, TIME, TRANSACTIONS, PARTITIONS, PROMPTS, FAULTS, LOAD)
 
 HOMES: Final = (
     ("k2_build_", REGIONS),
+    ("k2_cluster_", REGIONS),
+    ("k2_cluster_copying", PARTITIONS),
+    ("k2_cluster_forwarded_", TRANSACTIONS),
+    ("k2_cluster_safe_", TIME),
     ("k2_peer", REGIONS),
-    ("k2_region", REGIONS),
     ("k2_uptime_", REGIONS),
     ("k2_answers_held", TIME),
     ("k2_clock_", TIME),
     ("k2_commit_wait_", TIME),
     ("k2_partition_closed_", TIME),
+    ("k2_partition_elections_", FAULTS),
+    ("k2_partition_epochs_lost_", FAULTS),
     ("k2_partition_history_", TIME),
+    ("k2_partition_installs_", FAULTS),
     ("k2_partition_pinned", TIME),
     ("k2_partition_safe_", TIME),
     ("k2_commits_", TRANSACTIONS),
-    ("k2_forward", TRANSACTIONS),
     ("k2_pushes_", TRANSACTIONS),
     ("k2_refusals_", TRANSACTIONS),
     ("k2_transactions_", TRANSACTIONS),
     ("k2_waits_", TRANSACTIONS),
-    ("k2_epoch", PARTITIONS),
-    ("k2_leader", PARTITIONS),
     ("k2_log_", PARTITIONS),
     ("k2_partition_", PARTITIONS),
-    ("k2_replica", PARTITIONS),
     ("k2_settled_", PARTITIONS),
     ("k2_pool_", PROMPTS),
-    ("k2_drain", FAULTS),
-    ("k2_election", FAULTS),
     ("k2_node_state", FAULTS),
 )
 """Beginning of a metric's name, and the row it belongs to; the longest that fits decides."""
@@ -102,6 +102,17 @@ PANELS: Final = (
         (Query(f"count by (region, version) (k2_build_info{SELECTOR})", "{{region}} {{version}}"),),
         kind="stat",
         about="How many nodes answer, by what they run.",
+    ),
+    Panel(
+        "Streams to other regions",
+        REGIONS,
+        (
+            Query(
+                f"sum by (region, peer_region) (k2_peer_connected{SELECTOR})",
+                "{{region}} to {{peer_region}}",
+            ),
+        ),
+        about="How many streams between the nodes of two regions stand; a partition is a step down.",
     ),
     Panel(
         "Width of the clock's interval",
@@ -153,6 +164,24 @@ PANELS: Final = (
         (Query(_rate("k2_refusals_total", "rule"), "{{node}} {{rule}}"),),
         "ops",
         about="docs/protocol.md has the rules.",
+    ),
+    Panel(
+        "Partitions led",
+        PARTITIONS,
+        (Query(f"sum by (region, node) (k2_partition_leader{SELECTOR})", "{{node}}"),),
+        about="A step is a partition that got another leader.",
+    ),
+    Panel(
+        "Takeovers",
+        FAULTS,
+        (
+            Query(
+                "sum by (partition) "
+                f"(increase(k2_partition_elections_won_total{SELECTOR}[$__rate_interval]))",
+                "partition {{partition}}",
+            ),
+        ),
+        about="How often a partition got another leader.",
     ),
     Panel(
         "State",

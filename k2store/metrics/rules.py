@@ -113,6 +113,17 @@ ALERTS: Final = (
         "Look at the time synchronisation of the host (`chronyc tracking`), then `k2 clock`.",
     ),
     Alert(
+        "K2PartitionLeaderless",
+        "sum by (partition) (k2_partition_leader) == 0",
+        "30s",
+        "critical",
+        "Nobody leads partition {{ $labels.partition }}",
+        "Transactions on its keys wait. A takeover needs a majority of its voters and the control "
+        "plane.",
+        "`k2 regions status` shows its voters: bring back those that are down, or the control "
+        "plane. If a whole region is lost, see Running it, A region that is lost.",
+    ),
+    Alert(
         "K2ClockAssumed",
         "k2_clock_assumed == 1 and on () count(count by (region) (k2_build_info)) > 1",
         "10m",
@@ -141,6 +152,48 @@ ALERTS: Final = (
         "Snapshot reads, watches and backups see nothing newer than this.",
         "`k2 status` names the transaction that pins the safe time; it ends by "
         "transactions.lifetime_max. If none is named, the clock or the log is the reason.",
+    ),
+    Alert(
+        "K2LeadersMove",
+        "max by (partition) (changes(k2_partition_epoch[15m])) > 3",
+        "0m",
+        "warning",
+        "Partition {{ $labels.partition }} has had {{ $value }} new epochs in a quarter of an hour",
+        "Each takeover stops the partition's transactions for a moment; so many mean that leaders "
+        "are lost, or thought to be.",
+        "Look at the streams between the nodes and at their load: a leader that cannot renew its "
+        "lease within cluster.patience is replaced.",
+    ),
+    Alert(
+        "K2ReplicaLags",
+        "k2_partition_log_lag_entries > 10000",
+        "5m",
+        "warning",
+        "A follower of partition {{ $labels.partition }} lacks {{ $value }} entries",
+        "The slowest replica falls behind its leader: reads there are stale, and it is of no use "
+        "for a takeover.",
+        "Look for the node whose safe time lags most: its disk, its network, or its load.",
+    ),
+    Alert(
+        "K2PeerDisconnected",
+        "k2_peer_connected == 0",
+        "2m",
+        "warning",
+        "{{ $labels.node }} does not reach {{ $labels.peer }}",
+        "The stream between two nodes does not stand.",
+        "If the other node is up, look at the network between them, at its cluster.advertise, and "
+        "at both certificates.",
+    ),
+    Alert(
+        "K2MapOld",
+        "k2_cluster_map_version < on () group_left () max(k2_cluster_map_version)",
+        "5m",
+        "warning",
+        "{{ $labels.node }} goes by an old map",
+        "The node does not hear the control plane: it serves, but follows no change of members "
+        "and takes over nothing.",
+        "Look at cluster.control as the node has it, and at whether the control plane answers it: "
+        "`k2 regions status`.",
     ),
     Alert(
         "K2LimitNear",

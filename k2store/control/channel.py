@@ -26,6 +26,17 @@ PAUSE_S_MAX: Final = 2.0
 SILENCE_S_MAX: Final = 10.0
 """A watch that has heard nothing for so long is doubted: somebody is asked, and it begins anew."""
 
+TRANSIENT: Final = frozenset(
+    {
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.CANCELLED,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.UNKNOWN,
+    }
+)
+"""How a call ends whose connection broke, in one way or another: it may be tried again."""
+
 OPTIONS: Final = (
     ("grpc.max_receive_message_length", FRAME_BYTES_MAX),
     ("grpc.max_send_message_length", FRAME_BYTES_MAX),

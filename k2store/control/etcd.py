@@ -25,7 +25,15 @@ import grpc
 import grpc.aio
 from aetcd import rpc
 
-from k2store.control.channel import DEADLINE_S, PAUSE_S, PAUSE_S_MAX, SILENCE_S_MAX, Life, channel
+from k2store.control.channel import (
+    DEADLINE_S,
+    PAUSE_S,
+    PAUSE_S_MAX,
+    SILENCE_S_MAX,
+    TRANSIENT,
+    Life,
+    channel,
+)
 from k2store.control.map import Map, decode, encode
 from k2store.control.ports import check_grant, check_ids, check_update
 from k2store.errors import Corruption, OutcomeUnknown, Overloaded, Rejected, Unavailable
@@ -40,18 +48,6 @@ ATTEMPT_S_MAX: Final = 1.5
 
 _METADATA: Final = (("hasleader", "true"),)
 """A member without a leader refuses at once, instead of waiting with us for one."""
-
-_ELSEWHERE: Final = frozenset(
-    {
-        grpc.StatusCode.UNAVAILABLE,
-        grpc.StatusCode.DEADLINE_EXCEEDED,
-        grpc.StatusCode.CANCELLED,
-        grpc.StatusCode.INTERNAL,
-        grpc.StatusCode.UNKNOWN,
-        grpc.StatusCode.ABORTED,
-    }
-)
-"""What another member, or the same one later, may do better; the rest is etcd's last word."""
 
 
 class Stored(NamedTuple):
@@ -163,7 +159,7 @@ class EtcdControl:
                         if found.version > told:
                             told = found.version
                             yield found
-            except (_MemberFailed, Unavailable):
+            except (_MemberFailed, Unavailable, Overloaded):
                 pass
             await self._life.pause(pause_s)
             pause_s = min(2 * pause_s, PAUSE_S_MAX)
@@ -260,7 +256,7 @@ class EtcdControl:
         """What a failed call of a member amounts to; the next attempt is at the next member."""
         member, code, details = self._endpoints[at], failure.code(), failure.details()
         told = f"{member}: {details or code.name}"
-        if code in _ELSEWHERE:
+        if code in TRANSIENT or code is grpc.StatusCode.ABORTED:
             if self._at == at:
                 self._at = (at + 1) % len(self._endpoints)
             return _MemberFailed(told)

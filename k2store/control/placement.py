@@ -5,6 +5,7 @@
     survive = zone      voters    up to three nodes of the home region
     survive = region    voters    one node in each of up to three regions: the home, regions that
                                   vote already, then the others, oldest first
+                                  a region that was declared off only where there is no other
     both                learners  every other node: all can serve reads of everything
 
 Present voters stay wherever the policy allows them, so that a newcomer moves nothing that is in
@@ -66,5 +67,8 @@ def _one_a_region(present: Map, keyspace: Keyspace, standing: frozenset[int]) ->
     for node in sorted(present.nodes, key=lambda one: (one.id not in standing, one.id)):
         best.setdefault(node.region, node)
     regions = [one.name for one in present.regions if one.name in best]
-    regions.sort(key=lambda name: (name != keyspace.home, best[name].id not in standing))
+    off = {one.name for one in present.regions if one.off}
+    regions.sort(
+        key=lambda name: (name in off, name != keyspace.home, best[name].id not in standing)
+    )
     return (best[name].id for name in regions[:VOTERS_MAX])

@@ -10,10 +10,26 @@ from typing import TypeVar
 import grpc
 import grpc.aio
 
-from k2store.control.channel import DEADLINE_S, PAUSE_S, PAUSE_S_MAX, SILENCE_S_MAX, Life, channel
+from k2store.control.channel import (
+    DEADLINE_S,
+    PAUSE_S,
+    PAUSE_S_MAX,
+    SILENCE_S_MAX,
+    TRANSIENT,
+    Life,
+    channel,
+)
 from k2store.control.map import Map, decode, encode
 from k2store.control.ports import MAP_CHANGED, MapChanged, check_ids
-from k2store.errors import Conflict, Deadline, K2Error, OutcomeUnknown, Rejected, Unavailable
+from k2store.errors import (
+    Conflict,
+    Deadline,
+    K2Error,
+    OutcomeUnknown,
+    Overloaded,
+    Rejected,
+    Unavailable,
+)
 from k2store.rpc.status import from_rpc_error
 from k2store.v1 import control_pb2, control_pb2_grpc
 
@@ -98,7 +114,7 @@ class RemoteControl:
                         if found.version > told:
                             told = found.version
                             yield found
-            except Unavailable:
+            except (Unavailable, Overloaded):
                 pass
             await self._life.pause(pause_s)
             pause_s = min(2 * pause_s, PAUSE_S_MAX)
@@ -145,7 +161,8 @@ class RemoteControl:
                 field="cluster.control",
             )
         error = from_rpc_error(failure)
-        if isinstance(error, Unavailable | Deadline):
+        broken = type(error) is K2Error and failure.code() in TRANSIENT
+        if broken or isinstance(error, Unavailable | Deadline):
             return Unavailable(
                 f"the control plane at {self.address} did not answer {what}: {failure.details()}"
             )

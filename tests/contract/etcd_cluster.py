@@ -18,8 +18,13 @@ PATIENCE_S = 60.0
 class EtcdCluster:
     """Members 0..n-1, each a process with a folder of its own."""
 
-    def __init__(self, folder: Path, members: int) -> None:
+    def __init__(
+        self, folder: Path, members: int, certified: tuple[str, str, str] | None = None
+    ) -> None:
+        """`certified`: PEM files of certificate, key and authority for the clients' side."""
         self._folder = folder
+        self._certified = certified
+        self._scheme = "https" if certified else "http"
         ports = free_ports(2 * members)
         self._client = [f"127.0.0.1:{port}" for port in ports[:members]]
         self._peer = [f"http://127.0.0.1:{port}" for port in ports[members:]]
@@ -42,8 +47,10 @@ class EtcdCluster:
             [
                 "etcd",
                 *("--name", f"m{member}", "--data-dir", str(self._folder / f"m{member}")),
-                *("--listen-client-urls", f"http://{self._client[member]}"),
-                *("--advertise-client-urls", f"http://{self._client[member]}"),
+                *("--listen-client-urls", f"{self._scheme}://{self._client[member]}"),
+                *("--advertise-client-urls", f"{self._scheme}://{self._client[member]}"),
+                *self._tls("--cert-file", "--key-file", "--trusted-ca-file"),
+                *(("--client-cert-auth",) if self._certified else ()),
                 *("--listen-peer-urls", self._peer[member]),
                 *("--initial-advertise-peer-urls", self._peer[member]),
                 *("--initial-cluster", cluster, "--initial-cluster-state", "new"),
@@ -95,10 +102,15 @@ class EtcdCluster:
                 process.kill()
             process.wait()
 
-    @staticmethod
-    def _ask(endpoint: str, *words: str) -> list | None:
+    def _tls(self, *options: str) -> list[str]:
+        files = self._certified or ()
+        return [word for pair in zip(options, files, strict=False) for word in pair]
+
+    def _ask(self, endpoint: str, *words: str) -> list | None:
+        endpoint = f"{self._scheme}://{endpoint}"
+        said = ["--endpoints", endpoint, *self._tls("--cert", "--key", "--cacert")]
         done = subprocess.run(
-            ["etcdctl", "--endpoints", endpoint, "-w", "json", "--command-timeout", "2s", *words],
+            ["etcdctl", *said, "-w", "json", "--command-timeout", "2s", *words],
             capture_output=True,
             check=False,
             text=True,
@@ -125,10 +137,12 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def etcd_cluster(folder: Path, members: int) -> Iterator[EtcdCluster]:
+def etcd_cluster(
+    folder: Path, members: int, certified: tuple[str, str, str] | None = None
+) -> Iterator[EtcdCluster]:
     """A cluster that ends with the block."""
     folder.mkdir(parents=True, exist_ok=True)
-    cluster = EtcdCluster(folder, members)
+    cluster = EtcdCluster(folder, members, certified)
     try:
         yield cluster
     finally:

@@ -18,11 +18,12 @@ import grpc
 import grpc.aio
 import pytest
 
+from k2store.config import load
 from k2store.control import Control, Map, MapChanged, change, with_region
 from k2store.control import etcd as etcd_module
 from k2store.control.embedded import EmbeddedControl
 from k2store.control.etcd import EtcdControl
-from k2store.control.opening import EtcdAddress, parse_etcd
+from k2store.control.opening import EtcdAddress, node_control, parse_etcd
 from k2store.control.remote import RemoteControl
 from k2store.control.service import ControlMethods
 from k2store.errors import Corruption, OutcomeUnknown, Rejected, Unavailable
@@ -31,6 +32,7 @@ from k2store.testing.control import MemoryControl
 from k2store.v1 import control_pb2, control_pb2_grpc
 from tests.contract.control_planes import founded, next_map
 from tests.contract.etcd_cluster import EtcdCluster, etcd_cluster, free_ports, installed
+from tests.integration.rpc_node import Authority
 
 T = TypeVar("T")
 LIMIT_S = 90
@@ -259,6 +261,53 @@ def test_a_lost_answer_is_unknown_and_the_step_finds_its_work_done() -> None:
         assert (await change(control, step)).version == 1
         await control.close()
         await server.stop(None)
+
+    run(main)
+
+
+class Stumbling(ControlMethods):
+    """Breaks the first streams in the ways in which streams break."""
+
+    ways = (grpc.StatusCode.INTERNAL, grpc.StatusCode.RESOURCE_EXHAUSTED, None)
+    streams = 0
+
+    async def WatchMap(self, request, context):  # noqa: N802 - gRPC names it
+        """One map, then an end that nobody meant."""
+        self.streams += 1
+        if self.streams > len(self.ways):
+            async for answer in super().WatchMap(request, context):
+                yield answer
+        async for answer in super().WatchMap(request, context):
+            yield answer
+            code = self.ways[self.streams - 1]
+            if code is None:
+                raise RuntimeError("a fault of the server")
+            await context.abort(code, "a stream was reset")
+
+
+def test_a_watch_outlives_every_way_in_which_a_stream_breaks() -> None:
+    """Resets, refusals for load and faults of the server cost a watch nothing but time."""
+
+    async def main() -> None:
+        plane = MemoryControl()
+        methods = Stumbling(plane)
+        server = grpc.aio.server()
+        control_pb2_grpc.add_ControlServiceServicer_to_server(methods, server)
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        control = RemoteControl(f"127.0.0.1:{port}")
+        seen = []
+        async with aclosing(control.watch()) as maps:  # type: ignore[type-var]
+            async for found in maps:
+                seen.append(found.version)
+                if len(seen) == len(Stumbling.ways) + 2:
+                    break
+                await change(plane, partial(with_region, name=f"r{found.version}"))
+        assert seen == [0, 1, 2, 3, 4]
+        assert methods.streams == len(Stumbling.ways) + 1
+        await control.close()
+        await server.stop(None)
+        await plane.close()
 
     run(main)
 
@@ -569,5 +618,38 @@ def test_damage_in_etcd_is_told_and_a_compacted_watch_goes_on(single: EtcdCluste
         with pytest.raises(Corruption, match="cannot be read"):
             await control.load()
         await control.close()
+
+    run(main)
+
+
+@pytest.mark.etcd
+@needs_etcd
+def test_etcd_is_reached_over_mutual_tls(tmp_path: Path) -> None:
+    """`etcds://` shows the node's certificate; a client without one gets no answer."""
+    authority = Authority(tmp_path, "authority")
+    member, node = authority.issue("member"), authority.issue("node")
+    values = {
+        "client.deadline": "10s",
+        "tls.certificate": node.certificate,
+        "tls.key": node.key,
+        "tls.authority": authority.file,
+    }
+
+    async def main() -> None:
+        with etcd_cluster(tmp_path / "etcd", 1, certified=(*member, authority.file)) as cluster:
+            address = cluster.endpoints[0]
+            named = load(env={}, overrides=values | {"cluster.control": f"etcds://{address}"})
+            control = node_control(named.settings)
+            present = await founded(control)
+            assert await control.load() == present
+            plain = EtcdControl([address], deadline_s=0.5)
+            with pytest.raises(Unavailable):
+                await plain.load()
+            bare = grpc.ssl_channel_credentials(Path(authority.file).read_bytes())
+            stranger = EtcdControl([address], credentials=bare, deadline_s=0.5)
+            with pytest.raises(Unavailable):
+                await stranger.load()
+            for one in (control, plain, stranger):
+                await one.close()
 
     run(main)

@@ -97,6 +97,16 @@ def test_newcomers_learn_first_and_vote_where_voters_are_missing() -> None:
     assert wide.partitions[0].voters == (1, 2, 4), "the home, then the oldest regions"
 
 
+def test_a_region_that_is_off_votes_only_where_there_is_no_other() -> None:
+    """Its votes go to another region if there is one, and come back to a home that is on again."""
+    three = with_keyspace(joined("fra", "iad", "sin"), DEFAULT)
+    assert placed(with_region(three, "fra", off=True)).partitions[0].voters == (1, 2, 3)
+    four = with_keyspace(joined("fra", "iad", "sin", "gru"), DEFAULT)
+    off = placed(with_region(four, "fra", off=True))
+    assert off.partitions[0].voters == (2, 3, 4)
+    assert placed(with_region(off, "fra", off=False)).partitions[0].voters == (1, 2, 3)
+
+
 def test_keyspaces_divide_the_keys() -> None:
     """A keyspace takes what its prefix begins, also out of another one, and leaves the rest."""
     present = built()

@@ -312,6 +312,50 @@ def test_a_watch_outlives_every_way_in_which_a_stream_breaks() -> None:
     run(main)
 
 
+class Counting(ControlMethods):
+    """Counts the streams that were begun."""
+
+    streams = 0
+
+    async def WatchMap(self, request, context):  # noqa: N802 - gRPC names it
+        """As ever."""
+        self.streams += 1
+        async for answer in super().WatchMap(request, context):
+            yield answer
+
+
+def test_a_silent_watch_begins_anew_and_tells_nothing_twice() -> None:
+    """A watch that hears nothing asks again; the same map is no news."""
+
+    async def main() -> None:
+        plane = MemoryControl()
+        methods = Counting(plane)
+        server = grpc.aio.server()
+        control_pb2_grpc.add_ControlServiceServicer_to_server(methods, server)
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        control = RemoteControl(f"127.0.0.1:{port}", silence_s_max=0.02)
+        seen: list[int] = []
+
+        async def follow() -> None:
+            async for found in control.watch():
+                seen.append(found.version)
+
+        following = asyncio.create_task(follow())
+        while methods.streams < 4:
+            await asyncio.sleep(0.005)
+        await change(plane, partial(with_region, name="fra"))
+        while 1 not in seen:
+            await asyncio.sleep(0.005)
+        assert seen == [0, 1]
+        await control.close()
+        await following
+        await server.stop(None)
+        await plane.close()
+
+    run(main)
+
+
 def test_nonsense_on_the_wire_is_refused_and_hurts_nobody() -> None:
     """Documents that are none, or of another format, end INVALID_ARGUMENT; so do other ids."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from k2store.errors import K2Error
+from k2store.errors import K2Error, Unavailable
 from k2store.node.limits import key_refused, txn_refused
 from k2store.v1 import session_pb2 as wire
 from mvcc.messages import Scan, Status
@@ -82,7 +82,11 @@ def history(session: Session, call: wire.HistoryCall) -> None:
         session.fail(call.request, key_refused(call.key, limits.key_bytes_max))
         return
     count = min(call.limit or limits.scan_rows_max, limits.scan_rows_max)
-    versions, more = session.engine.history(call.key, call.at, count)
+    try:
+        versions, more = session.engine.history(call.key, call.at, count)
+    except Unavailable as error:
+        session.fail(call.request, error)
+        return
     answer = session.out.rest().histories.add(request=call.request, more=more)
     for stamp, value in versions:
         answer.at.append(stamp)

@@ -1,4 +1,4 @@
-"""`k2 regions` against a node that keeps the control plane, and against a real etcd."""
+"""`k2 regions` against a control plane behind a gRPC port, and against a real etcd."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from k2store.config import load
 from k2store.control import Keyspace, join
 from k2store.control.opening import operator_control
 from k2store.errors import Rejected
-from k2store.testing import local_node
+from tests.contract.control_server import Server
 from tests.contract.etcd_cluster import etcd_cluster, installed
 
 Run = Callable[..., Result]
@@ -40,8 +40,10 @@ KEYSPACES = ("--keyspace", "default:region:fra", "--keyspace", "fra:zone:fra:aut
 def address(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """A control plane, by its address."""
     if request.param == "k2":
-        with local_node(tmp_path, cluster__control="embedded") as node:
-            yield node.address
+        server = Server(tmp_path / "control")
+        server.start()
+        yield f"k2://{server.address}"
+        server.kill()
     else:
         with etcd_cluster(tmp_path / "etcd", 1) as cluster:
             yield f"etcd://{cluster.endpoints[0]}/test"

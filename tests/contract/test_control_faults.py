@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import socket
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing, suppress
@@ -31,6 +29,7 @@ from k2store.storage.failures import StoreLocked
 from k2store.testing.control import MemoryControl
 from k2store.v1 import control_pb2, control_pb2_grpc
 from tests.contract.control_planes import founded, next_map
+from tests.contract.control_server import Server
 from tests.contract.etcd_cluster import EtcdCluster, etcd_cluster, free_ports, installed
 from tests.integration.rpc_node import Authority
 
@@ -131,44 +130,12 @@ class Load:
         return more
 
 
-class Server:
-    """An embedded control plane as a process of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._port = free_ports(1)[0]
-        self.address = f"127.0.0.1:{self._port}"
-        self._process: subprocess.Popen | None = None
-
-    async def start(self) -> None:
-        """Start it and wait until it answers."""
-        script = Path(__file__).with_name("control_server.py")
-        self._process = subprocess.Popen(
-            [sys.executable, str(script), str(self._folder), str(self._port)],
-            stdout=subprocess.PIPE,
-            cwd=script.parent.parent.parent,
-            env={"PYTHONPATH": str(script.parent.parent.parent), "PATH": "/usr/bin:/bin"},
-        )
-        assert self._process.stdout is not None
-        said = await asyncio.to_thread(self._process.stdout.readline)
-        assert said.decode().strip() == self.address
-
-    def kill(self) -> None:
-        """As `kill -9`."""
-        if self._process is not None:
-            with suppress(ProcessLookupError):
-                self._process.send_signal(signal.SIGKILL)
-            self._process.wait()
-            assert self._process.stdout is not None
-            self._process.stdout.close()
-
-
 def test_a_killed_keeper_forgets_no_grant_and_no_map(tmp_path: Path) -> None:
     """kill -9 of the process under load, three times: no epoch twice, no stored map lost."""
 
     async def main() -> None:
         server = Server(tmp_path / "control")
-        await server.start()
+        await asyncio.to_thread(server.start)
         controls: list[Control] = [RemoteControl(server.address) for _ in range(5)]
         try:
             await founded(controls[0])
@@ -179,7 +146,7 @@ def test_a_killed_keeper_forgets_no_grant_and_no_map(tmp_path: Path) -> None:
                 for _ in range(3):
                     await more()
                     server.kill()
-                    await server.start()
+                    await asyncio.to_thread(server.start)
                 await more()
 
             await load.under(strike)
@@ -335,19 +302,19 @@ def test_a_silent_watch_begins_anew_and_tells_nothing_twice() -> None:
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         control = RemoteControl(f"127.0.0.1:{port}", silence_s_max=0.02)
-        seen: list[int] = []
+
+        told: asyncio.Queue[int] = asyncio.Queue()
 
         async def follow() -> None:
             async for found in control.watch():
-                seen.append(found.version)
+                await told.put(found.version)
 
         following = asyncio.create_task(follow())
         while methods.streams < 4:
             await asyncio.sleep(0.005)
         await change(plane, partial(with_region, name="fra"))
-        while 1 not in seen:
-            await asyncio.sleep(0.005)
-        assert seen == [0, 1]
+        assert [await told.get(), await told.get()] == [0, 1]
+        assert told.empty()
         await control.close()
         await following
         await server.stop(None)

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import grpc
 import grpc.aio
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -40,6 +41,14 @@ async def running_node(
     settings = load(env={}, overrides=said).settings
     logger = make_logger(log or io.StringIO(), level="debug", form="json")
     async with NodeProcess(settings, logger) as node:
+        yield node
+
+
+@asynccontextmanager
+async def keeper(folder: Path, **overrides: object) -> AsyncIterator[NodeProcess]:
+    """A node that is a cluster of its own and keeps the control plane; see `running_node`."""
+    said: dict[str, object] = {"cluster__control": "embedded", "cluster__advertise": "localhost:1"}
+    async with running_node(folder, None, **(said | overrides)) as node:
         yield node
 
 
@@ -94,6 +103,24 @@ class Authority:
             .sign(self._key, hashes.SHA256())
         )
         self.file = self._write(f"{name}.pem", certificate.public_bytes(_PEM))
+
+    def settings(self, name: str) -> dict[str, object]:
+        """The section `[tls]` of a node with a certificate of that name, for `running_node`."""
+        pair = self.issue(name)
+        return {
+            "tls__certificate": pair.certificate,
+            "tls__key": pair.key,
+            "tls__authority": self.file,
+        }
+
+    def credentials(self, name: str) -> grpc.ChannelCredentials:
+        """Of a client with a certificate of that name."""
+        pair = self.issue(name)
+        return grpc.ssl_channel_credentials(
+            Path(self.file).read_bytes(),
+            Path(pair.key).read_bytes(),
+            Path(pair.certificate).read_bytes(),
+        )
 
     def issue(self, name: str) -> Certified:
         """A certificate for `localhost` and 127.0.0.1 in that name."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 from msgspec import Struct
 
-from k2store.errors import Corruption
+from k2store.errors import Corruption, Unavailable
 from k2store.node.cluster import placing, pulling, telling
 from k2store.node.cluster.forwarding import (
     PEER_OWNER,
@@ -244,8 +244,13 @@ class ClusterHost:
         return self.partitions[0].state.partition if len(self.partitions) == 1 else None
 
     def partition(self, number: int) -> Partition:
-        """The local copy of a partition."""
-        return self.groups[number].partition
+        """The local copy of a partition; raises Unavailable while there is none."""
+        group = self.groups.get(number)
+        if group is None:
+            raise Unavailable(
+                "this node has no copy of the partition of that key yet", retry_after_s=0.1
+            )
+        return group.partition
 
     def see(self, now: Interval) -> None:
         """Leases are looked at with every reading of the clock."""

@@ -63,6 +63,8 @@ class OneShots:
             if type(value) is not bytes or len(value) > session.value_bytes_max:
                 raise bad_value(value, session.value_bytes_max)
             size += len(value)
+        if conditions:
+            size += _condition_bytes(conditions)
         answer = await self._run(conditions, (), (key,), (value,), size, timeout_s)
         return answer[0]
 
@@ -86,7 +88,8 @@ class OneShots:
                 if type(value) is not bytes or len(value) > session.value_bytes_max:
                     raise bad_value(value, session.value_bytes_max)
                 size += len(value)
-        size += sum([len(condition.key) + len(condition.value) for condition in conditions])
+        if conditions:
+            size += _condition_bytes(conditions)
         operations = len(conditions) + len(reads) + len(keys)
         if size > _BYTES_MAX:
             raise Rejected(
@@ -99,6 +102,8 @@ class OneShots:
             )
         answer = await self._run(conditions, reads, keys, values, size, timeout_s)
         at, waited_ns, versions, found = answer
+        if not reads:
+            return Result(at, waited_ns=waited_ns)
         return Result(
             at,
             tuple(
@@ -213,3 +218,7 @@ class OneShots:
                 "ask db.outcome() before doing it again",
                 transaction=txn.hex(),
             ) from error
+
+
+def _condition_bytes(conditions: tuple[Condition, ...]) -> int:
+    return sum([len(condition.key) + len(condition.value) for condition in conditions])

@@ -46,9 +46,9 @@ Read: TypeAlias = tuple[Future, float, int, int, bytes, int, bytes, int, Owner |
 """..., txn, at, key, timeout_ms, owner"""
 
 Commit: TypeAlias = tuple[
-    Future, float, int, int, bytes, int, list[bytes], list[bytes | None], int, int
+    Future, float, int, int, bytes, int, list[bytes], list[bytes | None], int, int, int
 ]
-"""..., txn, at, keys, values, timeout_ms, how many writes have left before"""
+"""..., txn, at, keys, values, timeout_ms, how many writes have left before, bytes of the writes"""
 
 OneShot: TypeAlias = tuple[
     Future,
@@ -61,8 +61,9 @@ OneShot: TypeAlias = tuple[
     tuple[bytes, ...],
     tuple[bytes, ...],
     tuple[bytes | None, ...],
+    int,
 ]
-"""..., txn, timeout_ms, conditions, reads, keys, values"""
+"""..., txn, timeout_ms, conditions, reads, keys, values, bytes of them all"""
 
 Call: TypeAlias = tuple[Future, float, int, int, str, Any, Owner | None]
 """..., field of the frame, message, owner"""
@@ -142,7 +143,7 @@ class Outbox:
         self._add_timeouts(columns.timeout_ms, timeout_ms)
 
     def _add_commits(self, columns: wire.CommitColumns, commits: list[Commit]) -> None:
-        _, _, _, request, txn, at, keys, values, timeout_ms, early = zip(*commits, strict=True)
+        _, _, _, request, txn, at, keys, values, timeout_ms, early, _ = zip(*commits, strict=True)
         columns.request.extend(request)
         columns.txn.extend(txn)
         columns.at.extend(at)
@@ -154,7 +155,7 @@ class Outbox:
             columns.early_count.extend(early)
 
     def _add_one_shots(self, columns: wire.OneShotColumns, shots: list[OneShot]) -> None:
-        _, _, _, request, txn, timeout_ms, conditions, reads, keys, values = zip(
+        _, _, _, request, txn, timeout_ms, conditions, reads, keys, values, _ = zip(
             *shots, strict=True
         )
         columns.request.extend(request)
@@ -254,27 +255,13 @@ def _read_bytes(reads: list[Read]) -> int:
 
 
 def _commit_bytes(commits: list[Commit]) -> int:
-    size = 0
-    for commit in commits:
-        size += written_bytes(commit[6], commit[7])
-    return size + _OVERHEAD_BYTES * len(commits)
+    return sum([commit[10] for commit in commits]) + _OVERHEAD_BYTES * len(commits)
 
 
 def _one_shot_bytes(shots: list[OneShot]) -> int:
-    size = 0
-    for shot in shots:
-        size += written_bytes(shot[8], shot[9])
-        for condition in shot[6]:
-            size += len(condition.key) + len(condition.value) + _OVERHEAD_BYTES
-        if shot[7]:
-            size += sum(map(len, shot[7]))
-    return size + _OVERHEAD_BYTES * len(shots)
+    size = sum([shot[10] for shot in shots])
+    return size + _OVERHEAD_BYTES * (len(shots) + sum([len(shot[6]) for shot in shots]))
 
 
 def _call_bytes(calls: list[Call]) -> int:
     return sum([call[5].ByteSize() for call in calls])
-
-
-def written_bytes(keys: Iterable[bytes], values: Iterable[bytes | None]) -> int:
-    """Bytes of keys and values of some writes."""
-    return sum(map(len, keys)) + sum([len(value) for value in values if value is not None])

@@ -281,6 +281,7 @@ class Session:
             values,
             timeout_ms,
             early,
+            size,
         )
         self._queued_bytes += size
         if (
@@ -322,6 +323,7 @@ class Session:
             reads,
             keys,
             values,
+            size,
         )
         self._queued_bytes += size
         if (

@@ -209,6 +209,7 @@ def test_one_shot_columns_add_up(shots: list[Any]) -> None:
                 tuple(reads),
                 tuple(key for key, _ in writes),
                 tuple(value for _, value in writes),
+                0,
             )
         )
     columns = wire.SessionRequest.FromString(outbox.frame(None, 0)).one_shots

@@ -28,6 +28,7 @@ What `f` and `value` hold, by model:
     causal-reverse           write v;  read -> [v, ...]
     watch                    write [key, v];  watch key -> [[stamp, v], ...] in order of arrival
     lease                    acquire name -> {token, until_ns};  release name;  use name with token
+    kv-directory             publish, acquire, evict, migrate, ...: see `jepsen_like.invariants.kv_directory`
     replay                   f "txn" as above with `stamp`: replays by commit timestamp (an addition, never instead)
 
 A list whose events all come from one process-wide observer is in real-time order by construction; use

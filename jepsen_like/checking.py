@@ -35,6 +35,7 @@ MODELS: dict[str, str] = {
     "causal-reverse": f"{_INVARIANTS}.causal_reverse:check_causal_reverse",
     "watch": f"{_INVARIANTS}.watch:check_watch",
     "lease": f"{_INVARIANTS}.lease:check_lease",
+    "kv-directory": f"{_INVARIANTS}.kv_directory:check_kv_directory",
 }
 """Model name -> the function that decides it, loaded when first used.
 

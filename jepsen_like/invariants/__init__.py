@@ -8,6 +8,7 @@
     causal_reverse  who sees a write sees what was finished before it began
     watch           events arrive in order, whole, without gaps, once
     lease           one holder at a time; fencing tokens only grow
+    kv_directory    copies of KV blocks: what is handed out is there, what is claimed stays, nothing is lost or leaked
 
 Each takes the operations of a history and gives a verdict with the anomalies in their own words.
 """

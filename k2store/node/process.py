@@ -233,6 +233,7 @@ class NodeProcess:
                 self._settings,
                 store.identity.store,
                 waiting=lambda why: self._log.warning("cluster.waiting", why=why),
+                trouble=lambda why: self._log.error("cluster.map", why=why),
             )
         except BaseException:
             store.close()

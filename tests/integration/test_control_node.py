@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import cast
 
 import grpc.aio
 import pytest
@@ -12,11 +15,15 @@ from msgspec.structs import replace
 
 import k2store
 from k2store.config import Settings, load
-from k2store.control import Keyspace, change, with_keyspaces, with_region
+from k2store.control import Keyspace, Map, change, join, with_keyspaces, with_region
+from k2store.control.embedded import EmbeddedControl
 from k2store.control.opening import advertised, node_control, operator_control
 from k2store.control.remote import RemoteControl
-from k2store.errors import Deadline, OutcomeUnknown, Rejected, Unavailable
+from k2store.errors import Corruption, Deadline, OutcomeUnknown, Rejected, Unavailable
+from k2store.node.cluster.agent import Agent
+from k2store.node.cluster.host import ClusterHost
 from k2store.node.process import NodeProcess
+from k2store.testing.control import MemoryControl
 from tests.integration.rpc_node import Authority, keeper, running_node
 
 LOCAL = Keyspace("default", b"", "zone", "local")
@@ -84,6 +91,75 @@ def test_a_member_without_partitions_fails_calls_and_goes_on(tmp_path: Path) -> 
                 await db.put(b"k", b"v")
                 assert await history(db) == [b"v"]
                 assert await rows(db) == [b"k"]
+
+    asyncio.run(main())
+
+
+def test_a_node_refuses_a_control_plane_that_has_forgotten(tmp_path: Path) -> None:
+    """A keeper whose folder was lost would give ids and epochs again: the node says so and ends."""
+
+    async def main() -> None:
+        async with keeper(tmp_path):
+            pass
+        shutil.rmtree(tmp_path / "data" / "control")
+        with pytest.raises(Corruption, match="has lost its data"):
+            async with keeper(tmp_path):
+                pass
+
+    asyncio.run(main())
+
+
+def test_a_disk_that_was_replaced_does_not_come_back(tmp_path: Path) -> None:
+    """Once another disk has taken the name, the old folder is refused, and takes nothing back."""
+
+    async def main() -> None:
+        async with keeper(tmp_path) as node:
+            control = RemoteControl(node.address)
+            (old,) = (await control.load()).nodes
+            new = await join(control, old.name, old.region, "elsewhere:1", b"another disk")
+            await control.close()
+        with pytest.raises(Rejected, match="whose place another disk"):
+            async with keeper(tmp_path):
+                pass
+        forgotten = EmbeddedControl(tmp_path / "data" / "control")
+        assert (await forgotten.load()).nodes == (new,)
+        await forgotten.close()
+
+    asyncio.run(main())
+
+
+def test_a_map_that_cannot_be_followed_is_told_and_followed_again() -> None:
+    """What ends a watch for good (a revoked token, damage) is told, and tried again after a while."""
+
+    class Troubled(MemoryControl):
+        """Its first watch fails."""
+
+        watches = 0
+
+        async def watch(self) -> AsyncIterator[Map]:
+            self.watches += 1
+            if self.watches == 1:
+                raise Rejected("the token is not known here", field="token")
+            async for found in super().watch():
+                yield found
+
+    class Host:
+        """What an agent needs of a host."""
+
+        map: Map | None = None
+
+        def set_map(self, present: Map) -> None:
+            self.map = present
+
+    async def main() -> None:
+        control, host, told = Troubled(), Host(), []
+        agent = Agent(control, cast(ClusterHost, host), trouble=told.append)
+        agent.start()
+        async with asyncio.timeout(20):
+            while host.map is None:
+                await asyncio.sleep(0.01)
+        assert told == ["the token is not known here"]
+        agent.stop()
 
     asyncio.run(main())
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from k2store.control.map import Map
 from k2store.control.ports import Control, change
@@ -19,17 +19,28 @@ from k2store.errors import K2Error
 if TYPE_CHECKING:
     from k2store.node.cluster.host import ClusterHost
 
+TROUBLE_S: Final = 1.0
+"""Between two attempts to follow a map that was refused or could not be read."""
+
 
 class Agent:
     """Follows the map and asks for epochs, for one host."""
 
     def __init__(
-        self, control: Control, host: ClusterHost, *, keep: Callable[[Map], None] | None = None
+        self,
+        control: Control,
+        host: ClusterHost,
+        *,
+        keep: Callable[[Map], None] | None = None,
+        trouble: Callable[[str], None] | None = None,
     ) -> None:
-        """`keep` is called with every newer map, before it holds."""
+        """`keep` is called with every newer map, before it holds; `trouble` is told why the map
+        cannot be followed now, when that is more than a lost connection.
+        """
         self._control = control
         self._host = host
         self._keep = keep
+        self._trouble = trouble
         self._asking: dict[int, asyncio.Task[None]] = {}
         self._following: asyncio.Task[None] | None = None
         self.epochs = 0
@@ -51,10 +62,18 @@ class Agent:
                 task.cancel()
 
     async def _follow(self) -> None:
-        async for present in self._control.watch():
-            if self._keep is not None:
-                self._keep(present)
-            self._host.set_map(present)
+        while True:
+            try:
+                async for present in self._control.watch():
+                    if self._keep is not None:
+                        self._keep(present)
+                    self._host.set_map(present)
+                return  # The control plane was closed.
+            except K2Error as error:
+                # A revoked token, a damaged document: somebody has to mend it, not to restart us.
+                if self._trouble is not None:
+                    self._trouble(error.message)
+                await asyncio.sleep(TROUBLE_S)
 
     def _want(self, partition: int, above: int) -> None:
         if partition not in self._asking:

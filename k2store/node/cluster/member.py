@@ -20,7 +20,7 @@ from k2store.config import Settings
 from k2store.config.dial import read_dial
 from k2store.control.channel import node_credentials
 from k2store.control.map import Map
-from k2store.control.opening import EMBEDDED, node_control
+from k2store.control.opening import EMBEDDED, advertised, node_control
 from k2store.control.ports import Control, join
 from k2store.errors import Corruption, K2Error, Rejected
 from k2store.node.cluster.agent import Agent
@@ -47,24 +47,38 @@ class Member:
     """The membership of one process."""
 
     def __init__(
-        self, settings: Settings, control: Control, path: Path, node: int, disk: str, known: Map
+        self,
+        settings: Settings,
+        control: Control,
+        path: Path,
+        remembered: Remembered,
+        *,
+        trouble: Callable[[str], None],
     ) -> None:
-        self.node = node
+        """`trouble` is told why the map cannot be followed."""
+        self.node = remembered.node
         self.control = control
         self._settings = settings
         self._path = path
-        self._disk = disk
-        self._known = known
+        self._disk = remembered.disk
+        self._known = remembered.map
+        self._trouble = trouble
         self._agent: Agent | None = None
         self._dialer: GrpcDialer | None = None
 
     @classmethod
     async def enter(
-        cls, settings: Settings, disk: str, *, waiting: Callable[[str], None]
+        cls,
+        settings: Settings,
+        disk: str,
+        *,
+        waiting: Callable[[str], None],
+        trouble: Callable[[str], None],
     ) -> Member:
         """Join, or take up a membership that is remembered; `disk` names the data folder.
 
-        `waiting` is told once why it takes long. Raises K2Error when it can never succeed.
+        `waiting` is told once why it takes long, `trouble` afterwards why the map cannot be
+        followed. Raises K2Error when it can never succeed.
         """
         check(settings)
         path = Path(settings.node.data) / FILE
@@ -73,31 +87,34 @@ class Member:
         loop = asyncio.get_running_loop()
         began_s = loop.time()
         told = False
-        advertise = settings.cluster.advertise or settings.node.listen
+        address = advertised(settings, settings.node.listen)
         while True:
             try:
+                if remembered is not None:
+                    check_continuity(remembered, await control.load())
                 info = await join(
                     control,
                     settings.node.name,
                     settings.node.region,
-                    advertise,
+                    address,
                     bytes.fromhex(disk),
                     settings.admin.listen,
                 )
                 present = await control.load()
-            except Rejected:
+            except (Rejected, Corruption):
                 await control.close()
                 raise
             except K2Error as error:
                 if remembered is not None and loop.time() - began_s > PATIENT_S:
                     waiting(f"{error.message}; going on with what is remembered")
-                    return cls(settings, control, path, remembered.node, disk, remembered.map)
+                    return cls(settings, control, path, remembered, trouble=trouble)
                 if not told:
                     told = True
                     waiting(error.message)
                 await asyncio.sleep(JOIN_S)
                 continue
-            member = cls(settings, control, path, info.id, disk, present)
+            joined = Remembered(info.id, disk, present)
+            member = cls(settings, control, path, joined, trouble=trouble)
             member.keep(present)
             return member
 
@@ -116,7 +133,7 @@ class Member:
 
         def make(engine: Engine) -> ClusterHost:
             host = ClusterHost(engine, own, dialer)
-            self._agent = Agent(self.control, host, keep=self.keep)
+            self._agent = Agent(self.control, host, keep=self.keep, trouble=self._trouble)
             return host
 
         return make
@@ -148,7 +165,7 @@ class Member:
 
 def check(settings: Settings) -> None:
     """Refuse settings under which a member could not be reached, or not be told from strangers."""
-    advertise = settings.cluster.advertise or settings.node.listen
+    advertise = advertised(settings, settings.node.listen)
     if advertise.rpartition(":")[2] in ("", "0"):
         raise Rejected(
             f"the other nodes cannot reach {advertise}: give node.listen a port of its own, or say "
@@ -172,6 +189,26 @@ def check(settings: Settings) -> None:
             "cluster.lease_longest is the longest cluster.lease that was ever in force; it cannot "
             "be shorter than the present one",
             field="cluster.lease_longest",
+        )
+
+
+def check_continuity(remembered: Remembered, present: Map) -> None:
+    """Refuse a control plane that is not the one this node has known, or no more.
+
+    Raises Corruption when it has forgotten maps, and Rejected when it has replaced this node.
+    """
+    if present.version < remembered.map.version:
+        raise Corruption(
+            f"this node has seen version {remembered.map.version} of the map and the control plane "
+            f"has version {present.version}: it has lost its data, or belongs to another cluster. "
+            "Epochs and ids that it gave would be given again",
+            what="control plane",
+        )
+    if present.node(remembered.node) is None:
+        raise Rejected(
+            f"this folder is that of node {remembered.node}, whose place another disk of the same "
+            "name has taken: start with an empty data folder, or under another name",
+            field="node.data",
         )
 
 

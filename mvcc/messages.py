@@ -163,7 +163,8 @@ class Status(Request, frozen=True, gc=False, array_like=True, tag=12):
     """Ask for the outcome of ``txn``.  ``decide``: the asker knows the outcome was never
     acknowledged to its client, so that a transaction nobody has heard of is aborted, for good,
     before the answer.  ``not_before``: what is known of a stamp that the asker never learned
-    (``stamp`` 0); it is not smaller than this.
+    (``stamp`` 0); it is not smaller than this.  ``anchor``: the key of its record, if the asker knows
+    it; only the partition of that key may answer then.
     """
 
     request: int
@@ -171,6 +172,7 @@ class Status(Request, frozen=True, gc=False, array_like=True, tag=12):
     stamp: int
     decide: bool
     not_before: int = 0
+    anchor: bytes | None = None
 
 
 class Forget(Request, frozen=True, gc=False, array_like=True, tag=13):

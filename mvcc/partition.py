@@ -22,7 +22,8 @@ from typing import Any
 
 from msgspec import Struct
 
-from mvcc import anchor, batches, one_shot, reads, recovery, stopping, upkeep, writes
+from mvcc import anchor, batches, one_shot, reads, recovery, splitting, stopping, upkeep, writes
+from mvcc.bounds import belongs
 from mvcc.messages import (
     Answer,
     BatchAnswer,
@@ -135,10 +136,16 @@ class Partition:
         state = self.state
         if now is not state.now:
             state.see(now)
+        self._take(message)
+
+    def _take(self, message: Message) -> None:
+        state = self.state
         if not state.serving and type(message) not in _WITHOUT_SERVING:
-            stopping.turn_away(state, message)
-            return
-        _HANDLERS[type(message)](state, message)
+            stopping.turn_away(state, message, Rule.NOT_LEADER)
+        elif not belongs(state, message):
+            stopping.turn_away(state, message, Rule.WRONG_PARTITION)
+        else:
+            _HANDLERS[type(message)](state, message)
 
     def tick(self, now: Interval, oldest_open: int, protected: int = 0) -> None:
         """Let time pass.  A replica that does not serve deletes, forgets and evicts, and
@@ -170,7 +177,7 @@ class Partition:
             for wake_ns, message in parked:
                 if wake_ns <= now.lo_ns:
                     due = True
-                    _HANDLERS[type(message)](state, message)
+                    self._take(message)
                 else:
                     state.parked.append((wake_ns, message))
             if not due:
@@ -216,6 +223,9 @@ class Partition:
                 state.finish(what)
             elif isinstance(what, tuple):
                 state.sends.append(what)
+            elif isinstance(what, Checkpoint):
+                state.leaving = None
+                state.children.append(what)
             else:
                 state.answers.append(what)
 
@@ -225,6 +235,27 @@ class Partition:
         After the answers are taken the machine is thrown away.
         """
         stopping.stop(self.state, rule)
+
+    # -- splitting ---------------------------------------------------------------------------------
+
+    def split(self, key: bytes, child: int) -> bool:
+        """Split this partition at ``key``; the right half becomes partition ``child``.
+
+        Only a serving leader can, at a key strictly inside, and one split after the other; returns
+        whether it was possible.  The partition ends at ``key`` from now on: requests for the right
+        half are refused.
+        """
+        return splitting.split(self.state, key, child)
+
+    def take_children(self) -> list[tuple[int, Checkpoint]]:
+        """Partitions that this one has brought forth: at a leader when the split is durable, at a
+        replica when it was replayed.
+
+        The driver keeps each checkpoint, and one of this partition, before it takes a second one of
+        the child.  A replay of the same split after that brings the same child forth again, which
+        is to be passed over.
+        """
+        return splitting.let_go(self.state)
 
     # -- what others may know ----------------------------------------------------------------------
 

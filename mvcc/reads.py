@@ -9,6 +9,7 @@ tested again after it.
 from __future__ import annotations
 
 from mvcc.messages import Read, Refused, Rows, Scan, Value
+from mvcc.ranges import UNBOUNDED
 from mvcc.refusals import Refusal, Rule
 from mvcc.state import State
 from mvcc.transactions import ABORTED, Local, Waiter
@@ -113,7 +114,18 @@ def scan(state: State, message: Scan) -> None:
     if len(rows) > fitting:
         resume = rows[fitting - 1 if message.reverse else fitting][0]
         del rows[fitting:]
-    state.answers.append(Rows(message.request, message.stamp, rows, resume))
+    onwards = _onwards(state, message, resume)
+    state.answers.append(Rows(message.request, message.stamp, rows, onwards))
+
+
+def _onwards(state: State, message: Scan, resume: bytes | None) -> bytes | None:
+    """Where a scan goes on: here, or where it leaves this partition; None if it is through."""
+    if resume is not None:
+        return resume
+    if message.reverse:
+        return state.start if message.start < state.start else None
+    ends_here = state.end == UNBOUNDED or (message.end != UNBOUNDED and message.end <= state.end)
+    return None if ends_here else state.end
 
 
 def _fitting(rows: list[tuple[bytes, int, bytes]], bytes_max: int) -> int:

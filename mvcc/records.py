@@ -78,8 +78,25 @@ class Dropped(Struct, frozen=True, gc=False, array_like=True, tag=8):
     txns: list[bytes]
 
 
+class Split(Struct, frozen=True, gc=False, array_like=True, tag=9):
+    """From here on the keys from ``key`` belong to partition ``child``, with these marks."""
+
+    key: bytes
+    child: int
+    closed: int
+    low_water: int
+
+
 Record = (
-    Planted | CommittedAlone | CommittedTogether | Decided | Resolved | Horizon | Edge | Dropped
+    Planted
+    | CommittedAlone
+    | CommittedTogether
+    | Decided
+    | Resolved
+    | Horizon
+    | Edge
+    | Dropped
+    | Split
 )
 
 

@@ -22,8 +22,10 @@ from mvcc.records import (
     Planted,
     Record,
     Resolved,
+    Split,
 )
 from mvcc.refusals import Rule
+from mvcc.splitting import carve
 from mvcc.state import Flight, State
 from mvcc.transactions import ABORTED, ACTIVE, COMMITTED, COMMITTING, FAILED, Local
 from mvcc.versions import Intent
@@ -40,6 +42,8 @@ def checkpoint(state: State) -> Checkpoint:
     The driver keeps a checkpoint before it takes the next one: a rebuild begins with one of the
     last two.
     """
+    assert state.leaving is None, "a checkpoint is taken when a split is durable"
+    assert not state.children, "children are taken before the next checkpoint"
     assert not state.flights(), "a checkpoint is taken when every commit is durable"
     pending: list[Pending] = []
     ended: list[Ended] = []
@@ -100,7 +104,9 @@ def restore(state: State, saved: Checkpoint) -> None:
     state.low_water = saved.low_water
     state.horizon = saved.horizon
     state.record_edge = saved.record_edge
-    state.collectable = state.collectable_next = saved.horizon
+    if saved.lsn > 1:
+        # Else it is a child, and what its parent replays may reach further back.
+        state.collectable = state.collectable_next = saved.horizon
     for pending in saved.pending:
         _planted(state, Planted(pending.txn, pending.stamp, pending.anchor, pending.writes))
         local = state.undecided[pending.txn]
@@ -151,9 +157,11 @@ def _replay_record(state: State, record: Record) -> None:
         state.horizon = max(state.horizon, record.stamp)
     elif isinstance(record, Edge):
         state.record_edge = max(state.record_edge, record.stamp)
-    else:
-        assert isinstance(record, Dropped), record
+    elif isinstance(record, Dropped):
         _dropped(state, record)
+    else:
+        assert isinstance(record, Split), record
+        state.children.append(carve(state, record))
 
 
 def _local(state: State, txn: bytes, stamp: int, anchor: bytes) -> Local:

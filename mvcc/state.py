@@ -27,7 +27,7 @@ from mvcc.messages import (
     Span,
 )
 from mvcc.ranges import UNBOUNDED, RangeMarks
-from mvcc.records import Record
+from mvcc.records import Checkpoint, Record
 from mvcc.refusals import Refusal, Rule
 from mvcc.settled import Settled
 from mvcc.transactions import (
@@ -102,6 +102,10 @@ class Flight(Struct, gc=False):
     spelled_out: list[Local]
 
 
+Awaiting: TypeAlias = Local | Answer | Send | Flight | Checkpoint
+"""What is finished when its log entry is durable."""
+
+
 class State:
     """Everything one partition holds in memory."""
 
@@ -153,6 +157,10 @@ class State:
         self.dropped_ns = 0
         self.parked: list[tuple[int, Waiter]] = []  # one-shots the oracle had no stamp for
 
+        # The right half of a split that is not durable yet, and those to be given out.
+        self.leaving: Checkpoint | None = None
+        self.children: list[Checkpoint] = []
+
         # Committed and durable, not yet in the settled store.
         self.unsettled: list[tuple[bytes, int, bytes | None]] = []
         self.landed: list[Flight] = []
@@ -167,7 +175,7 @@ class State:
         self.lsn = 1
         self.durable_lsn = 0
         self.records: list[Record] = []
-        self.awaiting: deque[tuple[int, Local | Answer | Send | Flight]] = deque()
+        self.awaiting: deque[tuple[int, Awaiting]] = deque()
 
         # Results of this turn.
         self.answers: list[Answer | BatchAnswer] = []
@@ -246,7 +254,7 @@ class State:
         self.refusals[rule] += 1
         return Refusal(rule, key, other, stamp)
 
-    def when_durable(self, lsn: int, what: Local | Answer | Send | Flight) -> None:
+    def when_durable(self, lsn: int, what: Awaiting) -> None:
         """Finish ``what`` once log entry ``lsn`` is durable; entries become durable in order."""
         self.awaiting.append((lsn, what))
 
@@ -370,6 +378,11 @@ class State:
             oldest = min(flight.stamps)
             if oldest <= safe:
                 safe, pinned_by = oldest - 1, flight.txns[flight.stamps.index(oldest)]
+        leaving = [] if self.leaving is None else [self.leaving]
+        for half in (*leaving, *self.children):
+            for pending in half.pending:
+                if pending.stamp <= safe:
+                    safe, pinned_by = pending.stamp - 1, pending.txn
         return safe, pinned_by
 
     # -- batches -----------------------------------------------------------------------------------

@@ -23,24 +23,28 @@ from mvcc.messages import (
     Outcome,
     Push,
     Pushed,
+    Read,
+    Reads,
     Refused,
+    Scan,
     Status,
     Write,
     Written,
 )
+from mvcc.records import Checkpoint
 from mvcc.refusals import Rule
 from mvcc.state import Flight, State
 from mvcc.transactions import Local, Verdict
 
 
-def turn_away(state: State, message: Message) -> None:
-    """Answer a message that only a serving leader may take; nothing changes."""
-    if isinstance(message, Write | CommitAlone | OneShot | End | Status):
-        refuse(state, message.request, Rule.NOT_LEADER)
-    elif isinstance(message, CommitsAlone | OneShots):
+def turn_away(state: State, message: Message, rule: Rule) -> None:
+    """Answer a message that cannot be taken here; nothing changes."""
+    if isinstance(message, Read | Scan | Write | CommitAlone | OneShot | End | Status):
+        refuse(state, message.request, rule)
+    elif isinstance(message, Reads | CommitsAlone | OneShots):
         base = message.owner << OWNER_BITS
         for request in message.requests:
-            refuse(state, base | request, Rule.NOT_LEADER)
+            refuse(state, base | request, rule)
     elif isinstance(message, Push):
         state.sends.append((message.origin, Pushed(message.txn, message.stamp, Verdict.UNKNOWN)))
 
@@ -70,8 +74,9 @@ def stop(state: State, rule: Rule) -> None:
         elif isinstance(what, Written):
             refuse(state, what.request, Rule.NOT_LEADER)
         else:
-            # A transaction was let go above; a confirmation will be asked for again.
-            assert isinstance(what, Local | tuple), what
+            # A transaction was let go above, a confirmation will be asked for again, and a split
+            # may not have happened.
+            assert isinstance(what, Local | tuple | Checkpoint), what
     state.awaiting.clear()
     state.records = []
 

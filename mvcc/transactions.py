@@ -82,6 +82,11 @@ class Local(Struct, gc=False):
         return self.state in (COMMITTED, ABORTED, FAILED)
 
     @property
+    def committing(self) -> bool:
+        """Whether it is committed, or will be when its log entry is durable."""
+        return self.state in (COMMITTING, COMMITTED)
+
+    @property
     def verdict(self) -> Verdict:
         """The outcome as others may hear it."""
         if self.state == COMMITTED:

@@ -70,6 +70,7 @@ def outcome(session: Session, call: wire.OutcomeCall) -> None:
         call.at,
         decide,
         call.not_before,
+        call.anchor,
     )
     engine.asked.add(status.request)
     engine.host.deliver(engine.route.of(call.anchor), status)

@@ -98,6 +98,7 @@ class Scene:
         self.replicas: dict[str, Replica] = {}
         self.txns: dict[str, Txn] = {}
         self.names = Names(BASE_NS)
+        self.unborn: list[str] = []
         self.mail: list[Mail] = []
         self.labels: dict[int, str] = {}
         self.outside: set[int] = set()
@@ -150,11 +151,29 @@ class Scene:
         partition.start(Interval(long_ago_ns, long_ago_ns))
         partition.state.see(self.now)
         self.nodes[name] = Node(name, start, end, partition)
-        starts = [node.start for node in self.nodes.values()]
-        if starts[0] == b"":
+        if next(iter(self.nodes.values())).start == b"":
             self.coordinator = Coordinator(
-                Route(starts), lifetime_ns_max=10**10, heartbeat_ns=500 * MS
+                self._route(), lifetime_ns_max=10**10, heartbeat_ns=500 * MS
             )
+
+    def _route(self) -> Route:
+        places = sorted((node.start, number) for number, node in enumerate(self.nodes.values()))
+        return Route([start for start, _ in places], [number for _, number in places])
+
+    def bring_forth(self, parent: Node) -> None:
+        """Begin the partitions whose split is durable."""
+        for _, saved in parent.partition.take_children():
+            name = self.unborn.pop(0)
+            partition = self.make(
+                saved.partition, saved.start, saved.end, parent.partition.state.settled
+            )
+            partition.restore(saved)
+            partition.start(self.now)
+            parent.end = saved.start
+            self.nodes[name] = Node(name, saved.start, saved.end, partition, checkpoint=saved)
+            if self.coordinator is not None:
+                self.coordinator.route = self._route()
+            self.say(f"{name} begins")
 
     def add_replica(self, name: str, leader: Node) -> None:
         """A replica that has applied nothing yet."""

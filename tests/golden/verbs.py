@@ -212,11 +212,12 @@ def hold(scene: Scene, words: list[str]) -> None:
 @verb
 def durable(scene: Scene, words: list[str]) -> None:
     """``durable [p1]``: everything appended so far is on disk."""
-    for node in [scene.nodes[word] for word in words] or scene.nodes.values():
+    for node in [scene.nodes[word] for word in words] or list(scene.nodes.values()):
         if node.appended:
             node.durable += node.appended
             node.appended = []
             node.partition.durable(node.durable[-1].lsn, scene.now)
+            scene.bring_forth(node)
 
 
 @verb
@@ -302,6 +303,15 @@ def stop(scene: Scene, words: list[str]) -> None:
     """``stop p1``: it may not serve any more."""
     for node in _nodes(scene, words):
         node.partition.stop(Rule.NOT_LEADER)
+
+
+@verb
+def split(scene: Scene, words: list[str]) -> None:
+    """``split p1 at m as p2``: the keys from m on become p2 when that is durable."""
+    scene.unborn.append(words[4])
+    if not scene.nodes[words[0]].partition.split(words[2].encode(), len(scene.nodes)):
+        scene.unborn.pop()
+        scene.say("cannot be split")
 
 
 @verb

@@ -36,6 +36,7 @@ from mvcc.records import (
     Planted,
     Record,
     Resolved,
+    Split,
 )
 from mvcc.refusals import Refusal, Rule
 from mvcc.transactions import Verdict
@@ -162,6 +163,8 @@ def _record(names: Names, record: Record) -> str:
         return f"{names.txn(record.txn)} resolved {verdict}"
     if isinstance(record, Horizon):
         return f"horizon {names.stamp(record.stamp)}"
+    if isinstance(record, Split):
+        return f"split at {record.key.decode()}"
     assert isinstance(record, Edge), record
     return f"edge {names.stamp(record.stamp)}"
 

@@ -38,9 +38,13 @@ SPACE = 1
 
 
 class Node(Struct):
-    """One partition: its machine, and what of its log is appended, durable, and ever was."""
+    """One partition: its machine, its range at first, and what of its log is appended, durable, and
+    ever was.
+    """
 
     partition: Partition
+    start: bytes
+    end: bytes
     appended: list[Entry] = field(default_factory=list)
     log: list[Entry] = field(default_factory=list)
     ever: list[Entry] = field(default_factory=list)
@@ -72,7 +76,7 @@ class Driver:
         self.requests = 0
         self.nodes: list[Node] = []
         self.begin_life()
-        self.followers = [self.follow(index) for index in range(len(self.nodes))]
+        self.followers = {index: self.follow(index) for index in range(len(self.nodes))}
 
     # -- lives -------------------------------------------------------------------------------------
 
@@ -84,26 +88,57 @@ class Driver:
         self.settled = open_memory_store(
             self.machine, now_ns=lambda: self.lo_ns, entropy=self.random.randbytes
         ).settled
-        ends = [*self.starts[1:], b""]
-        bounds = zip(self.starts, ends, strict=True)
-        partitions = [self._make(number, *bound) for number, bound in enumerate(bounds)]
-        olds = self.nodes or [Node(partition) for partition in partitions]
-        self.nodes = []
+        if not self.nodes:
+            bounds = zip(self.starts, [*self.starts[1:], b""], strict=True)
+            self.nodes = [
+                Node(self._make(number, *bound), *bound) for number, bound in enumerate(bounds)
+            ]
         self.see()
-        for partition, old in zip(partitions, olds, strict=True):
+        olds, self.nodes = self.nodes, []
+        # A parent comes before its children: what it replays of them is settled first.
+        for number, old in enumerate(olds):
+            partition = self._make(number, old.start, old.end)
             if old.checkpoint is not None:
                 partition.restore(old.checkpoint)
             for entry in old.log:
                 partition.replay(entry)
+            assert {child for child, _ in partition.take_children()} <= set(range(len(olds)))
+            partition.state.settle()
             partition.start(self.now)
-            node = Node(partition, [], old.log, old.ever, old.checkpoint)
-            self.nodes.append(node)
-        self.route = Route(self.starts)
+            self.nodes.append(
+                Node(partition, old.start, old.end, [], old.log, old.ever, old.checkpoint)
+            )
+        self.route = self._route()
         self.coordinator = Coordinator(
             self.route,
             lifetime_ns_max=self.settings.lifetime_ns_max,
             heartbeat_ns=self.settings.heartbeat_expiry_ns // 4,
         )
+
+    def _route(self) -> Route:
+        """Where keys are; the right half of a split stays with its parent until that is durable."""
+        order = sorted(
+            range(len(self.nodes)), key=lambda one: self.nodes[one].partition.state.start
+        )
+        return Route([self.nodes[one].partition.state.start for one in order], order)
+
+    def split(self, key: bytes) -> bool:
+        """Split the partition of a key, if it can be done now; the child comes when it is durable."""
+        underway = any(node.partition.state.leaving for node in self.nodes)
+        if underway or not self.node_of(key).partition.split(key, len(self.nodes)):
+            return False
+        self.run()
+        return True
+
+    def _children(self, node: Node) -> None:
+        """Begin the children whose split is durable."""
+        for number, saved in node.partition.take_children():
+            assert number == len(self.nodes)
+            partition = self._make(number, saved.start, saved.end)
+            partition.restore(saved)
+            partition.start(self.now)
+            self.nodes.append(Node(partition, saved.start, saved.end, checkpoint=saved))
+            self.route = self.coordinator.route = self._route()
 
     def follow(self, index: int) -> Follower:
         """A new replica of a partition, with a store of its own."""
@@ -122,6 +157,14 @@ class Driver:
         for entry in entries:
             follower.partition.replay(entry)
             follower.lsn = entry.lsn
+            for number, saved in follower.partition.take_children():
+                before = follower.partition.state
+                child = self._make(number, saved.start, saved.end, before.settled)
+                child.restore(saved)
+                child.watch(True)
+                self.followers[number] = Follower(child, 0, [saved])
+                follower.checkpoints = []
+                self.checkpoint_follower(index)
         leader = node.partition.state
         closed = entries[-1].closed if entries else 0
         if follower.lsn == leader.lsn - 1 and not leader.records:
@@ -140,12 +183,14 @@ class Driver:
         follower = self.followers[index]
         before = follower.partition.state
         before.settle()
-        partition = self._make(index, before.start, before.end, before.settled)
+        node = self.nodes[index]
+        partition = self._make(index, node.start, node.end, before.settled)
         if follower.checkpoints:
             partition.restore(follower.checkpoints[0 if older else -1])
-        for entry in self.nodes[index].ever:
+        for entry in node.ever:
             if entry.lsn <= follower.lsn:
                 partition.replay(entry)
+                partition.take_children()  # they are there already
         return partition
 
     def ask_follower(self, index: int, message: Message) -> None:
@@ -203,7 +248,7 @@ class Driver:
         self.coordinator.tick(self.now)
         for node in self.nodes:
             node.partition.tick(self.now, self.coordinator.oldest())
-        for follower in self.followers:
+        for follower in self.followers.values():
             follower.partition.tick(self.now, 0)
             assert not follower.partition.state.records
             assert not follower.partition.state.sends
@@ -246,6 +291,7 @@ class Driver:
             node.log += landed
             node.ever += landed
             node.partition.durable(landed[-1].lsn, self.now)
+            self._children(node)
             self.run()
 
     def quiet(self, rounds: int = 1_000) -> None:

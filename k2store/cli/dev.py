@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 @click.command("dev", cls=Verb)
 @click.option(
     "--regions",
+    default="fra,iad,sin",
+    show_default=True,
     metavar="NAME[,NAME...]",
-    help="Nodes in regions, by the nearest airport: fra,iad,sin.",
+    help="Regions, by the nearest airport.",
 )
 @click.option(
     "--nodes-per-region",
@@ -32,16 +34,12 @@ if TYPE_CHECKING:
     help="How regions are kept apart; without it namespaces as root, else the proxy.",
 )
 @click.option("--no-wan", is_flag=True, help="No distance between regions.")
-@click.option("--single", is_flag=True, help="One node and no regions; so it is without --regions.")
+@click.option("--single", is_flag=True, help="One node and no regions.")
 @click.option(
     "--data", metavar="DIR", help="Folder of the data; without it, one that is thrown away."
 )
-@click.option(
-    "--listen", metavar="HOST:PORT", help="Without --regions: its gRPC port (node.listen)."
-)
-@click.option(
-    "--admin", metavar="HOST:PORT", help="Without --regions: its HTTP port (admin.listen)."
-)
+@click.option("--listen", metavar="HOST:PORT", help="With --single: its gRPC port (node.listen).")
+@click.option("--admin", metavar="HOST:PORT", help="With --single: its HTTP port (admin.listen).")
 @click.option(
     "--interval",
     "interval_s",
@@ -53,7 +51,7 @@ if TYPE_CHECKING:
 )
 def dev(
     *,
-    regions: str | None,
+    regions: str,
     nodes_per_region: int,
     wan: Kind | None,
     no_wan: bool,
@@ -63,25 +61,23 @@ def dev(
     admin: str | None,
     interval_s: float,
 ) -> None:
-    """Run a node to try things on, or nodes in regions, oceans apart; Ctrl-C stops them.
+    """Run a cluster on this machine, oceans apart; Ctrl-C stops it.
 
-    With --regions each node is a process of its own, in its region of an emulated network with the
-    delays between the real places; they do not replicate to one another yet. As root the regions
-    are network namespaces, and a shell in one of them is `ip netns exec`; otherwise a proxy delays
-    bytes. Nodes and clients speak mutual TLS.
+    Each node is a process of its own, in its region of an emulated network with the delays between
+    the real places. As root the regions are network namespaces, otherwise a proxy delays bytes.
+    Nodes and clients speak mutual TLS. The first node keeps the control plane. Each region has a
+    keyspace at home in it, with its name as prefix; all other keys survive the loss of any region.
 
-    On a terminal a table is drawn. With --json the first line says how to reach them, and a line a
-    node follows at every interval.
+    On a terminal a table of the nodes is drawn. With --json the first line says how to reach them,
+    and a line a node follows at every interval.
     """
-    if single and regions is not None:
-        raise click.UsageError("give --regions or --single, not both")
-    if regions is None:
+    if single:
         from k2store.cli import dev_single
 
         dev_single.run(data=data, listen=listen, admin=admin, interval_s=interval_s)
         return
     if listen is not None or admin is not None:
-        raise click.UsageError("--listen and --admin are of a single node")
+        raise click.UsageError("--listen and --admin go with --single")
     if no_wan and wan is not None:
         raise click.UsageError("give --wan or --no-wan, not both")
     from k2store.cli import dev_regions

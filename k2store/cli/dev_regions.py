@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final, Literal
 
+from k2store.cli.status import role
 from k2store.cli.verb import output
 from k2store.testing.cluster import LocalCluster, Look, local_cluster
 from truetime.timestamp import time_ns
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 _FIGURES: Final = (
     "partitions",
+    "leads",
+    "lag",
+    "peers",
     "safe_lag_ns",
     "clock_bound_ns",
     "commits",
@@ -125,7 +129,11 @@ def _watch(cluster: LocalCluster, interval_s: float) -> None:
 
 
 def record(look: Look) -> dict[str, object]:
-    """One node at one moment, for machines; a figure is None where the node did not tell."""
+    """One node at one moment, for machines; a figure is None where the node did not tell.
+
+    `leads`: partitions by number; `lag`: entries that the slowest follower of one of them lacks;
+    `peers`: nodes to which a stream stands; `safe_lag_ns`: how far behind reads of everything are.
+    """
     status = look.status
     found: dict[str, object] = {
         "node": look.node.name,
@@ -135,10 +143,13 @@ def record(look: Look) -> dict[str, object]:
     if status is None:
         return found | dict.fromkeys(_FIGURES)
     clock = status.clock
-    lags = [clock.hi_ns - time_ns(one.safe) for one in status.partitions if one.safe]
+    led = [one for one in status.partitions if role(one.replica) == "leader"]
     return found | {
         "partitions": len(status.partitions),
-        "safe_lag_ns": max(lags, default=None),
+        "leads": [one.partition for one in led],
+        "lag": max((one.replica.lag for one in led), default=0),
+        "peers": sum(peer.connected for peer in status.cluster.peers),
+        "safe_lag_ns": _lag_ns(status.cluster.safe, clock.hi_ns),
         "clock_bound_ns": clock.hi_ns - clock.lo_ns,
         "commits": clock.commits,
         "sessions": status.sessions,
@@ -147,23 +158,33 @@ def record(look: Look) -> dict[str, object]:
     }
 
 
+def _lag_ns(safe: int, now_ns: int) -> int | None:
+    """How far behind a safe time is; None where there is none yet."""
+    return max(0, now_ns - time_ns(safe)) if safe and now_ns else None
+
+
 def draw(records: Sequence[dict[str, object]]) -> Table:
-    """One look at all nodes as a table."""
+    """One look at all nodes as a table: who leads how many partitions, how far the slowest follower
+    of them is behind in entries, and how far behind true time reads of everything are.
+    """
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     for name in ("region", "node", "state"):
-        table.add_column(name)
-    for name in ("partitions", "safe lag", "clock bound", "commits", "sessions", "open"):
-        table.add_column(name, justify="right")
+        table.add_column(name, no_wrap=True)
+    figures = ("leads", "lag", "peers", "safe ms", "clock ms", "commits", "sessions", "open")
+    for name in figures:
+        table.add_column(name, justify="right", no_wrap=True)
     region = None
     for one in records:
         table.add_row(
             "" if one["region"] == region else str(one["region"]),
             str(one["node"]),
             str(one["state"]),
-            _count(one["partitions"]),
+            _leads(one),
+            _count(one["lag"]),
+            _count(one["peers"]),
             _milliseconds(one["safe_lag_ns"]),
             _milliseconds(one["clock_bound_ns"]),
             _count(one["commits"]),
@@ -175,9 +196,14 @@ def draw(records: Sequence[dict[str, object]]) -> Table:
     return table
 
 
+def _leads(one: dict[str, object]) -> str:
+    led = one["leads"]
+    return f"{len(led)}/{one['partitions']}" if isinstance(led, list) else "-"
+
+
 def _count(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else "-"
 
 
 def _milliseconds(value: object) -> str:
-    return f"{value / 1e6:,.1f} ms" if isinstance(value, int) else "-"
+    return f"{value / 1e6:,.1f}" if isinstance(value, int) else "-"

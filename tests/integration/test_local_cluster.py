@@ -19,6 +19,7 @@ import pytest
 import k2store
 from k2store.config.dial import read_dial
 from k2store.testing.cluster import LocalCluster, local_cluster
+from k2store.testing.cluster.local_cluster import free_ports
 from k2store.testing.cluster.node import toml
 from k2store.testing.wan import leftovers, namespaces
 
@@ -67,19 +68,20 @@ def test_nodes_serve_clients_where_they_stand(kind: WanKind) -> None:
         with cluster.blocking() as db:
             db.put(b"k", b"v")
         if kind is not None:
-            before = cluster.wan.statistics()["sin", "fra"].delivered
-            with cluster.blocking("sin", dial=None) as db:
-                assert db.get(b"no") is None
-            assert cluster.wan.statistics()["sin", "fra"].delivered == before
+            # From where it stands the other region is a round trip away, its own is not asked.
+            with cluster.blocking("sin") as db:
+                begun = time.monotonic()
+                db.put(b"fra/k", b"v")
+                assert time.monotonic() - begun >= 0.160
+            assert cluster.wan.statistics()["sin", "fra"].delivered > 0
             real = cluster.node("fra-1").seat.address
             dialled = cluster.wan.address("sin", real)
             assert dialled != real
-            with k2store.blocking.connect(real, tls=cluster.tls, dial={real: dialled}) as db:
-                assert db.get(b"k") == b"v"
-            counts = cluster.wan.statistics()
-            assert counts["sin", "fra"].delivered > before
-            assert counts["fra", "sin"].delivered > 0
             assert dialled in cluster.address("sin")
+            with k2store.blocking.connect(real, tls=cluster.tls, dial={real: dialled}) as db:
+                begun = time.monotonic()
+                assert db.get(b"fra/k") == b"v"
+                assert time.monotonic() - begun >= 0.160
         processes = [node.process for node in cluster.nodes.values()]
         folder = cluster.path
     assert not folder.exists()
@@ -99,24 +101,29 @@ def test_only_certificates_of_the_cluster_get_in(tmp_path: Path) -> None:
 
 
 def test_faults_of_a_node(tmp_path: Path) -> None:
-    """Killed, restarted, paused, and robbed of its disk: each is what it says."""
-    with local_cluster(("fra",), nodes_per_region=2, wan=None, tls=False, path=tmp_path) as cluster:
-        one = cluster.node("fra-1")
-        address = k2store.blocking.connect(f"k2://{one.seat.address}")
-        with address as db:
+    """Killed, restarted, paused, and robbed of its disk: each is what it says, and what the
+    cluster has acknowledged is there after all of them."""
+    regions = ("fra", "iad", "sin")
+    with local_cluster(regions, wan=None, tls=False, path=tmp_path) as cluster:
+        all_serve = dict.fromkeys(cluster.nodes, "SERVING")
+        one = cluster.node("sin-1")
+        alone = f"k2://{one.seat.address}"
+        with cluster.blocking() as db:
             db.put(b"k", b"v")
-        incarnation = one.ready["incarnation"]
-        assert one.kill() == -signal.SIGKILL
-        assert states(cluster) == {"fra-1": "DOWN", "fra-2": "SERVING"}
+            incarnation = one.ready["incarnation"]
+            assert one.kill() == -signal.SIGKILL
+            assert states(cluster) == all_serve | {"sin-1": "DOWN"}
+            assert db.get(b"k") == b"v"
+            db.put(b"k", b"w")
         one.start()
         assert one.ready["incarnation"] != incarnation
-        until(lambda: states(cluster) == {"fra-1": "SERVING", "fra-2": "SERVING"})
-        with k2store.blocking.connect(f"k2://{one.seat.address}") as db:
-            assert db.get(b"k") == b"v"
+        until(lambda: states(cluster) == all_serve)
+        with k2store.blocking.connect(alone) as db:
+            assert db.get(b"k") == b"w"
         one.pause()
-        assert (one.state, states(cluster)["fra-1"]) == ("paused", "PAUSED")
+        assert (one.state, states(cluster)["sin-1"]) == ("paused", "PAUSED")
         one.resume()
-        until(lambda: states(cluster)["fra-1"] == "SERVING")
+        until(lambda: states(cluster) == all_serve)
         with pytest.raises(k2store.Rejected, match="runs"):
             one.wipe()
         with pytest.raises(k2store.Rejected, match="runs already"):
@@ -125,18 +132,30 @@ def test_faults_of_a_node(tmp_path: Path) -> None:
         one.wipe()
         one.settings["limits.key"] = "16B"
         one.start()
-        with k2store.blocking.connect(f"k2://{one.seat.address}") as db:
-            assert db.get(b"k") is None
+        with k2store.blocking.connect(alone) as db:
+            assert db.get(b"k") == b"w"
             with pytest.raises(k2store.Rejected):
                 db.put(b"k" * 17, b"")
         one.pause()
-    assert (tmp_path / "fra-1" / "data").is_dir()
+    assert (tmp_path / "sin-1" / "data").is_dir()
     assert "node.stopped" in one.log()
+
+
+def test_a_cluster_comes_back(tmp_path: Path) -> None:
+    """On the folder of an earlier one, at other addresses, a cluster has its data and its map."""
+    for words in (b"first", b"second"):
+        with (
+            local_cluster(REGIONS, wan="proxy", path=tmp_path) as cluster,
+            cluster.blocking("fra") as db,
+        ):
+            assert db.get(b"fra/k") == (None if words == b"first" else b"first")
+            db.put(b"fra/k", words)
 
 
 def test_peers_are_dialled_through_the_proxy() -> None:
     """Without namespaces each node has a file of other addresses for the nodes of other regions."""
     with local_cluster(REGIONS, wan="proxy", nodes_per_region=2) as cluster:
+        assert states(cluster) == dict.fromkeys(cluster.nodes, "SERVING")
         seats = {name: node.seat.address for name, node in cluster.nodes.items()}
         table = read_dial(cluster.path / "fra-1" / "dial")
         assert set(table) == {seats["sin-1"], seats["sin-2"]}
@@ -235,6 +254,16 @@ def test_the_keeper_kills_whom_it_was_told_of() -> None:
         for one in sleepers:
             one.kill()
             one.wait()
+
+
+def test_ports_are_not_of_outgoing_connections() -> None:
+    """Ports for nodes are all different, can be listened at, and are never given to a dial."""
+    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    ports = free_ports(50)
+    assert len(set(ports)) == 50
+    assert max(ports) < first
+    for port in ports:
+        socket.create_server(("127.0.0.1", port)).close()
 
 
 def test_settings_files_read_back() -> None:

@@ -177,8 +177,8 @@ def test_two_nodes_share_neither_data_nor_port(tmp_path: Path) -> None:
 
 
 def test_dev_needs_nothing_and_leaves_nothing(tmp_path: Path) -> None:
-    """`k2 dev` serves from a folder of its own, tells rates, and removes the folder at Ctrl-C."""
-    with started(tmp_path, "dev", "--interval", "0.05") as (process, ready):
+    """`k2 dev --single` serves from a folder of its own, tells rates, and removes the folder at Ctrl-C."""
+    with started(tmp_path, "dev", "--single", "--interval", "0.05") as (process, ready):
         assert process.stdout is not None
         rates = json.loads(process.stdout.readline())
         assert rates["state"] == "SERVING"

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
+import random
 import socket
+import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
+from k2store.cli.notation import parse
 from k2store.config.dial import dial_lines
 from k2store.errors import Rejected, Unavailable
+from k2store.testing.child import K2
 from k2store.testing.cluster.looks import Look, Looks
 from k2store.testing.cluster.node import CONFIG, DATA, ClusterNode, Seat, toml
 from k2store.testing.keeper import Keeper
@@ -28,7 +33,10 @@ if TYPE_CHECKING:
 PORT: Final = 7400
 ADMIN_PORT: Final = 7500
 CERTIFICATE_DAYS: Final = 30
+PORTS_FROM: Final = 10_000
 DIAL: Final = "dial"
+INIT_S: Final = 30
+_EPHEMERAL: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _DEFAULTS: Final[Mapping[str, object]] = MappingProxyType(
     {
         # The processes share one machine, so one bound is right for all of them.
@@ -47,6 +55,7 @@ def local_cluster(
     wan: Kind | Literal["auto"] | None = "auto",
     tls: bool = True,
     path: str | os.PathLike[str] | None = None,
+    keyspaces: Sequence[str] | None = None,
     **settings: object,
 ) -> LocalCluster:
     """A cluster, for ``with`` or ``async with``; its nodes run inside the block.
@@ -55,6 +64,7 @@ def local_cluster(
               that can be had (``auto``), or None: not at all
     tls       mutual TLS between nodes and with clients
     path      folder to keep; without one it is a folder that is removed at the end
+    keyspaces  as `k2 regions init --keyspace` takes them; see `default_keyspaces`
     settings  of every node, with two underscores for the dot: ``clock__bound="300us"``
     """
     if not 1 <= nodes_per_region <= NUMBER_MAX:
@@ -64,8 +74,22 @@ def local_cluster(
         network = open_wan(regions, kind=None if wan == "auto" else wan)
     said = {name.replace("__", "."): value for name, value in settings.items()}
     return LocalCluster(
-        tuple(regions), nodes_per_region, network, tls, None if path is None else Path(path), said
+        tuple(regions),
+        nodes_per_region,
+        network,
+        tls,
+        None if path is None else Path(path),
+        tuple(default_keyspaces(regions) if keyspaces is None else keyspaces),
+        said,
     )
+
+
+def default_keyspaces(regions: Sequence[str]) -> list[str]:
+    """One of each region's own, `fra/...`, at home there and fast there; the rest of all keys
+    survives the loss of any region, where there are three.
+    """
+    own = [f"{region}:zone:{region}" for region in regions]
+    return [*own, f"default:region:{regions[0]}"]
 
 
 class LocalCluster:
@@ -78,6 +102,7 @@ class LocalCluster:
         wan: Wan | None,
         tls: bool,  # noqa: FBT001 - made by local_cluster only
         path: Path | None,
+        keyspaces: tuple[str, ...],
         settings: Mapping[str, object],
     ) -> None:
         self.regions = regions
@@ -87,6 +112,7 @@ class LocalCluster:
         self._wan = wan
         self._with_tls = tls
         self._given = path
+        self._keyspaces = keyspaces
         self._said = dict(settings)
         self._stack = contextlib.ExitStack()
         self._looks: Looks | None = None
@@ -144,6 +170,7 @@ class LocalCluster:
             )
         stack.callback(self._stop)
         self._start()
+        self._init()
         self._looks = stack.enter_context(Looks(list(self.nodes.values()), self.tls))
 
     def _start(self) -> None:
@@ -154,6 +181,28 @@ class LocalCluster:
                 node.await_ready()
             except Unavailable as error:
                 raise Unavailable(f"{node.name}: {error.message}") from None
+
+    def _init(self) -> None:
+        """Make the keyspaces, or find them made, and wait until each of them answers."""
+        words = ["--nodes", str(len(self.nodes)), "--timeout", str(INIT_S)]
+        for keyspace in self._keyspaces:
+            words += ["--keyspace", keyspace]
+        control = next(iter(self.nodes.values())).seat.address
+        done = subprocess.run(
+            [
+                *(*K2, "--config", str(self.client_config())),
+                *("regions", "init", "--json", "--control", control, *words),
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise Unavailable(f"k2 regions init failed: {done.stderr.strip()}")
+        starts = [parse(one["start"]) for one in json.loads(done.stdout)["partitions"]]
+        with self.blocking(timeout=INIT_S) as db:
+            for start in starts:
+                db.get(start or b"-")
 
     def _stop(self) -> None:
         """End every node; all are told first, so that they end side by side."""
@@ -308,6 +357,7 @@ class LocalCluster:
 
     def _settings(self, seat: Seat, seats: Sequence[Seat]) -> dict[str, object]:
         folder = self.path / seat.name
+        through_proxy = self.wan_kind == "proxy"
         listen = seat.address
         if self._wan is not None and self._wan.kind == "namespaces":
             # At every address of its own: they tell where a client from outside stands.
@@ -317,9 +367,14 @@ class LocalCluster:
             "node.region": seat.region,
             "node.data": str(folder / DATA),
             "node.listen": listen,
-            "node.oracle": seats.index(seat) + 1,
             "admin.listen": seat.admin,
+            "cluster.advertise": seat.address,
+            "cluster.control": "embedded",
         }
+        if seat != seats[0]:
+            keeps = seats[0]
+            seen = self._dialled(keeps.address, seat.region if through_proxy else None)
+            said["cluster.control"] = f"k2://{seen}"
         if self._with_tls:
             certificates = self.path / "certificates"
             said |= {
@@ -329,28 +384,39 @@ class LocalCluster:
             }
         else:
             said["tls.insecure"] = True
-        if self._wan is not None and self._wan.kind == "proxy":
-            self._write_dial(self._wan, seat, seats)
+        if through_proxy:
+            said["cluster.dial"] = str(self._write_dial(seat, seats))
         return {**_DEFAULTS, **said, **self._said}
 
-    def _write_dial(self, wan: Wan, seat: Seat, seats: Sequence[Seat]) -> None:
+    def _write_dial(self, seat: Seat, seats: Sequence[Seat]) -> Path:
         """Let a node dial those of other regions through the proxy."""
-        folder = self.path / seat.name
-        folder.mkdir(parents=True, exist_ok=True)
+        path = self.path / seat.name / DIAL
+        path.parent.mkdir(parents=True, exist_ok=True)
         through = {
-            other.address: wan.address(seat.region, other.address)
+            other.address: self._dialled(other.address, seat.region)
             for other in seats
             if other.region != seat.region
         }
-        (folder / DIAL).write_text(dial_lines(through), encoding="utf-8")
+        path.write_text(dial_lines(through), encoding="utf-8")
+        return path
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that nobody listens at now, all different."""
+    """Ports of 127.0.0.1 that nobody listens at now, all different.
+
+    None that the kernel gives to outgoing connections: those would take the port of a node that is
+    about to start, or to come back.
+    """
+    first = int(_EPHEMERAL.read_text(encoding="ascii").split()[0])
+    chance = random.SystemRandom()
     with contextlib.ExitStack() as held:
-        ports = []
-        for _ in range(count):
+        ports: list[int] = []
+        while len(ports) < count:
+            port = chance.randrange(PORTS_FROM, first)
             probe = held.enter_context(socket.socket())
-            probe.bind(("127.0.0.1", 0))
-            ports.append(int(probe.getsockname()[1]))
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            ports.append(port)
         return ports

@@ -25,7 +25,7 @@ from k2store.config.table import rows
 from k2store.node.process import PARTING_S
 from tests.architecture.tree import ROOT
 from tests.contract.etcd_cluster import free_ports
-from tests.integration.deployed_node import get, k2, running
+from tests.integration.deployed_node import Running, get, k2, running
 
 FOLDER = ROOT / "deploy/kubernetes"
 BASE = FOLDER / "base"
@@ -312,58 +312,93 @@ def test_the_pod_serves_is_probed_and_drains(tmp_path: Path) -> None:
         assert node.ended() == 0
 
 
-@needs_kubectl
-@pytest.mark.kubectl
-@pytest.mark.etcd
-@pytest.mark.skipif(shutil.which("etcd") is None, reason="etcd is not installed")
-def test_the_regions_are_one_cluster_over_etcd(tmp_path: Path) -> None:
-    """A pod of each overlay, as a process with its rendered environment, over a real etcd with TLS.
+@contextmanager
+def regions_over_etcd(folder: Path) -> Iterator[dict[str, tuple[Running, dict[str, str]]]]:
+    """A pod of each overlay, as a process with its rendered environment, over an etcd with TLS.
 
     Names in DNS become loopback and paths move; the scheme, the one authority for nodes, etcd and
-    commands, and who advertises what are as rendered.
+    commands, and who advertises what are as rendered. Gives each region's node, and what a command
+    has that is run inside of its pod.
     """
-    tls = tmp_path / "tls"
     names = {region: f"{region}-k2store-0" for region in REGIONS}
     made = k2(
-        tmp_path,
-        ("k2", "certificates", "make", str(tls), "--node=etcd-0=127.0.0.1")
+        folder,
+        ("k2", "certificates", "make", f"{folder}/tls", "--node=etcd-0=127.0.0.1")
         + tuple(f"--node={name}=127.0.0.1" for name in names.values()),
     )
     assert made.returncode == 0, made.stderr
     client, peer, *ports = free_ports(2 + len(REGIONS))
-    (tmp_path / "settings").mkdir()
+    (folder / "settings").mkdir()
     settings = (BASE / "k2.toml").read_text().replace('"kernel"', '"declared"')
-    (tmp_path / "settings/k2.toml").write_text(settings)
-
-    with etcd_with_tls(tmp_path, client, peer), ExitStack() as up:
-        environments = {}
+    (folder / "settings/k2.toml").write_text(settings)
+    with etcd_with_tls(folder, client, peer), ExitStack() as stack:
+        up = {}
         for region, port in zip(REGIONS, ports, strict=True):
             found = rendered(region)
             (container,) = pod(one("StatefulSet", found))["containers"]
-            told = resolved(
-                container, names[region], one("ConfigMap", found, _source(container))["data"]
-            )
+            configured: Resource = one("ConfigMap", found, _source(container))["data"]
             told = {
-                key: value.replace("/etc/k2store", str(tmp_path)) for key, value in told.items()
+                key: value.replace("/etc/k2store", str(folder))
+                for key, value in resolved(container, names[region], configured).items()
             }
-            told["K2_CLUSTER__CONTROL"] = re.sub(
-                r"^etcds://[\w.:,-]+$", f"etcds://127.0.0.1:{client}", told["K2_CLUSTER__CONTROL"]
-            )
+            assert told["K2_CLUSTER__CONTROL"].startswith("etcds://")
+            told["K2_CLUSTER__CONTROL"] = f"etcds://127.0.0.1:{client}"
             told["K2_CLUSTER__ADVERTISE"] = f"127.0.0.1:{port}"
             told["K2_NODE__LISTEN"] = f"127.0.0.1:{port}"
             told["K2_CLIENT__ENDPOINT"] = f"k2://127.0.0.1:{port}"
-            environments[region] = told
-            (tmp_path / region).mkdir()
+            (folder / region).mkdir()
             command = ("k2", *container["args"])
-            up.enter_context(running(tmp_path / region, command, environment=told))
-        init = ("k2", "regions", "init", "--nodes=3", "--keyspace=default:region:fra", "--json")
-        done = k2(tmp_path, init, environments["fra"])
-        assert done.returncode == 0, done.stderr
-        assert len(json.loads(done.stdout)["partitions"][0]["voters"]) == len(REGIONS)
-        written = k2(tmp_path, ("k2", "put", "key", "value"), environments["iad"])
-        assert written.returncode == 0, written.stderr
-        read = k2(tmp_path, ("k2", "get", "key"), environments["sin"])
-        assert read.stdout.strip() == "value", read.stderr
+            node = stack.enter_context(running(folder / region, command, environment=told))
+            up[region] = node, told
+        yield up
+
+
+over_etcd = pytest.mark.skipif(shutil.which("etcd") is None, reason="etcd is not installed")
+
+
+def said(folder: Path, environment: dict[str, str], *words: str) -> str:
+    """What a command prints that must not fail."""
+    done = k2(folder, ("k2", *words), environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@needs_kubectl
+@over_etcd
+@pytest.mark.kubectl
+@pytest.mark.etcd
+def test_the_regions_are_one_cluster_over_etcd(tmp_path: Path) -> None:
+    """What the overlays say makes nodes that find each other: written in one, read in another."""
+    with regions_over_etcd(tmp_path) as up:
+        init = ("regions", "init", "--nodes=3", "--keyspace=default:region:fra", "--json")
+        made = json.loads(said(tmp_path, up["fra"][1], *init))
+        assert len(made["partitions"][0]["voters"]) == len(REGIONS)
+        said(tmp_path, up["iad"][1], "put", "key", "value")
+        assert said(tmp_path, up["sin"][1], "get", "key") == "value"
+
+
+@needs_kubectl
+@over_etcd
+@pytest.mark.kubectl
+@pytest.mark.etcd
+def test_a_region_is_lost_and_comes_back(tmp_path: Path) -> None:
+    """docs/deployment.md, keyspaces that survive a region: others go on, it catches up again."""
+    with regions_over_etcd(tmp_path) as up:
+        here = up["iad"][1] | {"K2_CLIENT__DEADLINE": "25s"}
+        init = ("regions", "init", "--nodes=3", "--keyspace=default:region:fra", "--quiet")
+        said(tmp_path, here, *init)
+        said(tmp_path, up["fra"][1], "put", "key", "value")
+        lost, environment = up["fra"]
+        lost.process.kill()
+        lost.ended()
+        assert said(tmp_path, here, "get", "key") == "value"
+        said(tmp_path, here, "put", "key", "newer")
+        (container,) = pod(one("StatefulSet", rendered("fra")))["containers"]
+        command = ("k2", *container["args"])
+        with running(tmp_path / "fra", command, environment=environment) as back:
+            assert get(back.admin, "/readyz")[0] == 200
+            patient = environment | {"K2_CLIENT__DEADLINE": "25s"}
+            assert said(tmp_path, patient, "get", "key") == "newer"
 
 
 @contextmanager

@@ -75,7 +75,7 @@ cuts the old home's log. The rules are Viewstamped Replication's and Raft's (Oki
 Ongaro and Ousterhout, 2014) with leases on bounded clocks; ours are in docs/protocol.md §5.6a.
 """
 
-from replication.entries import GENESIS, Entry, Kind, Position, chain
+from replication.entries import GENESIS, HASH_BYTES, Entry, Kind, Position, chain
 from replication.home import (
     HomeLease,
     HomeNote,
@@ -119,6 +119,7 @@ from replication.status import Counters, FollowerStatus
 
 __all__ = [
     "GENESIS",
+    "HASH_BYTES",
     "Append",
     "Appended",
     "CampaignNow",

@@ -89,6 +89,10 @@ class Log:
                 return decode_takeover(entry.payload).leader
         return self.snapshot.leader
 
+    def membership_at(self, lsn: int) -> Membership:
+        """The membership that an entry at ``lsn``, at or above the snapshot, stands under."""
+        return [each for at, each in self._memberships if at <= lsn][-1]
+
     def position(self, lsn: int) -> Position | None:
         """The position at an LSN; None where the entry is gone or the log does not reach."""
         start = self.start

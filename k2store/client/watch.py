@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from k2store.client.ranges import KeyRange, range_of
-from k2store.errors import K2Error, Overloaded, Rejected
+from k2store.errors import K2Error, Overloaded, Rejected, Unavailable
 from k2store.rpc.failures import from_failure
 from k2store.v1 import session_pb2 as wire
 
@@ -228,10 +228,18 @@ class Watch:
             self._received = max(self._received, events.resolved)
         if events.HasField("failure"):
             self._session.forget_watch(self._request)
-            self.fail(from_failure(events.failure))
+            self._ended(from_failure(events.failure))
         else:
             self._check_limits()
         self._wake()
+
+    def _ended(self, error: K2Error) -> None:
+        """The node has ended the watch; where that says nothing about the reader, it goes on."""
+        if isinstance(error, Unavailable) and self._request > 0:
+            self._received = self._received or self._fallback
+            self.restarted(self._session.add_watch(self))
+        else:
+            self.fail(error)
 
     def fail(self, error: K2Error) -> None:
         """The watch is over; what has arrived is still handed out before the error."""

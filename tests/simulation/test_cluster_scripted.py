@@ -10,7 +10,7 @@ import pytest
 import k2store
 from k2store.control.map import Keyspace
 from k2store.control.ports import change
-from k2store.control.transitions import moved
+from k2store.control.transitions import moved, split
 from k2store.testing.simulation import Simulation
 from k2store.testing.simulation.node import NodeKnobs
 from replication import ReplicaSettings
@@ -266,3 +266,48 @@ def test_the_lead_is_handed_over():
 
         gaps = scene.play(main)
         assert max(gaps) < 0.5, max(gaps)
+
+
+def test_a_partition_is_split_under_load():
+    """Splits go on under transactions over both halves; nothing is lost, every copy follows."""
+    with Simulation(9) as simulation:
+        scene = Scene(simulation, THREE_AND_THREE)
+        keys = [b"a", b"g", b"m", b"t", b"z"]
+
+        async def main(environment):
+            async with scene.connect(environment, "iad-1") as database:
+                for key in keys:
+                    await database.put(key, b"0")
+                done = False
+                counted = 0
+
+                async def count():
+                    nonlocal counted
+                    while not done:
+                        async for txn in database.transactions():
+                            async with txn:
+                                for key in keys:
+                                    txn.put(key, b"%d" % (int(await txn.get(key) or b"0") + 1))
+                        counted += 1
+
+                counting = asyncio.create_task(count())
+                control = scene.nodes["iad-1"].control
+                for key in (b"m", b"g", b"t"):
+                    await asyncio.sleep(1)
+                    number = scene.plane.map.partition_at(key).id
+                    await change(control, partial(split, partition=number, key=key))
+                await asyncio.sleep(3)
+                scene.processes[scene.leader(b"t")].restart()
+                await asyncio.sleep(4)
+                done = True
+                await counting
+                found = await database.get_many(keys)
+                assert set(found.values()) == {b"%d" % counted}, (found, counted)
+                assert counted > 100
+            return [
+                sorted(group.start for group in node.host.groups.values())
+                for node in scene.nodes.values()
+            ]
+
+        starts = scene.play(main)
+        assert all(found == [b"", b"g", b"m", b"t"] for found in starts), starts

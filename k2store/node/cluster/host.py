@@ -528,6 +528,9 @@ class ClusterHost:
             self.engine.feed.interrupted(group.start, group.end)
         if group.partition is not before:
             self.arrange()
+        for child, saved in group.partition.take_children():
+            placing.adopt(self, group, child, saved)
+            self.arrange()
         return changed
 
     def _depose(self, group: Group) -> None:

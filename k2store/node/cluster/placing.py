@@ -8,17 +8,19 @@ names the new partition, and the leader of the old one writes the split into its
 
 from __future__ import annotations
 
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
 from k2store.node.cluster.group import empty_checkpoint, encode_checkpoint
 from k2store.node.cluster.turns import first_snapshot
-from replication import GENESIS, Membership, Saved
+from replication import GENESIS, HASH_BYTES, Membership, Position, Saved, Snapshot
 from truetime import Interval
 
 if TYPE_CHECKING:
     from k2store.control.map import Map, PartitionInfo
     from k2store.node.cluster.group import Group
     from k2store.node.cluster.host import ClusterHost
+    from mvcc.records import Checkpoint
 
 RECONCILE_NS: Final = 250_000_000
 """How often a leader looks whether its log's members are the wanted ones."""
@@ -71,8 +73,28 @@ def _ours_to_begin(host: ClusterHost, info: PartitionInfo) -> bool:
     origin = host.groups.get(info.origin) if info.origin else None
     if origin is None:
         return True
-    end = origin.end
-    return bool(end) and end <= info.start
+    # The leader's own border moves before the split stands; a follower that lives through a split
+    # takes over the other half in the same step.
+    return not origin.leading and bool(origin.end) and origin.end <= info.start
+
+
+def adopt(host: ClusterHost, parent: Group, child: int, saved: Checkpoint) -> None:
+    """A partition has split: the other half begins, on every replica from the same position."""
+    if child in host.groups:
+        return  # the split is being replayed
+    log = parent.replica.state.log
+    membership = log.membership_at(parent.replica.applied_lsn)
+    position = beginning(b"split", parent.number, child)
+    snapshot = Snapshot(position, membership, saved.closed, encode_checkpoint(saved))
+    group = host.begin(child, Saved(snapshot))
+    if parent.leading:
+        host.want_epoch(child, group.replica.epoch)
+
+
+def beginning(why: bytes, origin: int, number: int) -> Position:
+    """Where a log begins that has a history: nowhere that an empty one has ever been."""
+    digest = blake2b(b"%s %d %d" % (why, origin, number), digest_size=HASH_BYTES).digest()
+    return Position(0, 1, digest)
 
 
 def follow_map(host: ClusterHost, now: Interval) -> None:
@@ -91,6 +113,7 @@ def follow_map(host: ClusterHost, now: Interval) -> None:
         if wanted is not None:
             group.replica.change(wanted, now)
         else:
+            _next_border(host, group)
             _next_lead(host, group, info)
 
 
@@ -112,6 +135,23 @@ def _next_members(present: Membership, info: PartitionInfo, whole: Map) -> Membe
         if voter not in info.voters and len(present.voters) > 1:
             return present.with_learner(voter) if voter in alive else present.without(voter)
     return None
+
+
+def _next_border(host: ClusterHost, group: Group) -> None:
+    """Split off what the map gives to another partition, the last part first."""
+    assert host.map is not None
+    parts = [
+        one
+        for one in host.map.partitions
+        if one.origin == group.number
+        and not one.cut
+        and group.start < one.start
+        and (not group.end or one.start < group.end)
+    ]
+    if parts and group.quiescent:
+        last = max(parts, key=lambda one: one.start)
+        if group.partition.split(last.start, last.id):
+            host.arrange()
 
 
 def _next_lead(host: ClusterHost, group: Group, info: PartitionInfo) -> None:

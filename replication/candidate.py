@@ -125,7 +125,8 @@ def fetch(state: State, message: Fetch) -> None:
     previous = log.position(start_lsn)
     assert previous is not None
     snapshot = log.snapshot if equal_lsn is None else None
-    entries = log.after(start_lsn, state.settings.batch_entries_max)
+    settings = state.settings
+    entries = log.batch(start_lsn, settings.batch_entries_max, settings.batch_bytes_max)
     state.send(message.sender, Fetched(message.epoch, state.identity, snapshot, previous, entries))
 
 

@@ -20,6 +20,7 @@ owners, quorums or time.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -45,8 +46,9 @@ class Log:
         self.snapshot = snapshot
         self.start = snapshot.position
         """The place before the first entry in memory; at or before the snapshot's."""
-        self.trail_bytes = 0
         self._trail_bytes_max = trail_bytes_max
+        self._totals: list[int] = []  # bytes of all entries ever, up to and with each in memory
+        self._total_before = 0
         self.durable_lsn = snapshot.position.lsn
         self.saved_lsn = snapshot.position.lsn
         self.last = snapshot.position
@@ -108,6 +110,26 @@ class Log:
         assert at >= 0, (lsn, self.start)
         return self._entries[at : at + limit]
 
+    def bytes_to(self, lsn: int) -> int:
+        """A count of bytes that grows along the log: the difference of two is what lies between.
+
+        An entry counts as its payload and ``ENTRY_BYTES``. Not for places below the start.
+        """
+        at = lsn - self.start.lsn
+        assert at >= 0, (lsn, self.start)
+        return self._totals[at - 1] if at else self._total_before
+
+    @property
+    def trail_bytes(self) -> int:
+        """How much is kept although the snapshot covers it."""
+        return self.bytes_to(self.base.lsn) - self._total_before
+
+    def batch(self, lsn: int, entries_max: int, bytes_max: int) -> list[Entry]:
+        """What follows ``lsn``, up to both limits; at least one entry where there is one."""
+        at = lsn - self.start.lsn
+        end = bisect_right(self._totals, self.bytes_to(lsn) + bytes_max, at)
+        return self._entries[at : min(max(end, at + 1), at + entries_max)]
+
     def points(self) -> list[Position]:
         """Positions from the last one back to the snapshot's, ever further apart.
 
@@ -134,6 +156,7 @@ class Log:
         """Add an entry behind the last."""
         assert entry.lsn == self.last.lsn + 1, (entry.lsn, self.last)
         assert entry.epoch >= self.last.epoch, (entry.epoch, self.last)
+        self._totals.append(self.bytes_to(self.last.lsn) + len(entry.payload) + ENTRY_BYTES)
         self._entries.append(entry)
         self.last = entry.position
         if entry.kind == Kind.MEMBERS:
@@ -143,6 +166,7 @@ class Log:
         """Drop the entries from ``lsn`` on."""
         assert self.base.lsn < lsn <= self.last.lsn, (lsn, self.base, self.last)
         del self._entries[lsn - self.start.lsn - 1 :]
+        del self._totals[lsn - self.start.lsn - 1 :]
         self.last = self._entries[-1].position if self._entries else self.start
         while self._memberships[-1][0] >= lsn:
             self._memberships.pop()
@@ -156,7 +180,7 @@ class Log:
     def install(self, snapshot: Snapshot) -> None:
         """Begin anew from a snapshot of another history; nothing is durable until it is."""
         self._entries.clear()
-        self.trail_bytes = 0
+        self._totals.clear()
         self.snapshot = self._new_snapshot = snapshot
         self.start = self.last = snapshot.position
         self._memberships = [(snapshot.position.lsn, snapshot.membership)]
@@ -176,7 +200,6 @@ class Log:
         assert position is not None
         membership = [each for at, each in self._memberships if at <= lsn][-1]
         later = [(at, each) for at, each in self._memberships if at > lsn]
-        self.trail_bytes += sum(map(_bytes, self.after(self.base.lsn, lsn - self.base.lsn)))
         self._memberships = [(lsn, membership), *later]
         self.snapshot = self._new_snapshot = Snapshot(
             position, membership, closed, state, self.leader_at(lsn)
@@ -184,13 +207,14 @@ class Log:
         self._shorten_trail()
 
     def _shorten_trail(self) -> None:
-        gone = 0
-        while self.trail_bytes > self._trail_bytes_max:
-            self.trail_bytes -= _bytes(self._entries[gone])
-            gone += 1
-        if gone:
-            self.start = self._entries[gone - 1].position
-            del self._entries[:gone]
+        excess = self.trail_bytes - self._trail_bytes_max
+        if excess <= 0:
+            return
+        gone = bisect_left(self._totals, self._total_before + excess) + 1
+        self.start = self._entries[gone - 1].position
+        self._total_before = self._totals[gone - 1]
+        del self._entries[:gone]
+        del self._totals[:gone]
 
     # -- the way to the disk -----------------------------------------------------------------------
 
@@ -216,7 +240,3 @@ class Log:
             self.durable_lsn = max(self.durable_lsn, flight.lsn)
             promise = flight.promise
         return promise
-
-
-def _bytes(entry: Entry) -> int:
-    return len(entry.payload) + ENTRY_BYTES

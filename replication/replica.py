@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from replication import candidate, follower, hand_over, leader, voter
+from replication import candidate, follower, hand_over, leader, sending, voter
 from replication.entries import Entry, Position, chained
 from replication.membership import Membership
 from replication.messages import (
@@ -136,7 +136,7 @@ class Replica:
         hand_over.step(state)
         restore, committed = self._apply()
         leader.settle(state)
-        leader.replicate(state)
+        sending.replicate(state)
         persist = state.log.take(
             state.promise, promised_before=state.promise_taken, lost=state.lost_unsaved
         )
@@ -273,7 +273,7 @@ class Replica:
 
     def followers(self) -> list[FollowerStatus]:
         """What a leader knows of its followers, as of the last turn; others know nothing."""
-        return leader.statuses(self.state)
+        return sending.statuses(self.state)
 
     @property
     def role(self) -> Role:

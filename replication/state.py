@@ -40,7 +40,9 @@ class ReplicaSettings(Struct, frozen=True):
     hand_over_ns: int = 3_000 * _MS
     ahead_max_ns: int = 60 * _MS
     batch_entries_max: int = 256
+    batch_bytes_max: int = 1024 * 1024
     window_entries_max: int = 1024
+    window_bytes_max: int = 4 * 1024 * 1024
     uncommitted_entries_max: int = 4096
     join_lag_entries_max: int = 256
     trail_bytes_max: int = 8 * 1024 * 1024
@@ -118,7 +120,11 @@ class Progress(Struct):
 
     ``known``: the follower has acknowledged something in this epoch, up to ``matched_lsn``.
     ``equal_lsn``: it has said that its log is equal up to there. ``round``: counts the times that
-    sending began anew. ``installing_ns``: until then it is busy with a snapshot; 0 if it is not.
+    sending began anew; what differs in a round before ``heeded_round`` is known already.
+    ``installing_ns``: until then it is busy with a snapshot; 0 if it is not.
+
+    ``asked_ns``: when the answer that is measured was asked for, 0 if none is; it is one that
+    reaches ``asked_lsn``. ``round_trip_ns``: how long such answers take, its flushes included.
     """
 
     next_lsn: int
@@ -131,6 +137,10 @@ class Progress(Struct):
     installing_ns: int = 0
     commit_sent_lsn: int = 0
     sent_lsn: int = 0
+    heeded_round: int = 0
+    asked_ns: int = 0
+    asked_lsn: int = 0
+    round_trip_ns: int = 0
 
 
 class HandOver(Struct, frozen=True):

@@ -48,6 +48,8 @@ QUIET_NS = 600 * MS
 LATE_NS = 250 * MS
 LEASE_LONGEST_NS = 48 * MS
 H_NS = 5 * MS
+FAR_NS = 8 * MS
+"""One way to a region far away: an answer from there takes longer than the leader's patience."""
 
 
 class Broken(AssertionError):
@@ -106,6 +108,7 @@ class World:
         self.closed_stamp: dict[int, int] = {}
         # The world.
         self.cut: set[tuple[int, int]] = set()
+        self.arrival_ns: dict[tuple[int, int], int] = {}
         self.noise = 1.0
         self.quiet = False
         self.epoch = 0
@@ -115,6 +118,7 @@ class World:
         self.last_read_ns = 0
         voters = self.random.choice((1, 2, 3, 3, 3, 3, 4, 5))
         spares = self.draw(0, 2)
+        self.far = self.random.choice((0, 0, voters + spares))
         members = Membership(tuple(range(1, voters + 1)))
         self.nodes: dict[int, Node] = {}
         for identity in range(1, voters + spares + 1):
@@ -142,11 +146,13 @@ class World:
             patience_ns=self.draw(60, 140) * MS,
             ahead_max_ns=H_NS,
             batch_entries_max=self.random.choice((2, 8, 64)),
-            window_entries_max=self.random.choice((4, 64)),
+            batch_bytes_max=self.random.choice((1, 600, 100_000)),
+            window_entries_max=64 if self.far else self.random.choice((4, 64)),
+            window_bytes_max=100_000 if self.far else self.random.choice((1_200, 100_000)),
             uncommitted_entries_max=64,
             join_lag_entries_max=16,
             hand_over_ns=self.draw(20, 80) * MS,
-            trail_bytes_max=self.random.choice((0, 2_000, 100_000)),
+            trail_bytes_max=100_000 if self.far else self.random.choice((0, 2_000, 100_000)),
         )
 
     # -- time --------------------------------------------------------------------------------------
@@ -323,6 +329,12 @@ class World:
             if self.random.random() < 0.03 * self.noise:
                 continue
             delay_ns = self.draw(100_000, 2 * MS)
+            if self.far in (origin, to):  # many are under way at a time, and keep their order
+                arrival_ns = max(
+                    self.now_ns + FAR_NS + delay_ns, self.arrival_ns.get((origin, to), 0)
+                )
+                self.arrival_ns[origin, to] = arrival_ns + 1
+                delay_ns = arrival_ns - self.now_ns
             if self.random.random() < 0.04 * self.noise:
                 delay_ns = self.draw(MS, 90 * MS)
             self.at(delay_ns, self.deliver, origin, to, message)

@@ -269,6 +269,13 @@ class Disk:
         held = log.after(log.start.lsn, 10**6)
         trail = held[: log.base.lsn - log.start.lsn]
         assert chained(log.start, held)
+        sizes = [len(each.payload) + ENTRY_BYTES for each in held]
+        for at in range(0, len(held) + 1, 7):
+            lsn = log.start.lsn + at
+            assert log.bytes_to(lsn) - log.bytes_to(log.start.lsn) == sum(sizes[:at])
+            fits = [n for n in range(len(held) - at + 1) if sum(sizes[at : at + n]) <= 800]
+            expected = held[at : at + min(max(fits[-1], 1), 4)]
+            assert log.batch(lsn, 4, 800) == expected
         assert (trail[-1].position if trail else log.start) == log.base
         assert log.trail_bytes == sum(len(each.payload) + ENTRY_BYTES for each in trail)
         assert log.trail_bytes <= self.trail_bytes_max
@@ -287,7 +294,8 @@ class Disk:
             case 0 | 1:
                 members = random.random() < 0.2
                 kind = Kind.MEMBERS if members else Kind.DATA
-                payload = encode(Membership((self.epoch,))) if members else b"x"
+                data = bytes(random.choice((0, 1, 300, 2_000)))
+                payload = encode(Membership((self.epoch,))) if members else data
                 log.append(chain(log.last, self.epoch, kind, 0, payload))
             case 2 if log.last.lsn > log.base.lsn:
                 self.epoch += 1

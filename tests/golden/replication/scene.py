@@ -254,6 +254,8 @@ def settings(scene: Scene, words: list[str]) -> None:
         lease_longest_ns=given.get("longest", 1200) * MS,
         batch_entries_max=given.get("batch", 256),
         window_entries_max=given.get("window", 1024),
+        batch_bytes_max=given.get("batchbytes", 1 << 20),
+        window_bytes_max=given.get("windowbytes", 4 << 20),
         join_lag_entries_max=given.get("lag", 256),
         hand_over_ns=given.get("hand", 3000) * MS,
         uncommitted_entries_max=given.get("uncommitted", 4096),

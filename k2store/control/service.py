@@ -12,6 +12,7 @@ import grpc.aio
 from k2store.control.map import decode, encode
 from k2store.control.ports import Control
 from k2store.errors import Corruption, K2Error, Rejected
+from k2store.rpc.identity import node_of
 from k2store.rpc.status import abort
 from k2store.v1 import control_pb2, control_pb2_grpc
 
@@ -22,8 +23,12 @@ T = TypeVar("T")
 class ControlMethods(control_pb2_grpc.ControlServiceServicer):
     """The methods of ControlService over any control plane."""
 
-    def __init__(self, control: Control) -> None:
+    def __init__(self, control: Control, *, certified: bool = False) -> None:
+        """`certified`: callers show certificates, and an epoch is granted to the node alone that
+        asks for it; see `k2store.rpc.identity`.
+        """
         self._control = control
+        self._certified = certified
 
     async def Load(
         self, request: control_pb2.LoadRequest, context: Context
@@ -56,12 +61,25 @@ class ControlMethods(control_pb2_grpc.ControlServiceServicer):
         """Grant an epoch."""
 
         async def grant() -> control_pb2.GrantEpochResponse:
+            if self._certified:
+                await self._check_caller(request.node, context)
             epoch = await self._control.grant_epoch(
                 request.partition, request.node, request.incarnation, request.above
             )
             return control_pb2.GrantEpochResponse(epoch=epoch)
 
         return await _answer(context, grant)
+
+    async def _check_caller(self, node: int, context: Context) -> None:
+        """Refuse a caller whose certificate is not that of the node it asks for."""
+        asked = (await self._control.load()).node(node)
+        caller = node_of(context.auth_context())
+        if asked is None or caller != asked.name:
+            raise Rejected(
+                "an epoch is granted to the node itself: the certificate is not that of node "
+                f"{node if asked is None else asked.name}",
+                field="node",
+            )
 
     async def WatchMap(
         self, request: control_pb2.WatchMapRequest, context: Context

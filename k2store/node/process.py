@@ -202,7 +202,11 @@ class NodeProcess:
                 AdminMethods(engine, self.uptime_s, self.drain),
                 self._health,
                 with_reflection=settings.node.reflection,
-                control=None if kept is None else ControlMethods(kept),
+                control=(
+                    None
+                    if kept is None
+                    else ControlMethods(kept, certified=bool(settings.tls.authority))
+                ),
             ),
             interceptors=(GateKeeper(gate),),
             annotate=gate.annotate,

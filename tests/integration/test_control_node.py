@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import cast
 
+import grpc
 import grpc.aio
 import pytest
 from grpc_health.v1 import health_pb2
@@ -23,6 +24,7 @@ from k2store.errors import Corruption, Deadline, OutcomeUnknown, Rejected, Unava
 from k2store.node.cluster.agent import Agent
 from k2store.node.cluster.host import ClusterHost
 from k2store.node.process import NodeProcess
+from k2store.rpc import certificates
 from k2store.testing.control import MemoryControl
 from tests.integration.rpc_node import Authority, keeper, running_node
 
@@ -235,6 +237,43 @@ def test_nodes_and_operators_reach_it_over_mutual_tls(tmp_path: Path) -> None:
             with pytest.raises(Unavailable):
                 await plain.load()
             for control in (member, command, plain):
+                await control.close()
+
+    asyncio.run(main())
+
+
+def test_an_epoch_is_granted_to_the_node_itself(tmp_path: Path) -> None:
+    """With certificates nobody asks in another's name: neither a client nor another node."""
+    authority = certificates.Authority(tmp_path / "certificates")
+    files = {
+        "node-1": authority.node("node-1", ["localhost"]),
+        "node-2": authority.node("node-2", ["localhost"]),
+        "client": authority.client("client"),
+    }
+    root = authority.certificate
+
+    def credentials(name: str) -> grpc.ChannelCredentials:
+        pair = files[name]
+        return grpc.ssl_channel_credentials(
+            root.read_bytes(), pair.key.read_bytes(), pair.certificate.read_bytes()
+        )
+
+    async def main() -> None:
+        async with keeper(
+            tmp_path,
+            tls__certificate=str(files["node-1"].certificate),
+            tls__key=str(files["node-1"].key),
+            tls__authority=str(root),
+        ) as node:
+            opened = {
+                name: RemoteControl(node.address, credentials=credentials(name)) for name in files
+            }
+            await change(opened["client"], lambda present: with_keyspaces(present, [LOCAL]))
+            assert await opened["node-1"].grant_epoch(1, 1, b"life", 0) > 0
+            for name, asked in (("client", 1), ("node-2", 1), ("node-1", 2), ("node-2", 2)):
+                with pytest.raises(Rejected, match="to the node itself"):
+                    await opened[name].grant_epoch(1, asked, b"life", 0)
+            for control in opened.values():
                 await control.close()
 
     asyncio.run(main())

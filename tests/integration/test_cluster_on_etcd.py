@@ -88,9 +88,14 @@ def test_nothing_stops_without_etcd_and_takeovers_go_on_with_most_of_it(tmp_path
     with etcd_cluster(tmp_path / "etcd", 3) as etcd:
         control = f"etcd://{','.join(etcd.endpoints)}/test"
         with local_cluster(
-            REGIONS, wan=None, tls=False, path=tmp_path / "nodes", cluster__control=control
+            REGIONS,
+            wan=None,
+            tls=False,
+            path=tmp_path / "nodes",
+            keyspaces=["default:region:fra"],
+            cluster__control=control,
         ) as cluster:
-            made = regions(control, "init", "--keyspace", "default:region:fra", "--nodes", "3")
+            made = regions(control, "status")
             assert sorted(made["partitions"][0]["voters"]) == [1, 2, 3]
             written(cluster, b"first", b"1")
 

@@ -65,7 +65,8 @@ def local_cluster(
     tls       mutual TLS between nodes and with clients
     path      folder to keep; without one it is a folder that is removed at the end
     keyspaces  as `k2 regions init --keyspace` takes them; see `default_keyspaces`
-    settings  of every node, with two underscores for the dot: ``clock__bound="300us"``
+    settings  of every node, with two underscores for the dot: ``clock__bound="300us"``. The first
+              node keeps the control plane unless ``cluster__control`` names another
     """
     if not 1 <= nodes_per_region <= NUMBER_MAX:
         raise Rejected(f"1 to {NUMBER_MAX} nodes fit into a region", field="nodes_per_region")
@@ -187,7 +188,8 @@ class LocalCluster:
         words = ["--nodes", str(len(self.nodes)), "--timeout", str(INIT_S)]
         for keyspace in self._keyspaces:
             words += ["--keyspace", keyspace]
-        control = next(iter(self.nodes.values())).seat.address
+        keeper = next(iter(self.nodes.values())).seat.address
+        control = str(self._said.get("cluster.control", keeper))
         done = subprocess.run(
             [
                 *(*K2, "--config", str(self.client_config())),

@@ -1,0 +1,256 @@
+"""A worker's blocks in its tiers: slots, references, and making room.
+
+Each tier has so many *slots*. A block in a tier has one; a slot that is used anew has another *generation*,
+so an address that was noted before an eviction is not taken for the block that lies there now.
+
+Blocks go leaf by leaf: one that another block in the same tier follows stays until that one is gone,
+so what is held of a prompt is always its beginning. What has references (running requests, claims)
+stays. A block that goes from one tier comes to the next one below, if it is not there and `demotes`::
+
+    put ──▶ tier 0 ──(least worth, no references, no block behind)──▶ tier 1 ──▶ ... ──▶ gone
+
+Invariants: used and free slots of a tier are all its slots; no slot has two blocks; counts of blocks
+behind are those of the blocks that are there.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+from kv_pool.blocks import NAME_BYTES, Names, split_names
+from kv_pool.pool.eviction import Eviction
+
+
+class Slot(Struct, frozen=True):
+    """Where a block lies."""
+
+    tier: int
+    number: int
+    generation: int
+
+
+class Gone(Struct, frozen=True):
+    """A block left a slot; `to` is where it is now, None for nowhere."""
+
+    name: bytes
+    slot: Slot
+    to: Slot | None
+
+
+class Put(Struct, frozen=True):
+    """What a `put` did: slots of the blocks in order, as many as found room; and what had to go."""
+
+    slots: tuple[Slot, ...]
+    gone: tuple[Gone, ...]
+
+
+class _Block(Struct):
+    """A block in a tier."""
+
+    name: bytes
+    parent: bytes
+    depth: int
+    slot: Slot
+    worth: float = 0.0
+    uses: int = 0
+    references: int = 0
+
+
+class _Tier:
+    """One tier: its blocks, free slots, and a heap of worths, old entries among them.
+
+    `behind` counts the blocks that follow a block, whether that one is there or not.
+    """
+
+    __slots__ = ("behind", "blocks", "eviction", "free", "generations", "heap", "number", "tick")
+
+    def __init__(self, number: int, slots: int, eviction: Eviction) -> None:
+        self.number = number
+        self.eviction = eviction
+        self.blocks: dict[bytes, _Block] = {}
+        self.behind: dict[bytes, int] = {}
+        self.free = list(range(slots - 1, -1, -1))
+        self.generations = [0] * slots
+        self.heap: list[tuple[float, bytes]] = []
+        self.tick = 0
+
+    def use(self, block: _Block) -> None:
+        """The block is used now."""
+        self.tick += 1
+        block.uses += 1
+        block.worth = self.eviction.worth(block.name, block.depth, block.uses, self.tick)
+        self.offer(block)
+
+    def offer(self, block: _Block) -> None:
+        """Let a block be found when room is needed, if it may go."""
+        if self.may_go(block):
+            heapq.heappush(self.heap, (block.worth, block.name))
+            if len(self.heap) > 2 * len(self.blocks) + 64:
+                self._tidy()
+
+    def may_go(self, block: _Block) -> bool:
+        """Whether nobody holds the block and none follows it."""
+        return not block.references and block.name not in self.behind
+
+    def least(self) -> _Block | None:
+        """The block that goes first."""
+        while self.heap:
+            worth, name = self.heap[0]
+            block = self.blocks.get(name)
+            if block is not None and block.worth == worth and self.may_go(block):
+                return block
+            heapq.heappop(self.heap)
+        return None
+
+    def add(self, name: bytes, parent: bytes, depth: int) -> _Block:
+        """A block in a free slot."""
+        number = self.free.pop()
+        self.generations[number] += 1
+        slot = Slot(self.number, number, self.generations[number])
+        block = _Block(name, parent, depth, slot)
+        self.blocks[name] = block
+        self.behind[parent] = self.behind.get(parent, 0) + 1
+        return block
+
+    def remove(self, block: _Block) -> None:
+        """The block's slot is free; the one before it may go now."""
+        del self.blocks[block.name]
+        self.free.append(block.slot.number)
+        left = self.behind.pop(block.parent) - 1
+        if left:
+            self.behind[block.parent] = left
+        elif block.parent in self.blocks:
+            self.offer(self.blocks[block.parent])
+
+    def _tidy(self) -> None:
+        """Forget entries that say nothing any more."""
+        self.heap = [
+            (block.worth, block.name) for block in self.blocks.values() if self.may_go(block)
+        ]
+        heapq.heapify(self.heap)
+
+
+class BlockPool:
+    """See the module. `tiers`: slots and policy of each, the fastest first."""
+
+    def __init__(self, tiers: Sequence[tuple[int, Eviction]], *, demotes: bool = True) -> None:
+        self._tiers = [
+            _Tier(number, slots, eviction) for number, (slots, eviction) in enumerate(tiers)
+        ]
+        self._demotes = demotes
+
+    def depth(self, names: Names) -> int:
+        """How many blocks of a prompt's beginning are there, in any tier."""
+        depth = 0
+        for at in range(0, len(names), NAME_BYTES):
+            if self.find(names[at : at + NAME_BYTES]) is None:
+                break
+            depth += 1
+        return depth
+
+    def find(self, name: bytes) -> Slot | None:
+        """Where a block lies, in the fastest tier that has it."""
+        for tier in self._tiers:
+            block = tier.blocks.get(name)
+            if block is not None:
+                return block.slot
+        return None
+
+    def counts(self) -> tuple[tuple[int, int], ...]:
+        """Used and free slots of each tier."""
+        return tuple([(len(tier.blocks), len(tier.free)) for tier in self._tiers])
+
+    def put(self, names: Names, tier: int = 0, *, parent: bytes = b"", depth: int = 0) -> Put:
+        """Have consecutive blocks in a tier; what is there already is used.
+
+        Blocks come from the first on, as far as room can be made without touching any of these.
+        """
+        place = self._tiers[tier]
+        wanted = split_names(names)
+        slots: list[Slot] = []
+        gone: list[Gone] = []
+        kept: list[_Block] = []
+        for name in wanted:
+            block = place.blocks.get(name)
+            if block is None:
+                if not place.free and not self._make_room(place, gone):
+                    break
+                block = place.add(name, parent, depth)
+            # Held until all are there, so that none of them makes room for another.
+            block.references += 1
+            kept.append(block)
+            slots.append(block.slot)
+            parent, depth = name, depth + 1
+        # The last first: of a prompt that was used as a whole the end is to go before the beginning.
+        for block in reversed(kept):
+            block.references -= 1
+            place.use(block)
+        return Put(tuple(slots), tuple(gone))
+
+    def use(self, names: Names) -> int:
+        """The blocks of a prompt's beginning are used, wherever they are; gives how many."""
+        found: list[tuple[_Tier, _Block]] = []
+        for name in split_names(names):
+            here = [(tier, tier.blocks[name]) for tier in self._tiers if name in tier.blocks]
+            if not here:
+                break
+            found.append(here[0])
+        for tier, block in reversed(found):
+            tier.use(block)
+        return len(found)
+
+    def hold(self, names: Names) -> tuple[Slot, ...]:
+        """Keep the blocks of a prompt's beginning where they are, until they are let go; where."""
+        slots = []
+        for name in split_names(names):
+            slot = self.find(name)
+            if slot is None:
+                break
+            self._tiers[slot.tier].blocks[name].references += 1
+            slots.append(slot)
+        return tuple(slots)
+
+    def let_go(self, names: Names, slots: Sequence[Slot]) -> None:
+        """Give back what `hold` gave for these names."""
+        for name, slot in zip(split_names(names), slots, strict=False):
+            tier = self._tiers[slot.tier]
+            block = tier.blocks.get(name)
+            assert block is not None, "what is held stays"
+            assert block.slot == slot, "what is held stays where it is"
+            assert block.references > 0, "what is let go was held"
+            block.references -= 1
+            tier.offer(block)
+
+    def drop(self, name: bytes, tier: int) -> Gone | None:
+        """Remove one block from a tier; None when it is not there, is held, or has some behind it."""
+        place = self._tiers[tier]
+        block = place.blocks.get(name)
+        if block is None or not place.may_go(block):
+            return None
+        place.remove(block)
+        return Gone(name, block.slot, None)
+
+    def _make_room(self, tier: _Tier, gone: list[Gone]) -> bool:
+        """Free one slot; what goes may push others out of the tiers below."""
+        block = tier.least()
+        if block is None:
+            return False
+        tier.eviction.gone(block.worth)
+        to: Slot | None = None
+        below = tier.number + 1
+        if self._demotes and below < len(self._tiers):
+            lower = self._tiers[below]
+            there = lower.blocks.get(block.name)
+            if there is not None:
+                to = there.slot
+            elif lower.free or self._make_room(lower, gone):
+                moved = lower.add(block.name, block.parent, block.depth)
+                moved.uses = block.uses - 1
+                lower.use(moved)
+                to = moved.slot
+        tier.remove(block)
+        gone.append(Gone(block.name, block.slot, to))
+        return True

@@ -17,12 +17,23 @@ says what is true, the driver when it may be told.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from msgspec import Struct
 
-from mvcc import anchor, batches, one_shot, reads, recovery, splitting, stopping, upkeep, writes
+from mvcc import (
+    anchor,
+    batches,
+    cutting,
+    one_shot,
+    reads,
+    recovery,
+    splitting,
+    stopping,
+    upkeep,
+    writes,
+)
 from mvcc.bounds import belongs
 from mvcc.messages import (
     Answer,
@@ -256,6 +267,23 @@ class Partition:
         is to be passed over.
         """
         return splitting.let_go(self.state)
+
+    # -- promotion ---------------------------------------------------------------------------------
+
+    def cut_checkpoint(self, stamp: int, now: Interval) -> Checkpoint:
+        """What a promoted region begins with: this replica, which does not serve, as it was at
+        ``stamp``, which must be safe here and not below the horizon.
+
+        It begins a log of its own, at entry 1, so that replicas which have applied more or less
+        agree.  ``now`` is read after the lost region has certainly stopped.  The versions of
+        :meth:`rows_above` must be deleted before anybody lives by the checkpoint; then this machine
+        is thrown away.
+        """
+        return cutting.cut(self.state, stamp, now)
+
+    def rows_above(self, stamp: int) -> Iterator[list[tuple[bytes, int]]]:
+        """(key, stamp) of the settled versions above ``stamp``, in bounded batches."""
+        return cutting.rows_above(self.state, stamp)
 
     # -- what others may know ----------------------------------------------------------------------
 

@@ -178,13 +178,18 @@ class Driver:
         follower.partition.state.settle()
         follower.checkpoints = [*follower.checkpoints[-1:], follower.partition.checkpoint()]
 
+    def successor(self, index: int) -> Partition:
+        """A machine for the store of a follower, which knows nothing yet."""
+        node, settled = self.nodes[index], self.followers[index].partition.state.settled
+        return self._make(index, node.start, node.end, settled)
+
     def rebuild(self, index: int, *, older: bool) -> Partition:
         """The follower as it would come back: a checkpoint, later entries, and its store."""
         follower = self.followers[index]
         before = follower.partition.state
         before.settle()
         node = self.nodes[index]
-        partition = self._make(index, node.start, node.end, before.settled)
+        partition = self.successor(index)
         if follower.checkpoints:
             partition.restore(follower.checkpoints[0 if older else -1])
         for entry in node.ever:

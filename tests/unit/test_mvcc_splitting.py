@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from mvcc.conditions import Condition, Kind
 from mvcc.messages import (
     NOBODY,
     CommitAlone,
     Confirm,
     End,
+    OneShot,
     Push,
     Pushed,
     Read,
@@ -173,8 +175,14 @@ def test_who_waits_for_the_right_half_is_refused_and_others_go_on() -> None:
     driver.send(b"a", Scan(scan, b"a", b"", stamp + 50, NOBODY, 10, False, NEVER_NS))
     driver.send(b"a", Scan(last, b"a", b"", stamp + 50, NOBODY, 10, True, NEVER_NS))
     assert not driver.answers.keys() & {read, scan, last}
+    plant(driver, TWO, b"b", b"b")
+    both = driver.request()
+    absent = [Condition(Kind.ABSENT, b"b")]
+    shot = OneShot(both, b"client-1shot----", 0, NEVER_NS, absent, [], [(b"y", b"v")])
+    driver.send(b"b", shot)
+    assert both not in driver.answers
     assert driver.split(b"m")
-    for request in (read, last):
+    for request in (read, last, both):
         refused = driver.answers[request]
         assert isinstance(refused, Refused)
         assert refused.refusal.rule == Rule.WRONG_PARTITION

@@ -17,6 +17,9 @@ everything before. Two logs with equal hashes at one LSN are equal up to there, 
 is compared at one position, and catching up begins at the last equal one
 (:mod:`~replication.log`, :mod:`~replication.follower`).
 
+SILENCE (:mod:`~replication.silence`) has to be agreed on: a voter wants an epoch when a majority hears
+no leader.
+
 EPOCHS bind. A replica that has promised an epoch (:mod:`~replication.voter`) takes nothing from a
 lower one, acknowledges nothing to it, and does not lead in it. The promise is on disk before anybody
 hears of it. So a candidate that has *sealed* a majority knows that nothing more can commit behind
@@ -104,6 +107,7 @@ from replication.messages import (
     Fetch,
     Fetched,
     Install,
+    Listen,
     Message,
     Released,
     Renew,
@@ -111,6 +115,7 @@ from replication.messages import (
     Seal,
     Sealed,
     Send,
+    Silent,
 )
 from replication.persistence import Persist, Saved, Snapshot
 from replication.replica import Replica
@@ -146,6 +151,7 @@ __all__ = [
     "HomeStopped",
     "Install",
     "Kind",
+    "Listen",
     "Membership",
     "Message",
     "Note",
@@ -164,6 +170,7 @@ __all__ = [
     "Seal",
     "Sealed",
     "Send",
+    "Silent",
     "Snapshot",
     "chain",
 ]

@@ -1,6 +1,6 @@
 """What replicas of one log say to each other: plain values, encodable as msgpack.
 
-Every message names the epoch it belongs to and its sender. Any of them may be lost, repeated,
+Every message names its sender and, but for two, the epoch it belongs to. Any of them may be lost, repeated,
 delayed or overtaken by another; none of the rules counts on order.
 """
 
@@ -144,6 +144,20 @@ class Released(Struct, frozen=True, gc=False, array_like=True, tag=14):
     sender: int
 
 
+class Listen(Struct, frozen=True, gc=False, array_like=True, tag=15):
+    """From a voter that has heard no leader since its ``since_ns``: do you hear one?"""
+
+    since_ns: int
+    sender: int
+
+
+class Silent(Struct, frozen=True, gc=False, array_like=True, tag=16):
+    """The sender hears no leader either."""
+
+    since_ns: int
+    sender: int
+
+
 Message: TypeAlias = (
     Append
     | Install
@@ -159,6 +173,8 @@ Message: TypeAlias = (
     | Fenced
     | CampaignNow
     | Released
+    | Listen
+    | Silent
 )
 
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from replication import candidate, follower, hand_over, leader, sending, voter
+from replication import candidate, follower, hand_over, leader, sending, silence, voter
 from replication.entries import Entry, Position, chained
 from replication.membership import Membership
 from replication.messages import (
@@ -31,12 +31,14 @@ from replication.messages import (
     Fetch,
     Fetched,
     Install,
+    Listen,
     Message,
     Released,
     Renew,
     Renewed,
     Seal,
     Sealed,
+    Silent,
 )
 from replication.persistence import Saved, Snapshot
 from replication.state import Ready, Refusal, ReplicaSettings, Role, State
@@ -66,6 +68,8 @@ _HANDLERS: dict[type, Callable[[State, Any], None]] = {
     Fenced: _fenced,
     CampaignNow: hand_over.campaign_now,
     Released: voter.released,
+    Listen: silence.listen,
+    Silent: silence.silent,
 }
 
 
@@ -125,10 +129,7 @@ class Replica:
         leader.tick(state)
         hand_over.tick(state)
         candidate.tick(state)
-        silent_ns = now.lo_ns - state.heard_ns
-        votes = state.identity in state.log.membership.voters and not state.outside
-        if state.role is Role.FOLLOWER and votes and silent_ns > state.settings.patience_ns:
-            state.want_epoch()
+        silence.tick(state)
 
     def ready(self) -> Ready:
         """Take what has gathered."""

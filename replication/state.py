@@ -231,6 +231,11 @@ class State:
         self.epoch_seen = saved.promise
         self.heard_ns = now.lo_ns
         self.counters = Counters()
+        # How a voter that hears no leader learns whether others do (replication.silence).
+        self.listening_since_ns = 0
+        self.listened_ns = 0
+        self.silent: set[int] = set()
+        self.refused_ns = 0
         self.sends: list[Send] = []
         self.notes: list[Note] = []
 

@@ -33,6 +33,7 @@ def accepts(state: State, epoch: int, sender: int) -> bool:
     """Whether a leader's message may be taken; a higher epoch raises the promise."""
     if epoch < state.promise:
         state.fence(sender)
+        state.refused_ns = state.now.lo_ns
         return False
     if epoch > state.promise:
         promise(state, epoch)

@@ -24,6 +24,7 @@ from replication import (
     Fetched,
     Install,
     Kind,
+    Listen,
     Membership,
     Message,
     Persist,
@@ -39,6 +40,7 @@ from replication import (
     Seal,
     Sealed,
     Send,
+    Silent,
     Snapshot,
     chain,
 )
@@ -207,6 +209,10 @@ def show_message(message: Message) -> str:
             return f"fetched@{message.epoch} {entries} behind {show_position(message.previous)}"
         case Renew() | Seal() | Fenced() | CampaignNow() | Released():
             return f"{BARE[type(message)]}@{message.epoch}"
+        case Listen():
+            return f"listens since {show_time(message.since_ns)}"
+        case Silent():
+            return f"silent since {show_time(message.since_ns)}"
 
 
 # -- commands --------------------------------------------------------------------------------------

@@ -15,6 +15,17 @@ evicting are transactions of the store, so a block that is handed out cannot be 
 learner (`kv_pool.learner`) follows the store's change feed and answers from memory. Its answer is a
 hint; a claim is made in the directory.
 
+::
+
+    namespace, blocks            what a block is called
+    keys, records, shots         rows, and the transactions that a store must offer
+    directory/                   register, publish, acquire, evict, move, sweep
+    tree, learner, fragments     the prompt tree and the replica that answers from it
+    ledger, events/              what engines say, as actions for the directory
+    routing/                     where a prompt should run
+    pool/                        which block lies in which slot, and which goes when room is needed
+    radix_tree                   a drop-in for another index's class
+
 The core does no I/O and declares for itself the transaction protocol it needs; only ``kv_pool.edge``
 may reach the network, through the store's client.
 """

@@ -65,7 +65,9 @@ class Keyspace(Struct, frozen=True):
     """A named range of keys, given by what they begin with, and what it has to survive.
 
     `survive` zone: the voters stand in the region `home`; region: in up to three regions, `home`
-    among them. `promote`: who may give a keyspace another home when its own is lost.
+    among them. `promote`: who may give a keyspace another home when its own is lost. `voices`:
+    with automatic promotion, the nodes that speak for their regions about the home, one each.
+    `stopped`: between two homes; nobody takes anything from the old one any more.
     """
 
     name: str
@@ -73,6 +75,8 @@ class Keyspace(Struct, frozen=True):
     survive: Survive
     home: str
     promote: Promote = "operator"
+    voices: tuple[int, ...] = ()
+    stopped: bool = False
 
 
 class PartitionInfo(Struct, frozen=True):

@@ -117,8 +117,11 @@ def with_keyspace(present: Map, keyspace: Keyspace) -> Map:
     """
     _check_keyspace(present, keyspace)
     known = present.keyspace(keyspace.name)
-    if known == keyspace:
+    if known is not None and replace(known, voices=(), stopped=False) == replace(
+        keyspace, voices=(), stopped=False
+    ):
         return present
+    keyspace = _voiced(present, keyspace)
     if known is not None:
         _refuse(f"the keyspace {known.name} exists, as {known}", "keyspace")
     taken = next((one for one in present.keyspaces if one.prefix == keyspace.prefix), None)
@@ -217,7 +220,26 @@ def moved(present: Map, partition: int, node: int) -> Map:
     return _checked(present, _replaced(present, wanted))
 
 
-def promoted(present: Map, lost: str, home: str, cut: int, founder: int = 0) -> Map:
+def stopped(present: Map, keyspace: str) -> Map:
+    """A keyspace between two homes: from now on nobody takes anything from the old one."""
+    if present.keyspace(keyspace) is None:
+        _refuse(f"no keyspace is called {keyspace}", "keyspace")
+    keyspaces = tuple(
+        replace(one, stopped=True) if one.name == keyspace else one for one in present.keyspaces
+    )
+    return _checked(present, replace(present, keyspaces=keyspaces))
+
+
+def promoted(
+    present: Map,
+    lost: str,
+    home: str,
+    cut: int,
+    founder: int = 0,
+    *,
+    generation: int = 0,
+    only: str = "",
+) -> Map:
     """The keyspaces at home in a lost region get another home, and their ranges new logs.
 
     `cut` is the stamp up to which history goes on; everything above it is dropped. Only keyspaces
@@ -225,20 +247,26 @@ def promoted(present: Map, lost: str, home: str, cut: int, founder: int = 0) -> 
     one. The lost region must have been declared off, so that its nodes get no more epochs. A
     region that is home to none of them any more changes nothing. `founder` is the node in the new
     home whose copies reach to the cut; the others take theirs from it (0: all voters have them).
+    `generation` is that of the new partitions at least: the incarnation of an automatic promotion,
+    which concerns `only` one keyspace, and that one must have been stopped.
     """
     if lost == home:
         _refuse(f"{lost} cannot take over from itself", "home")
     gone = present.region(lost)
     if gone is None or present.region(home) is None:
         _refuse(f"no region is called {lost if gone is None else home}", "home")
-    concerned = [one for one in present.keyspaces if one.home == lost and one.survive == "zone"]
+    concerned = [
+        one
+        for one in present.keyspaces
+        if one.home == lost and one.survive == "zone" and only in ("", one.name)
+    ]
     if not concerned:
         return present
-    if not gone.off:
+    if not gone.off and not all(one.stopped for one in concerned):
         _refuse(f"{lost} was not declared off: its nodes could go on serving", "region")
     if cut <= 0:
         _refuse(f"a cut is a stamp, not {cut}", "cut")
-    keyspaces = {one.name: replace(one, home=home) for one in concerned}
+    keyspaces = {one.name: replace(one, home=home, stopped=False) for one in concerned}
     if not any(one.region == home for one in present.nodes):
         _refuse(f"no node stands in {home}", "home")
     if founder and present.region_of(founder) != home:
@@ -256,7 +284,7 @@ def promoted(present: Map, lost: str, home: str, cut: int, founder: int = 0) -> 
             old.keyspace,
             voters=(founder,) if founder else (),
             learners=(),
-            generation=old.generation + 1,
+            generation=max(old.generation + 1, generation),
             origin=old.id,
             cut=cut,
         )
@@ -275,6 +303,18 @@ def promoted(present: Map, lost: str, home: str, cut: int, founder: int = 0) -> 
 
 
 # ------------------------------------------------------------------------------------- parts
+
+
+def _voiced(present: Map, keyspace: Keyspace) -> Keyspace:
+    """A keyspace whose home may be replaced automatically, with a node of each region to say so."""
+    if keyspace.promote != "automatic" or keyspace.survive != "zone" or keyspace.voices:
+        return keyspace
+    voices = [
+        min(one.id for one in present.nodes if one.region == region.name)
+        for region in present.regions
+        if any(one.region == region.name for one in present.nodes)
+    ]
+    return replace(keyspace, voices=tuple(sorted(voices)))
 
 
 def _founded(partition: PartitionInfo) -> PartitionInfo:

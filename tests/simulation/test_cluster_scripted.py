@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from functools import partial
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 import k2store
 from k2store.control.map import Keyspace
 from k2store.control.ports import change
-from k2store.control.transitions import moved, split
+from k2store.control.transitions import moved, promoted, split, with_region
 from k2store.testing.simulation import Simulation
 from k2store.testing.simulation.node import NodeKnobs
 from replication import ReplicaSettings
@@ -311,3 +312,103 @@ def test_a_partition_is_split_under_load():
 
         starts = scene.play(main)
         assert all(found == [b"", b"g", b"m", b"t"] for found in starts), starts
+
+
+def test_a_lost_home_is_promoted_by_its_operator():
+    """Another region goes on from one cut for all partitions; the old home comes back as a replica."""
+    with Simulation(10) as simulation:
+        scene = Scene(simulation, (*THREE_AND_THREE, "sin-1"))
+
+        async def main(environment):
+            control = scene.nodes["sin-1"].control
+            async with scene.connect(environment, "sin-1") as database:
+                for key in (b"m", b"t"):
+                    number = scene.plane.map.partition_at(key).id
+                    await change(control, partial(split, partition=number, key=key))
+                for _ in range(30):
+                    await increment_all(database, (b"a", b"n", b"z"))
+                await asyncio.sleep(1)
+                for number in (1, 2, 3):
+                    scene.processes[f"fra-{number}"].kill()
+                await change(control, partial(with_region, name="fra", off=True))
+                await asyncio.sleep(1)
+                host = scene.nodes["iad-2"].host
+                cut = min(group.safe() for group in host.groups.values())
+                await change(
+                    control,
+                    partial(promoted, lost="fra", home="iad", cut=cut, founder=host.node),
+                )
+                for _ in range(10):
+                    await increment_all(database, (b"a", b"n", b"z"))
+                for number in (1, 2, 3):
+                    scene.processes[f"fra-{number}"].start()
+                await asyncio.sleep(3)
+                await change(control, partial(with_region, name="fra", off=False))
+                await asyncio.sleep(3)
+                leaders = {scene.leader(key).partition("-")[0] for key in (b"a", b"n", b"z")}
+                assert leaders == {"iad"}, leaders
+                return set((await database.get_many((b"a", b"n", b"z"))).values())
+
+        assert scene.play(main) == {b"40"}
+        for node in scene.nodes.values():
+            for group in node.host.groups.values():
+                assert len(group.replica.membership.everyone) == 7, group.replica.membership
+
+
+def test_a_home_that_is_cut_off_is_replaced_automatically():
+    """It stops by itself before another region goes on, and what it acknowledged stays whole."""
+    keyspaces = (Keyspace("default", b"", "zone", "fra", "automatic"),)
+    with Simulation(11) as simulation:
+        scene = Scene(simulation, ("fra-1", "fra-2", "fra-3", "iad-1", "sin-1"), keyspaces)
+        home = [f"fra-{number}" for number in (1, 2, 3)]
+        network = simulation.network
+
+        async def main(environment):
+            loop = environment.loop
+            async with (
+                scene.connect(environment, "sin-1") as away,
+                scene.connect(environment, "fra-1", timeout_s=2.0) as inside,
+            ):
+                for _ in range(20):
+                    await increment(away)
+                await asyncio.sleep(1)
+                for one in home:
+                    for other in ("iad-1", "sin-1"):
+                        network.cut(one, other)
+                        network.cut(other, one)
+                began_ns = loop.now_ns
+                last_inside_ns = loop.now_ns
+                first_away_ns = 0
+
+                async def go_on_inside():
+                    nonlocal last_inside_ns
+                    with contextlib.suppress(k2store.K2Error):
+                        while True:
+                            await inside.put(b"inside", b"%d" % loop.now_ns)
+                            last_inside_ns = loop.now_ns
+                            await asyncio.sleep(0.1)
+
+                going_on = asyncio.create_task(go_on_inside())
+                while not first_away_ns:
+                    with contextlib.suppress(k2store.K2Error):
+                        await increment(away)
+                        first_away_ns = loop.now_ns
+                await going_on
+                assert last_inside_ns < first_away_ns
+                assert last_inside_ns - began_ns > 1e9, "it goes on while its lease lasts"
+                network.heal()
+                await asyncio.sleep(5)
+                for _ in range(5):
+                    await increment(away)
+                return await away.get(b"n")
+
+        assert scene.play(main) == b"26"
+        assert scene.leader().partition("-")[0] in ("iad", "sin")
+
+
+async def increment_all(database: k2store.Database, keys: tuple[bytes, ...]) -> None:
+    """Add one to several counters in one transaction."""
+    async for txn in database.transactions():
+        async with txn:
+            for key in keys:
+                txn.put(key, b"%d" % (int(await txn.get(key) or b"0") + 1))

@@ -7,13 +7,13 @@ node can start, follow and be read while the control plane is away; only a new l
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from k2store.control.map import Map
 from k2store.control.ports import Control, change
-from k2store.control.transitions import split
+from k2store.control.transitions import promoted, split, stopped
 from k2store.errors import K2Error
 
 if TYPE_CHECKING:
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 TROUBLE_S: Final = 1.0
 """Between two attempts to follow a map that was refused or could not be read."""
+
+REPORTS_S: Final = 3.0
+"""How long an automatic promotion waits for what other nodes have seen."""
+LOOK_S: Final = 0.05
 
 
 class Agent:
@@ -46,8 +50,11 @@ class Agent:
         self.epochs = 0
         self.refused = 0
         self._splitting: dict[int, asyncio.Task[None]] = {}
+        self._promoting: dict[str, asyncio.Task[None]] = {}
         host.want_epoch = self._want
         host.want_split = self._want_split
+        host.want_promotion = self._want_promotion
+        host.want_cut = self._want_cut
 
     def start(self, known: Map | None = None) -> None:
         """Take the map that is known already, and follow the newer ones."""
@@ -57,7 +64,12 @@ class Agent:
 
     def stop(self) -> None:
         """Follow no more."""
-        for task in (self._following, *self._asking.values(), *self._splitting.values()):
+        for task in (
+            self._following,
+            *self._asking.values(),
+            *self._splitting.values(),
+            *self._promoting.values(),
+        ):
             if task is not None:
                 task.cancel()
 
@@ -92,6 +104,82 @@ class Agent:
             self.refused += 1  # the next measurement asks again
         finally:
             self._splitting.pop(partition, None)
+
+    # -- automatic promotion -----------------------------------------------------------------------
+
+    def _want_promotion(self, keyspace: str, above: int) -> None:
+        self._promote_with(keyspace, self._ask_incarnation(keyspace, above))
+
+    def _want_cut(self, keyspace: str, incarnation: int) -> None:
+        self._promote_with(keyspace, self._cut(keyspace, incarnation))
+
+    def _promote_with(self, keyspace: str, step: Coroutine[None, None, None]) -> None:
+        running = self._promoting.get(keyspace)
+        if running is not None and not running.done():
+            step.close()  # the lease wants it again
+            return
+        self._promoting[keyspace] = asyncio.get_running_loop().create_task(step)
+
+    async def _ask_incarnation(self, keyspace: str, above: int) -> None:
+        host = self._host
+        assert host.map is not None, "who has no map has no voice"
+        first = next(one.id for one in host.map.partitions if one.keyspace == keyspace)
+        try:
+            granted = await self._control.grant_epoch(
+                first, host.node, host.engine.incarnation, above
+            )
+        except K2Error:
+            self.refused += 1
+            return
+        host.promote(keyspace, granted)
+
+    async def _cut(self, keyspace: str, incarnation: int) -> None:
+        """The old home serves no more: stop its keyspace, find the cut, give it the best home."""
+        try:
+            present = await change(self._control, partial(stopped, keyspace=keyspace))
+            home = present.keyspace(keyspace)
+            assert home is not None, keyspace
+            lost = home.home
+            concerned = {one.id for one in present.partitions if one.keyspace == keyspace}
+            best, cut = await self._best(present, lost, concerned)
+            await change(
+                self._control,
+                partial(
+                    promoted,
+                    lost=lost,
+                    home=present.region_of(best) or "",
+                    cut=cut,
+                    founder=best,
+                    generation=incarnation,
+                    only=keyspace,
+                ),
+            )
+        except K2Error:
+            self.refused += 1  # the voice wants a promotion again when it has heard nothing
+
+    async def _best(self, present: Map, lost: str, concerned: set[int]) -> tuple[int, int]:
+        """The node outside the lost region that has seen most of it, and up to which stamp."""
+        host = self._host
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + REPORTS_S
+        while True:
+            seen = {node: report for node, (report, _) in host.reports.items()}
+            seen[host.node] = host.report()
+            usable = {
+                node: min(report.safe[number] for number in concerned)
+                for node, report in seen.items()
+                if report.map_version >= present.version
+                and present.region_of(node) not in (None, lost)
+                and concerned <= report.safe.keys()
+            }
+            awaited = {
+                one.id
+                for one in present.nodes
+                if one.region != lost and (one.id == host.node or host.links.to(one.id))
+            }
+            if usable and (awaited <= usable.keys() or loop.time() > until_s):
+                return max(usable.items(), key=lambda one: (one[1], -one[0]))
+            await asyncio.sleep(LOOK_S)
 
     async def _ask(self, partition: int, above: int) -> None:
         host = self._host

@@ -14,8 +14,8 @@ from msgspec import Struct
 
 from k2store.rpc.transport import FRAME_BYTES_MAX
 from mvcc.messages import Answer, BatchAnswer, Message
+from replication import HomeMessage, Position
 from replication import Message as LogMessage
-from replication import Position
 
 PART_BYTES_MAX: Final = FRAME_BYTES_MAX - 1
 WHOLE_BYTES_MAX: Final = 256 << 20
@@ -68,6 +68,13 @@ class Hint(Struct, frozen=True, gc=False, array_like=True):
     stamp: int
 
 
+class Report(Struct, frozen=True, gc=False, array_like=True):
+    """How far history is final on the sender, by partition, under its version of the map."""
+
+    map_version: int
+    safe: dict[int, int]
+
+
 class Frame(Struct, array_like=True):
     """One frame; `lo_ns` is the earliest that now may be for the sender."""
 
@@ -79,6 +86,8 @@ class Frame(Struct, array_like=True):
     hints: list[Hint]
     pulls: list[Pull]
     pages: list[Page]
+    homes: list[tuple[str, HomeMessage]] = []
+    report: Report | None = None
 
 
 encode = msgspec.msgpack.Encoder().encode

@@ -18,12 +18,14 @@ from k2store.node.cluster.forwarding import (
     is_final,
     refusals,
 )
-from k2store.node.cluster.frames import Forwarded, Frame, Hint, decode
+from k2store.node.cluster.frames import Forwarded, Frame, Hint, Report, decode
 from k2store.node.cluster.group import ENDS_LEAD, Group
 from k2store.node.cluster.homes import Homes
+from k2store.node.cluster.homes_held import HomesHeld
 from k2store.node.cluster.links import Links
 from k2store.node.cluster.measuring import Measure
 from k2store.node.cluster.turns import (
+    Home,
     Kept,
     NodeCheckpoint,
     Step,
@@ -56,8 +58,8 @@ from mvcc.messages import (
 from mvcc.partition import Partition
 from mvcc.records import Entry
 from mvcc.refusals import Rule
-from replication import Message as LogMessage
 from replication import (
+    HomeSettings,
     NoteKind,
     Persist,
     Ready,
@@ -65,6 +67,7 @@ from replication import (
     Saved,
     Send,
 )
+from replication import Message as LogMessage
 from truetime import Interval, Oracle
 from truetime.timestamp import floor
 
@@ -78,6 +81,8 @@ WAITING_MAX: Final = 65_536
 """Requests of one partition that wait for a leader before more are refused."""
 HINT_LIFE_NS: Final = 1_000_000_000
 """How long a node's word about its open transactions counts."""
+REPORT_NS: Final = 200_000_000
+"""How often nodes tell each other how far history is final."""
 INTEREST_NS: Final = 10_000_000_000
 """How long a node that has written somewhere goes on giving its word there."""
 
@@ -90,6 +95,7 @@ class ClusterSettings(Struct, frozen=True, kw_only=True):
     replica: ReplicaSettings = ReplicaSettings()
     patience_step_ns: int = 300_000_000
     """How much longer each further voter waits for a lost leader, so that one goes first."""
+    home: HomeSettings = HomeSettings()
     split_bytes: int = 0
     """From which size on a partition is split; 0: never."""
     close_interval_ns: int = 100_000_000
@@ -108,11 +114,19 @@ class ClusterHost:
         """How a partition's replica asks for an epoch above one; the agent sets it."""
         self.want_split: Callable[[int, bytes], None] = lambda partition, key: None
         """How a leader asks for a new partition at a key; the agent sets it."""
+        self.want_promotion: Callable[[str, int], None] = lambda keyspace, above: None
+        """How a keyspace's voice asks to replace a silent home; the agent sets it."""
+        self.want_cut: Callable[[str, int], None] = lambda keyspace, incarnation: None
+        """What follows when the old home serves no more; the agent sets it."""
+        self.reports: dict[int, tuple[Report, int]] = {}
+        """What each other node has last said of its safe times, and when it came."""
         self.links = Links(dialer, arrived=self._arrived, lost=self._lost, changed=engine.schedule)
         self.forwarding = Forwarding(engine.settings.partition.lifetime_ns_max)
         self.pulls = pulling.Pulls(self)
         self.homes = Homes()
         self.groups: dict[int, Group] = {}
+        self.stopped: set[int] = set()
+        """Partitions between two homes."""
         self.partitions: list[Partition] = []
         self.route = Route([b""], [NOBODY])
         self.began = 0
@@ -130,6 +144,8 @@ class ClusterHost:
 
         found = recover(engine.store)
         self.replayed = found.replayed
+        self.homes_held = HomesHeld(self, settings.home, found.homes)
+        self._reported_ns = 0
         self.oracle = (
             Oracle.restore(self.node, engine.settings.oracle, found.reserved_until_ns)
             if found.reserved_until_ns
@@ -256,7 +272,9 @@ class ClusterHost:
         """Leases are looked at with every reading of the clock."""
         for group in self.groups.values():
             if group.leading:
-                group.partition.state.serving = group.replica.serves(now)
+                group.partition.state.serving = group.replica.serves(
+                    now
+                ) and self.homes_held.allows(group, now)
 
     def deliver(self, number: int, message: Message) -> None:
         """Run a message of a session here, send it to the leader, or have it wait for one."""
@@ -424,6 +442,10 @@ class ClusterHost:
             led = self.groups.get(hint.partition)
             if led is not None and led.leading:
                 led.hints[node] = (hint.stamp, now.lo_ns)
+        for name, said in frame.homes:
+            self.homes_held.receive(name, said, now)
+        if frame.report is not None:
+            self.reports[node] = (frame.report, now.lo_ns)
         for pull in frame.pulls:
             pulling.serve(self, node, pull)
         for page in frame.pages:
@@ -432,7 +454,7 @@ class ClusterHost:
     def log_message(self, number: int, message: LogMessage) -> None:
         """A message of another replica; a snapshot without its content is fetched first."""
         group = self.groups.get(number)
-        if group is None or self.pulls.intercept(group, message):
+        if group is None or number in self.stopped or self.pulls.intercept(group, message):
             return
         group.replica.receive(message, self.engine.now)
         self._moved[number] = None
@@ -483,6 +505,7 @@ class ClusterHost:
     def _advance(self) -> bool:
         """Persist, send and apply until every log stands still; True if machines have changed."""
         changed = False
+        self.homes_held.advance()
         while self._moved:
             moved, self._moved = self._moved, {}
             steps: list[Step] = []
@@ -507,11 +530,26 @@ class ClusterHost:
                     self._moved[group.number] = None
         return changed
 
+    def write_homes(self, homes: list[Home]) -> None:
+        """Make durable what this node's voices are bound to."""
+        self._write(Turn(0, [], [], [], homes))
+
+    def promote(self, keyspace: str, incarnation: int) -> None:
+        """The control plane has granted an incarnation of a keyspace's home."""
+        self.homes_held.promote(keyspace, incarnation)
+        self.engine.schedule()
+
     def _act(self, group: Group, ready: Ready) -> bool:
         """Send, apply and note what a replica has ready; True if its machine has changed."""
         for send in ready.sends:
             self._send_log(group.number, send)
         before = group.partition
+        if group.leading and ready.committed and not self.homes_held.allows(group, self.engine.now):
+            # What stands may lie above the cut of another home: nobody is told that it does.
+            self.homes_held.refused += len(ready.committed)
+            group.replica.stand_down(self.engine.now)
+            self._moved[group.number] = None
+            self._depose(group)
         changed = group.absorb(ready, self.engine.now)
         for note in ready.notes:
             if note.kind == NoteKind.EPOCH_WANTED:
@@ -571,7 +609,7 @@ class ClusterHost:
         """Upkeep of logs and machines."""
         off = self.is_off(self.node)
         for group in list(self.groups.values()):
-            if off:
+            if off or group.number in self.stopped:
                 group.replica.stand_down(now)
             else:
                 group.replica.tick(now)
@@ -580,6 +618,8 @@ class ClusterHost:
             self._look_for_leader(group, now)
         self.engine.dispatch(self.forwarding.give_up_late(now.lo_ns))
         self._hint(now, oldest_open)
+        self.homes_held.tick(now)
+        self._report(now)
         self.homes.forget_others(self.engine.coordinator.open)
         placing.follow_map(self, now)
         self.pulls.tick(now.lo_ns)
@@ -631,6 +671,21 @@ class ClusterHost:
             link = self.links.to(group.replica.leader)
             if link is not None:
                 link.hint(Hint(group.number, stamp))
+
+    def report(self) -> Report:
+        """How far history is final here."""
+        version = 0 if self.map is None else self.map.version
+        return Report(version, {number: group.safe() for number, group in self.groups.items()})
+
+    def _report(self, now: Interval) -> None:
+        """Let the others know how far history is final here, for a promotion."""
+        if now.lo_ns - self._reported_ns < REPORT_NS or not self.homes_held:
+            return
+        self._reported_ns = now.lo_ns
+        report = self.report()
+        for link in self.links:
+            if link.up:
+                link.report(report)
 
     def collect(self, protected: int) -> None:
         """Begin a pass of the collection where this node leads; followers hear of it in the log."""
@@ -709,6 +764,7 @@ class ClusterHost:
         saved = NodeCheckpoint(
             self.oracle.reserved_until_ns,
             [_kept(number, group.replica.saved()) for number, group in self.groups.items()],
+            self.homes_held.durable(),
         )
         turn = self._log.begin_segment(encode(saved))
         self._settled.mark_applied(turn - 1)

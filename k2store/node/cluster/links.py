@@ -19,6 +19,7 @@ from k2store.node.cluster.frames import (
     Joiner,
     Page,
     Pull,
+    Report,
     encode,
     parts,
 )
@@ -31,6 +32,7 @@ from k2store.rpc.transport import (
     TransportError,
 )
 from mvcc.messages import Answer, BatchAnswer, Message
+from replication import HomeMessage
 from replication import Message as LogMessage
 
 NODE_KEY: Final = "k2-node"
@@ -73,7 +75,7 @@ class Link:
 
     def _gathering(self) -> Frame:
         if self._frame is None:
-            self._frame = Frame(0, [], [], [], [], [], [], [])
+            self._frame = Frame(0, [], [], [], [], [], [], [], [])
         return self._frame
 
     def log(self, partition: int, message: LogMessage) -> None:
@@ -95,6 +97,14 @@ class Link:
     def hint(self, hint: Hint) -> None:
         """Advice for closing time."""
         self._gathering().hints.append(hint)
+
+    def home(self, keyspace: str, message: HomeMessage) -> None:
+        """About the home of a keyspace."""
+        self._gathering().homes.append((keyspace, message))
+
+    def report(self, report: Report) -> None:
+        """How far history is final here."""
+        self._gathering().report = report
 
     def pull(self, pull: Pull) -> None:
         """A question for rows."""

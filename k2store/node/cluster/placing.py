@@ -11,8 +11,11 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
+from msgspec.structs import replace
+
 from k2store.node.cluster.group import empty_checkpoint, encode_checkpoint
 from k2store.node.cluster.turns import first_snapshot
+from k2store.node.spaces import SPACE
 from replication import GENESIS, HASH_BYTES, Membership, Position, Saved, Snapshot
 from truetime import Interval
 
@@ -35,7 +38,13 @@ def set_map(host: ClusterHost, present: Map) -> None:
         return
     host.map = present
     host.homes.follow(present)
+    host.homes_held.follow(present)
     host.links.follow(present.nodes)
+    keyspaces = {one.name: one for one in present.keyspaces}
+    host.stopped = {one.id for one in present.partitions if keyspaces[one.keyspace].stopped}
+    for info in present.partitions:
+        if info.cut and host.node in info.founders and info.id not in host.groups:
+            found(host, info)
     known = {one.id for one in present.partitions}
     for number in list(host.groups):
         if number not in known and not _is_fresh_child(host, number):
@@ -57,7 +66,7 @@ def _begin_missing(host: ClusterHost) -> None:
             *info.founders,
         ):
             continue
-        if not _ours_to_begin(host, info):
+        if not _ours_to_begin(host, info) or (info.cut and host.node in info.founders):
             continue
         founder = host.node in info.founders and not info.origin
         membership = Membership(voters=info.founders) if founder else Membership()
@@ -89,6 +98,29 @@ def adopt(host: ClusterHost, parent: Group, child: int, saved: Checkpoint) -> No
     group = host.begin(child, Saved(snapshot))
     if parent.leading:
         host.want_epoch(child, group.replica.epoch)
+
+
+def found(host: ClusterHost, info: PartitionInfo) -> None:
+    """This node's copy of a lost home's partition becomes the beginning of another log."""
+    old = host.groups.get(info.origin)
+    if old is None or old.leading or old.safe() < info.cut:
+        host.engine.counts["promotions_impossible"] = (
+            host.engine.counts.get("promotions_impossible", 0) + 1
+        )
+        return
+    saved = replace(old.partition.cut_checkpoint(info.cut, host.engine.now), partition=info.id)
+    settled = host.engine.settled
+    for versions in list(old.partition.rows_above(info.cut)):
+        settled.forget(SPACE, versions)
+    settled.flush()  # before the log says so: what was cut off must not come back
+    position = beginning(b"promotion", info.origin, info.id)
+    snapshot = Snapshot(
+        position, Membership(voters=info.founders), saved.closed, encode_checkpoint(saved)
+    )
+    host.end(info.origin)
+    group = host.begin(info.id, Saved(snapshot))
+    host.engine.feed.interrupted(info.start, info.end)
+    host.want_epoch(info.id, group.replica.epoch)
 
 
 def beginning(why: bytes, origin: int, number: int) -> Position:

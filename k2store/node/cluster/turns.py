@@ -35,6 +35,13 @@ class Kept(Struct, frozen=True, gc=False, array_like=True):
     lost: bool
 
 
+class Home(Struct, frozen=True, gc=False, array_like=True):
+    """This node's voice about a keyspace's home is bound to this incarnation of it."""
+
+    keyspace: str
+    incarnation: int
+
+
 class Turn(Struct, frozen=True, gc=False, array_like=True):
     """An ordinary turn. `begun`: replicas that begin here; `ended`: partitions dropped."""
 
@@ -42,6 +49,7 @@ class Turn(Struct, frozen=True, gc=False, array_like=True):
     steps: list[Step]
     begun: list[Kept]
     ended: list[int]
+    homes: list[Home] = []
 
 
 class NodeCheckpoint(Struct, frozen=True, gc=False, array_like=True):
@@ -49,6 +57,7 @@ class NodeCheckpoint(Struct, frozen=True, gc=False, array_like=True):
 
     reserved_until_ns: int
     replicas: list[Kept]
+    homes: list[Home] = []
 
 
 encode = msgspec.msgpack.Encoder().encode
@@ -100,6 +109,7 @@ class Recovered(Struct):
 
     reserved_until_ns: int
     replicas: dict[int, Saved]
+    homes: dict[str, int]
     replayed: int
 
 
@@ -114,6 +124,7 @@ def recover(store: Store) -> Recovered:
     if log.checkpoint_lsn and store.settled.applied_lsn >= log.checkpoint_lsn - 1:
         first = log.checkpoint_lsn
     replicas: dict[int, _Replica] = {}
+    homes: dict[str, int] = {}
     reserved_until_ns = 0
     replayed = 0
     restored = False
@@ -123,6 +134,7 @@ def recover(store: Store) -> Recovered:
             if turn.checkpoint:
                 saved = _decode_checkpoint(turn.payload)
                 reserved_until_ns = max(reserved_until_ns, saved.reserved_until_ns)
+                homes.update((home.keyspace, home.incarnation) for home in saved.homes)
                 if not restored:
                     # A later one counts on settled rows that may not have reached the disk; the
                     # turns between say the same.
@@ -138,6 +150,7 @@ def recover(store: Store) -> Recovered:
             ) from error
         restored = True
         reserved_until_ns = max(reserved_until_ns, decoded.reserved_until_ns)
+        homes.update((home.keyspace, home.incarnation) for home in decoded.homes)
         for kept in decoded.begun:
             replicas[kept.partition] = _Replica(kept)
         for step in decoded.steps:
@@ -145,7 +158,10 @@ def recover(store: Store) -> Recovered:
         for partition in decoded.ended:
             replicas.pop(partition, None)
     return Recovered(
-        reserved_until_ns, {number: one.saved() for number, one in replicas.items()}, replayed
+        reserved_until_ns,
+        {number: one.saved() for number, one in replicas.items()},
+        homes,
+        replayed,
     )
 
 

@@ -79,9 +79,10 @@ def _begin_missing(host: ClusterHost) -> None:
 
 def _ours_to_begin(host: ClusterHost, info: PartitionInfo) -> bool:
     """A partition that came out of another is begun here only when that one no longer has it."""
+    assert host.map is not None
     origin = host.groups.get(info.origin) if info.origin else None
     if origin is None:
-        return True
+        return host.map.partition(info.origin) is None  # else that one is still to come
     # The leader's own border moves before the split stands; a follower that lives through a split
     # takes over the other half in the same step.
     return not origin.leading and bool(origin.end) and origin.end <= info.start
@@ -89,8 +90,11 @@ def _ours_to_begin(host: ClusterHost, info: PartitionInfo) -> bool:
 
 def adopt(host: ClusterHost, parent: Group, child: int, saved: Checkpoint) -> None:
     """A partition has split: the other half begins, on every replica from the same position."""
-    if child in host.groups:
-        return  # the split is being replayed
+    known = host.groups.get(child)
+    if known is not None:
+        if known.replica.state.log.last != GENESIS:
+            return  # the split is being replayed
+        host.end(child)  # begun empty, before this was known
     log = parent.replica.state.log
     membership = log.membership_at(parent.replica.applied_lsn)
     position = beginning(b"split", parent.number, child)

@@ -142,7 +142,8 @@ class Engine:
         self.asked: set[int] = set()
         """Requests that ask for an outcome."""
         self._scheduled = False
-        self._standing = False
+        self.standing = False
+        """The clock promises nothing: time stands still here."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._alarm: Alarm | None = None
         self._ticker: asyncio.TimerHandle | None = None
@@ -427,9 +428,11 @@ class Engine:
         """
         try:
             lo_ns, hi_ns = self.clock.read()
-            self._standing = False
+            if self.host.fenced:
+                raise ClockUncertain("this clock contradicts those of most other nodes")
+            self.standing = False
         except ClockUncertain:
-            self._standing = True
+            self.standing = True
             lo_ns = self.now.lo_ns
             hi_ns = max(self.now.hi_ns, lo_ns + 2 * self.settings.oracle.uncertainty_max_ns)
         self.now = Interval(lo_ns, hi_ns)
@@ -644,7 +647,7 @@ class Engine:
             next_ns = soon_ns if next_ns is None else min(next_ns, soon_ns)
         if next_ns is not None and self._alarm is not None:
             delay_ns = next_ns - self.now.lo_ns
-            self._alarm.set(max(delay_ns, 5_000_000) if self._standing else delay_ns)
+            self._alarm.set(max(delay_ns, 5_000_000) if self.standing else delay_ns)
 
     def _wake(self) -> None:
         """The alarm: something can be released or run again."""

@@ -105,6 +105,11 @@ class Host(Protocol):
         """The turn is over: what was gathered for other nodes leaves; a full segment is left."""
         ...
 
+    @property
+    def fenced(self) -> bool:
+        """Whether the own clock contradicts those of most other nodes."""
+        ...
+
     def describe(self, status: admin_pb2.GetStatusResponse) -> None:
         """Add what a node says of its cluster."""
         ...

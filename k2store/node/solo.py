@@ -147,6 +147,11 @@ class SoloHost:
         if self._log.segment_full and not self._flushing:
             self._rotate()
 
+    @property
+    def fenced(self) -> bool:
+        """Nobody contradicts the clock of a node alone."""
+        return False
+
     def describe(self, status: admin_pb2.GetStatusResponse) -> None:
         """A node alone has no cluster."""
 

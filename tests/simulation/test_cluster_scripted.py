@@ -12,7 +12,7 @@ import k2store
 from k2store.control.map import Keyspace
 from k2store.control.ports import change
 from k2store.control.transitions import moved, promoted, split, with_region
-from k2store.testing.simulation import Simulation
+from k2store.testing.simulation import MILLISECOND_NS, Simulation
 from k2store.testing.simulation.node import NodeKnobs
 from k2store.testing.simulation.partitions import between
 from replication import ReplicaSettings
@@ -410,3 +410,34 @@ async def increment_all(database: k2store.Database, keys: tuple[bytes, ...]) -> 
         async with txn:
             for key in keys:
                 txn.put(key, b"%d" % (int(await txn.get(key) or b"0") + 1))
+
+
+@pytest.mark.parametrize("offset_ms", [-400, 400])
+def test_a_clock_beyond_its_bound_is_fenced(offset_ms):
+    """A leader whose clock is wrong is noticed by the others, leads no more, and comes back."""
+    with Simulation(12) as simulation:
+        scene = Scene(simulation, ("fra-1", "fra-2", "fra-3"))
+
+        async def main(environment):
+            async with scene.connect(environment, "fra-2", timeout_s=20.0) as database:
+                for _ in range(5):
+                    await increment(database)
+                wrong = scene.leader()
+                others = [name for name in scene.nodes if name != wrong]
+                clock = scene.processes[wrong].machine.clock
+                clock.honest = False
+                clock.set_offset(offset_ms * MILLISECOND_NS)
+                await asyncio.sleep(4)
+                assert scene.nodes[wrong].host.fence.trips == 1
+                assert scene.nodes[wrong].engine.standing
+                assert all(not scene.nodes[name].engine.standing for name in others)
+                async with scene.connect(environment, others[0], timeout_s=20.0) as other:
+                    for _ in range(5):
+                        await increment(other)
+                clock.correct()
+                await asyncio.sleep(6)
+                assert not scene.nodes[wrong].engine.standing
+                async with scene.connect(environment, wrong, timeout_s=20.0) as again:
+                    return await increment(again)
+
+        assert scene.play(main) == 11

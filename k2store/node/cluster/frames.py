@@ -76,7 +76,9 @@ class Report(Struct, frozen=True, gc=False, array_like=True):
 
 
 class Frame(Struct, array_like=True):
-    """One frame; `lo_ns` is the earliest that now may be for the sender."""
+    """One frame; `lo_ns` is the earliest that now may be for the sender. `accuses`: the receiver's
+    clock was beyond the latest that now may be for the sender.
+    """
 
     lo_ns: int
     logs: list[tuple[int, LogMessage]]
@@ -88,6 +90,7 @@ class Frame(Struct, array_like=True):
     pages: list[Page]
     homes: list[tuple[str, HomeMessage]] = []
     report: Report | None = None
+    accuses: bool = False
 
 
 encode = msgspec.msgpack.Encoder().encode

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 from msgspec import Struct
 
-from k2store.errors import Corruption, Unavailable
+from k2store.errors import ClockUncertain, Corruption, Unavailable
 from k2store.node.cluster import placing, pulling, telling
+from k2store.node.cluster.fence import Fence
 from k2store.node.cluster.forwarding import (
     PEER_OWNER,
     Forwarding,
@@ -124,6 +125,7 @@ class ClusterHost:
         self.forwarding = Forwarding(engine.settings.partition.lifetime_ns_max)
         self.pulls = pulling.Pulls(self)
         self.homes = Homes()
+        self.fence = Fence()
         self.groups: dict[int, Group] = {}
         self.stopped: set[int] = set()
         """Partitions between two homes."""
@@ -245,7 +247,7 @@ class ClusterHost:
         for group in self.groups.values():
             group.replica.stand_down(self.engine.now)
         self._advance()
-        self.links.flush(self.engine.now.lo_ns)
+        self._flush_links()
         self.links.close()
         self.reserve(self.oracle.close())
         if not self._flushing and all(group.quiescent for group in self.groups.values()):
@@ -270,6 +272,12 @@ class ClusterHost:
 
     def see(self, now: Interval) -> None:
         """Leases are looked at with every reading of the clock."""
+        if self.engine.standing:
+            # Without a clock nobody knows whether a lease still runs.
+            for group in self.groups.values():
+                if group.leading:
+                    group.partition.state.serving = False
+            return
         for group in self.groups.values():
             if group.leading:
                 group.partition.state.serving = group.replica.serves(
@@ -428,6 +436,7 @@ class ClusterHost:
         if self.is_off(node):
             return
         now = self.engine.now
+        self._compare_clocks(node, frame)
         for number, message in frame.logs:
             self.log_message(number, message)
         if frame.answers:
@@ -450,6 +459,21 @@ class ClusterHost:
             pulling.serve(self, node, pull)
         for page in frame.pages:
             self.pulls.receive(node, page)
+
+    def _compare_clocks(self, node: int, frame: Frame) -> None:
+        clock = self.engine.clock
+        try:
+            # Not the turn's reading: that stands still while the own clock is doubted.
+            now = clock.now()
+        except ClockUncertain:
+            return
+        self.fence.hear(
+            node,
+            frame.lo_ns,
+            accuses=frame.accuses,
+            now=now,
+            monotonic_ns=clock.monotonic_ns(),
+        )
 
     def log_message(self, number: int, message: LogMessage) -> None:
         """A message of another replica; a snapshot without its content is fetched first."""
@@ -522,7 +546,7 @@ class ClusterHost:
                     changed = True
             if steps:
                 # What other disks must write leaves before this one is waited for.
-                self.links.flush(self.engine.now.lo_ns)
+                self._flush_links()
                 self._write(Turn(0, steps, [], []))
                 self.engine.see()
                 for group, persist in written:
@@ -607,7 +631,7 @@ class ClusterHost:
 
     def tick(self, now: Interval, oldest_open: int, protected: int) -> None:
         """Upkeep of logs and machines."""
-        off = self.is_off(self.node)
+        off = self.is_off(self.node) or self.engine.standing
         for group in list(self.groups.values()):
             if off or group.number in self.stopped:
                 group.replica.stand_down(now)
@@ -619,7 +643,7 @@ class ClusterHost:
         self.engine.dispatch(self.forwarding.give_up_late(now.lo_ns))
         self._hint(now, oldest_open)
         self.homes_held.tick(now)
-        self._report(now)
+        self._report()
         self.homes.forget_others(self.engine.coordinator.open)
         placing.follow_map(self, now)
         self.pulls.tick(now.lo_ns)
@@ -677,11 +701,12 @@ class ClusterHost:
         version = 0 if self.map is None else self.map.version
         return Report(version, {number: group.safe() for number, group in self.groups.items()})
 
-    def _report(self, now: Interval) -> None:
-        """Let the others know how far history is final here, for a promotion."""
-        if now.lo_ns - self._reported_ns < REPORT_NS or not self.homes_held:
+    def _report(self) -> None:
+        """Let the others know how far history is final here, and what time it is."""
+        monotonic_ns = self.engine.clock.monotonic_ns()
+        if monotonic_ns - self._reported_ns < REPORT_NS:
             return
-        self._reported_ns = now.lo_ns
+        self._reported_ns = monotonic_ns
         report = self.report()
         for link in self.links:
             if link.up:
@@ -696,6 +721,17 @@ class ClusterHost:
     def safe(self) -> int:
         """The least of all partitions: the region's safe time as this node knows it."""
         return min((group.safe() for group in self.groups.values()), default=0)
+
+    def _flush_links(self) -> None:
+        monotonic_ns = self.engine.clock.monotonic_ns()
+        self.links.flush(self.engine.now.lo_ns, lambda node: self.fence.accuses(node, monotonic_ns))
+
+    @property
+    def fenced(self) -> bool:
+        """Whether the own clock contradicts most of the others'."""
+        if not self.fence.suspicious:
+            return False
+        return self.fence.tripped(self.links.standing, self.engine.clock.monotonic_ns())
 
     def describe(self, status: admin_pb2.GetStatusResponse) -> None:
         """Add what this node knows of its cluster."""
@@ -712,7 +748,7 @@ class ClusterHost:
                 self._hand_over(group)
         if self._rotating:
             self._rotate()
-        self.links.flush(self.engine.now.lo_ns)
+        self._flush_links()
 
     def _rotate(self) -> None:
         """Hold back what leaders are asked until everything proposed stands, then begin a segment.

@@ -114,7 +114,7 @@ class Link:
         """Rows."""
         self._gathering().pages.append(page)
 
-    def flush(self, lo_ns: int) -> None:
+    def flush(self, lo_ns: int, *, accuses: bool = False) -> None:
         """Send what has gathered. What cannot be sent is lost, as on any network."""
         frame, self._frame = self._frame, None
         connection = self._connection
@@ -124,6 +124,7 @@ class Link:
             self.left_out += len(frame.logs)
             frame.logs = []
         frame.lo_ns = lo_ns
+        frame.accuses = accuses
         data = encode(frame)
         self.frames += 1
         self.bytes += len(data)
@@ -189,6 +190,11 @@ class Links:
     def __iter__(self) -> Iterator[Link]:
         return iter(self._links.values())
 
+    @property
+    def standing(self) -> int:
+        """How many other nodes this one is connected with."""
+        return sum(link.up for link in self._links.values())
+
     def introduce(self, own: int, incarnation: bytes) -> None:
         """Who this node is."""
         self._own = own
@@ -227,10 +233,10 @@ class Links:
             self._lost(link.info.id)
             self._changed()
 
-    def flush(self, lo_ns: int) -> None:
-        """Send what has gathered for everybody."""
-        for link in self._links.values():
-            link.flush(lo_ns)
+    def flush(self, lo_ns: int, accuses: Callable[[int], bool]) -> None:
+        """Send what has gathered for everybody; `accuses` says whose clocks are ahead."""
+        for node, link in self._links.items():
+            link.flush(lo_ns, accuses=accuses(node))
 
     def close(self) -> None:
         """End all streams."""

@@ -429,14 +429,14 @@ def test_a_clock_beyond_its_bound_is_fenced(offset_ms):
                 clock.set_offset(offset_ms * MILLISECOND_NS)
                 await asyncio.sleep(4)
                 assert scene.nodes[wrong].host.fence.trips == 1
-                assert scene.nodes[wrong].engine.standing
-                assert all(not scene.nodes[name].engine.standing for name in others)
+                assert scene.nodes[wrong].host.engine.standing
+                assert all(not scene.nodes[name].host.engine.standing for name in others)
                 async with scene.connect(environment, others[0], timeout_s=20.0) as other:
                     for _ in range(5):
                         await increment(other)
                 clock.correct()
                 await asyncio.sleep(6)
-                assert not scene.nodes[wrong].engine.standing
+                assert not scene.nodes[wrong].host.engine.standing
                 async with scene.connect(environment, wrong, timeout_s=20.0) as again:
                     return await increment(again)
 

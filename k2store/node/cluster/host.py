@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -10,7 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from k2store.errors import ClockUncertain, Corruption, Unavailable
-from k2store.node.cluster import placing, pulling, telling
+from k2store.node.cluster import placing, pulling, telling, upkeep
 from k2store.node.cluster.fence import Fence
 from k2store.node.cluster.forwarding import (
     PEER_OWNER,
@@ -19,19 +18,19 @@ from k2store.node.cluster.forwarding import (
     is_final,
     refusals,
 )
-from k2store.node.cluster.frames import Forwarded, Frame, Hint, Report, decode
+from k2store.node.cluster.frames import Forwarded, Frame, Report, decode
 from k2store.node.cluster.group import ENDS_LEAD, Group
+from k2store.node.cluster.home_leases import HomeLeases
 from k2store.node.cluster.homes import Homes
-from k2store.node.cluster.homes_held import HomesHeld
 from k2store.node.cluster.links import Links
 from k2store.node.cluster.measuring import Measure
+from k2store.node.cluster.rotation import Rotation
 from k2store.node.cluster.turns import (
     Home,
-    Kept,
-    NodeCheckpoint,
     Step,
     Turn,
     encode,
+    kept,
     recover,
     step_of,
 )
@@ -80,12 +79,6 @@ NOBODY: Final = -1
 """The number of no partition: keys of which this node knows no partition."""
 WAITING_MAX: Final = 65_536
 """Requests of one partition that wait for a leader before more are refused."""
-HINT_LIFE_NS: Final = 1_000_000_000
-"""How long a node's word about its open transactions counts."""
-REPORT_NS: Final = 200_000_000
-"""How often nodes tell each other how far history is final."""
-INTEREST_NS: Final = 10_000_000_000
-"""How long a node that has written somewhere goes on giving its word there."""
 
 
 class ClusterSettings(Struct, frozen=True, kw_only=True):
@@ -139,15 +132,14 @@ class ClusterHost:
         self._late: list[tuple[int, LogMessage]] = []
         self._lost_nodes: list[int] = []
         self._moved: dict[int, None] = {}
-        self._flushing = False
-        self._rotating = False
-        self._leaders: dict[int, int | None] = {}
+        self.rotation = Rotation(self)
+        self.leaders: dict[int, int | None] = {}
         self._hinted_ns = 0
 
         found = recover(engine.store)
         self.replayed = found.replayed
-        self.homes_held = HomesHeld(self, settings.home, found.homes)
-        self._reported_ns = 0
+        self.home_leases = HomeLeases(self, settings.home, found.homes)
+        self.reported_ns = 0
         self.oracle = (
             Oracle.restore(self.node, engine.settings.oracle, found.reserved_until_ns)
             if found.reserved_until_ns
@@ -168,9 +160,7 @@ class ClusterHost:
             self._take_up(number, saved)
         self._saved = {}
         self.arrange()
-        self._flushing = True
-        preparing = asyncio.get_running_loop().run_in_executor(None, self._log.prepare_segment)
-        preparing.add_done_callback(self._prepared)
+        self.rotation.prepare()
 
     def _take_up(self, number: int, saved: Saved) -> Group:
         settings = self.settings.replica
@@ -208,7 +198,7 @@ class ClusterHost:
 
     def begin(self, number: int, saved: Saved) -> Group:
         """A log begins on this node; durable when this returns."""
-        self._write(Turn(0, [], [_kept(number, saved)], []))
+        self._write(Turn(0, [], [kept(number, saved)], []))
         group = self._take_up(number, saved)
         group.partition.watch(self.engine.feed.gathering)
         self.arrange()
@@ -246,12 +236,12 @@ class ClusterHost:
         """Leave the others, and a clean log."""
         for group in self.groups.values():
             group.replica.stand_down(self.engine.now)
-        self._advance()
+        self.advance()
         self._flush_links()
         self.links.close()
         self.reserve(self.oracle.close())
-        if not self._flushing and all(group.quiescent for group in self.groups.values()):
-            self._checkpoint()
+        if self.rotation.possible and all(group.quiescent for group in self.groups.values()):
+            self.rotation.checkpoint()
             self._settled.flush()
 
     # -- what the engine asks ----------------------------------------------------------------------
@@ -282,14 +272,14 @@ class ClusterHost:
             if group.leading:
                 group.partition.state.serving = group.replica.serves(
                     now
-                ) and self.homes_held.allows(group, now)
+                ) and self.home_leases.allows(group, now)
 
     def deliver(self, number: int, message: Message) -> None:
         """Run a message of a session here, send it to the leader, or have it wait for one."""
         if self._torn(number, message):
-            self._refuse(message, Rule.HOMES)
+            self.refuse(message, Rule.HOMES)
         else:
-            self._deliver(number, message)
+            self.run(number, message)
 
     def _torn(self, number: int, message: Message) -> bool:
         """Whether the transaction of a message could be lost in part with a region."""
@@ -300,12 +290,16 @@ class ClusterHost:
             return not allows(message.txn, number, writes=True)
         return False  # columns go whole only where there is a single partition
 
-    def _deliver(self, number: int, message: Message) -> None:
+    def touch(self, group: Group) -> None:
+        """Something has moved in the group's log."""
+        self._moved[group.number] = None
+
+    def run(self, number: int, message: Message) -> None:
         group = self.groups.get(number)
         if group is None:
-            self._refuse(message, Rule.NOT_LEADER)
+            self.refuse(message, Rule.NOT_LEADER)
         elif group.leading:
-            if self._rotating or group.heir:
+            if self.rotation.due or group.heir:
                 group.held.append(message)
             else:
                 group.partition.receive(message, self.engine.now)
@@ -347,11 +341,11 @@ class ClusterHost:
         now_ns = self.engine.now.lo_ns
         lifetime_ns = self.engine.settings.partition.lifetime_ns_max
         if len(group.waiting) >= WAITING_MAX:
-            self._refuse(message, Rule.NOT_LEADER)
+            self.refuse(message, Rule.NOT_LEADER)
         else:
             group.waiting.append((deadline_of(message, now_ns + lifetime_ns), message))
 
-    def _refuse(self, message: Message, rule: Rule) -> None:
+    def refuse(self, message: Message, rule: Rule) -> None:
         self.engine.dispatch(self.sift(refusals(message, rule)))
 
     def carry(self, key: bytes, message: Message) -> None:
@@ -361,7 +355,7 @@ class ClusterHost:
         if group is None:
             return
         if group.leading:
-            self._deliver(number, message)
+            self.run(number, message)
             return
         link = self.links.to(group.replica.leader)
         if link is not None:
@@ -446,13 +440,13 @@ class ClusterHost:
         for key, carried in frame.carried:
             group = self.groups.get(self.route.of(key))
             if group is not None and group.leading:
-                self._deliver(group.number, carried)
+                self.run(group.number, carried)
         for hint in frame.hints:
             led = self.groups.get(hint.partition)
             if led is not None and led.leading:
                 led.hints[node] = (hint.stamp, now.lo_ns)
         for name, said in frame.homes:
-            self.homes_held.receive(name, said, now)
+            self.home_leases.receive(name, said, now)
         if frame.report is not None:
             self.reports[node] = (frame.report, now.lo_ns)
         for pull in frame.pulls:
@@ -497,11 +491,11 @@ class ClusterHost:
             return
         led = self.groups.get(forwarded.partition)
         if led is None or not led.leading:
-            self._refuse(message, Rule.NOT_LEADER)
+            self.refuse(message, Rule.NOT_LEADER)
         elif led.end != forwarded.end:
-            self._refuse(message, Rule.WRONG_PARTITION)
+            self.refuse(message, Rule.WRONG_PARTITION)
         else:
-            self._deliver(led.number, message)
+            self.run(led.number, message)
 
     # -- logs --------------------------------------------------------------------------------------
 
@@ -524,12 +518,12 @@ class ClusterHost:
         for entry in entries:
             self.groups[entry.partition].propose(entry, now)
             self._moved[entry.partition] = None
-        return self._advance()
+        return self.advance()
 
-    def _advance(self) -> bool:
+    def advance(self) -> bool:
         """Persist, send and apply until every log stands still; True if machines have changed."""
         changed = False
-        self.homes_held.advance()
+        self.home_leases.advance()
         while self._moved:
             moved, self._moved = self._moved, {}
             steps: list[Step] = []
@@ -560,17 +554,21 @@ class ClusterHost:
 
     def promote(self, keyspace: str, incarnation: int) -> None:
         """The control plane has granted an incarnation of a keyspace's home."""
-        self.homes_held.promote(keyspace, incarnation)
+        self.home_leases.promote(keyspace, incarnation)
         self.engine.schedule()
 
     def _act(self, group: Group, ready: Ready) -> bool:
         """Send, apply and note what a replica has ready; True if its machine has changed."""
         for send in ready.sends:
-            self._send_log(group.number, send)
+            self.send_log(group.number, send)
         before = group.partition
-        if group.leading and ready.committed and not self.homes_held.allows(group, self.engine.now):
+        if (
+            group.leading
+            and ready.committed
+            and not self.home_leases.allows(group, self.engine.now)
+        ):
             # What stands may lie above the cut of another home: nobody is told that it does.
-            self.homes_held.refused += len(ready.committed)
+            self.home_leases.refused += len(ready.committed)
             group.replica.stand_down(self.engine.now)
             self._moved[group.number] = None
             self._depose(group)
@@ -580,7 +578,7 @@ class ClusterHost:
                 self.want_epoch(group.number, note.epoch)
             elif note.kind == NoteKind.STAYED:
                 group.heir = 0
-                self._let_in(group)
+                self.let_in(group)
             elif note.kind == NoteKind.LOST:
                 self.engine.fail(_lost(group.number))
         if group.leading and {note.kind for note in ready.notes} & ENDS_LEAD:
@@ -604,7 +602,7 @@ class ClusterHost:
         group.depose()
         group.partition.state.feed = changes
         for message in held:  # nobody has begun with them
-            self._deliver(group.number, message)
+            self.run(group.number, message)
 
     def _collect_answers(self, group: Group) -> None:
         ready = group.partition.ready()
@@ -612,7 +610,7 @@ class ClusterHost:
         for key, message in ready.sends:
             self.carry(key, message)
 
-    def _send_log(self, number: int, send: Send) -> None:
+    def send_log(self, number: int, send: Send) -> None:
         link = self.links.to(send.to)
         if link is not None:
             link.log(number, pulling.by_reference(send.message))
@@ -638,79 +636,25 @@ class ClusterHost:
             else:
                 group.replica.tick(now)
             self._moved[group.number] = None
-            self._tick_machine(group, now, oldest_open, protected)
-            self._look_for_leader(group, now)
+            upkeep.tick_machine(self, group, now, oldest_open, protected)
+            upkeep.look_for_leader(self, group, now)
         self.engine.dispatch(self.forwarding.give_up_late(now.lo_ns))
-        self._hint(now, oldest_open)
-        self.homes_held.tick(now)
-        self._report()
+        upkeep.hint(self, now, oldest_open)
+        self.home_leases.tick(now)
+        upkeep.report(self)
         self.homes.forget_others(self.engine.coordinator.open)
         placing.follow_map(self, now)
         self.pulls.tick(now.lo_ns)
-
-    def _tick_machine(self, group: Group, now: Interval, oldest_open: int, protected: int) -> None:
-        partition = group.partition
-        if group.leading and not (self._rotating or group.heir):
-            fresh = [
-                stamp
-                for stamp, heard_ns in group.hints.values()
-                if now.lo_ns - heard_ns < HINT_LIFE_NS
-            ]
-            oldest = min([*fresh, *([oldest_open] if oldest_open else [])], default=0)
-            partition.tick(now, oldest, protected)
-            if now.lo_ns - group.closed_ns >= self.settings.close_interval_ns:
-                group.closed_ns = now.lo_ns
-                group.replica.close(partition.state.closed, now)
-            key = group.measure.step(self._settled, group, now.lo_ns)
-            if key is not None:
-                self.want_split(group.number, key)
-        elif not group.leading:
-            partition.tick(now, 0, protected)
-            group.show()
-        partition.state.settle()
-
-    def _look_for_leader(self, group: Group, now: Interval) -> None:
-        leader = group.replica.leader
-        if leader != self._leaders.get(group.number):
-            self._leaders[group.number] = leader
-            self.engine.dispatch(self.forwarding.give_up_partition(group.number, leader or NOBODY))
-        if not group.waiting:
-            return
-        reachable = group.leading or self.links.to(leader) is not None
-        waiting, group.waiting = group.waiting, []
-        for deadline_ns, message in waiting:
-            if deadline_ns <= now.lo_ns:
-                self._refuse(message, Rule.NOT_LEADER)
-            elif reachable:
-                self._deliver(group.number, message)
-            else:
-                group.waiting.append((deadline_ns, message))
-
-    def _hint(self, now: Interval, oldest_open: int) -> None:
-        """Tell leaders elsewhere what is open here, so that they do not close time over it."""
-        stamp = min(oldest_open, floor(now.lo_ns)) if oldest_open else floor(now.lo_ns)
-        for group in self.groups.values():
-            if group.leading or now.lo_ns - group.interest_ns > INTEREST_NS:
-                continue
-            link = self.links.to(group.replica.leader)
-            if link is not None:
-                link.hint(Hint(group.number, stamp))
 
     def report(self) -> Report:
         """How far history is final here."""
         version = 0 if self.map is None else self.map.version
         return Report(version, {number: group.safe() for number, group in self.groups.items()})
 
-    def _report(self) -> None:
-        """Let the others know how far history is final here, and what time it is."""
-        monotonic_ns = self.engine.clock.monotonic_ns()
-        if monotonic_ns - self._reported_ns < REPORT_NS:
-            return
-        self._reported_ns = monotonic_ns
-        report = self.report()
-        for link in self.links:
-            if link.up:
-                link.report(report)
+    def heard(self, node: int) -> bool:
+        """Whether another node has said something lately."""
+        report = self.reports.get(node)
+        return report is not None and self.engine.now.lo_ns - report[1] < upkeep.HINT_LIFE_NS
 
     def collect(self, protected: int) -> None:
         """Begin a pass of the collection where this node leads; followers hear of it in the log."""
@@ -741,38 +685,17 @@ class ClusterHost:
 
     def flush(self) -> None:
         """Let frames leave; leave a full segment once no machine is ahead of its log."""
-        if self._log.segment_full and not self._flushing:
-            self._rotating = True
         for group in self.groups.values():
             if group.leading and group.heir:
                 self._hand_over(group)
-        if self._rotating:
-            self._rotate()
+        self.rotation.look()
         self._flush_links()
 
-    def _rotate(self) -> None:
-        """Hold back what leaders are asked until everything proposed stands, then begin a segment.
-
-        It takes one round trip to the majority; requests wait for it.
-        """
-        if not all(group.quiescent for group in self.groups.values()):
-            return
-        self._advance()
-        self._rotating = False
-        self._checkpoint()
-        for group in self.groups.values():
-            if not group.heir:
-                self._let_in(group)
-        self._flushing = True
-        task = asyncio.get_running_loop().run_in_executor(None, self._flush)
-        task.add_done_callback(self._flushed)
-        self.engine.schedule()
-
-    def _let_in(self, group: Group) -> None:
+    def let_in(self, group: Group) -> None:
         """Go on with what was held back."""
         held, group.held = group.held, []
         for message in held:
-            self._deliver(group.number, message)
+            self.run(group.number, message)
 
     def _hand_over(self, group: Group) -> None:
         """Once everything proposed stands, let the heir have the lead."""
@@ -781,52 +704,9 @@ class ClusterHost:
         group.handing = True
         if group.replica.hand_over(group.heir, self.engine.now) is not None:
             group.heir = 0
-            self._let_in(group)
+            self.let_in(group)
         self._moved[group.number] = None
         self.engine.schedule()
-
-    def _checkpoint(self) -> None:
-        written: list[tuple[Group, Persist]] = []
-        for group in self.groups.values():
-            if group.replica.applied_lsn > group.base.lsn:
-                group.compact()
-            ready = group.replica.ready()
-            for send in ready.sends:
-                self._send_log(group.number, send)
-            assert not ready.committed, "nothing stands that was not applied"
-            if ready.persist is not None:
-                written.append((group, ready.persist))
-            self._moved[group.number] = None
-        saved = NodeCheckpoint(
-            self.oracle.reserved_until_ns,
-            [_kept(number, group.replica.saved()) for number, group in self.groups.items()],
-            self.homes_held.durable(),
-        )
-        turn = self._log.begin_segment(encode(saved))
-        self._settled.mark_applied(turn - 1)
-        for group, persist in written:
-            group.replica.persisted(persist.token, self.engine.now)
-
-    def _flush(self) -> int:
-        applied = self._settled.flush()
-        self._log.prepare_segment()
-        return applied
-
-    def _prepared(self, task: asyncio.Future[None]) -> None:
-        self._flushing = False
-        error = task.exception()
-        if error is not None and not self.engine.stopped:
-            self.engine.fail(error)
-
-    def _flushed(self, task: asyncio.Future[int]) -> None:
-        self._flushing = False
-        if self.engine.stopped:
-            return
-        error = task.exception()
-        if error is not None:
-            self.engine.fail(error)
-        else:
-            self._log.drop_before(task.result() + 1)
 
 
 def _lost(number: int) -> Corruption:
@@ -835,10 +715,6 @@ def _lost(number: int) -> Corruption:
         "data; remove the data folder and start the node again, as a new member",
         what="log",
     )
-
-
-def _kept(number: int, saved: Saved) -> Kept:
-    return Kept(number, saved.snapshot, saved.promise, saved.entries, saved.lost)
 
 
 def cluster_host(settings: ClusterSettings, dialer: Dialer) -> Callable[[Engine], ClusterHost]:

@@ -38,7 +38,7 @@ def set_map(host: ClusterHost, present: Map) -> None:
         return
     host.map = present
     host.homes.follow(present)
-    host.homes_held.follow(present)
+    host.home_leases.follow(present)
     host.links.follow(present.nodes)
     keyspaces = {one.name: one for one in present.keyspaces}
     host.stopped = {one.id for one in present.partitions if keyspaces[one.keyspace].stopped}

@@ -168,3 +168,8 @@ def recover(store: Store) -> Recovered:
 def first_snapshot(position: Position, membership: Membership, state: bytes) -> Snapshot:
     """Where a log begins."""
     return Snapshot(position, membership, 0, state)
+
+
+def kept(partition: int, saved: Saved) -> Kept:
+    """A replica's durable state as it is written."""
+    return Kept(partition, saved.snapshot, saved.promise, saved.entries, saved.lost)

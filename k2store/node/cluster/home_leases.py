@@ -29,7 +29,7 @@ class _Held(Struct):
     asking: int = 0
 
 
-class HomesHeld:
+class HomeLeases:
     """All home leases that concern one node."""
 
     def __init__(self, host: ClusterHost, settings: HomeSettings, durable: dict[str, int]) -> None:
@@ -117,7 +117,8 @@ class HomesHeld:
                     written.append((held.lease, ready.persist))
                 for note in ready.notes:
                     if note.kind == HomeNoteKind.PROMOTION_WANTED:
-                        self._host.want_promotion(name, note.incarnation)
+                        if self._hears_most(held.lease.voices):
+                            self._host.want_promotion(name, note.incarnation)
                     elif note.kind == HomeNoteKind.PROMOTED:
                         self._host.want_cut(name, note.incarnation)
             if not homes:
@@ -126,6 +127,14 @@ class HomesHeld:
             for lease, persist in written:
                 lease.persisted(persist.token, self._host.engine.now)
             self._durable.update((home.keyspace, home.incarnation) for home in homes)
+
+    def _hears_most(self, voices: tuple[int, ...]) -> bool:
+        """Whether a promotion could come about now.
+
+        Who is cut off itself would otherwise go on trying, and end the next home when it is back.
+        """
+        heard = sum(voice == self._host.node or self._host.heard(voice) for voice in voices)
+        return 2 * heard > len(voices)
 
     def promote(self, name: str, incarnation: int) -> None:
         """The control plane has granted an incarnation: stop the old home."""

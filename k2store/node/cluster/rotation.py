@@ -1,0 +1,104 @@
+"""Leaving a full segment of the node's log behind: a checkpoint of every partition at one moment."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from k2store.node.cluster.turns import NodeCheckpoint, encode, kept
+from replication import Persist
+
+if TYPE_CHECKING:
+    from k2store.node.cluster.group import Group
+    from k2store.node.cluster.host import ClusterHost
+
+
+class Rotation:
+    """The segments of one node's log."""
+
+    def __init__(self, host: ClusterHost) -> None:
+        self._host = host
+        self._log = host.engine.store.log
+        self._settled = host.engine.store.settled
+        self._flushing = False
+        self.due = False
+        """What leaders are asked waits until everything proposed stands."""
+
+    def prepare(self) -> None:
+        """Have a spare segment lie ready."""
+        self._flushing = True
+        preparing = asyncio.get_running_loop().run_in_executor(None, self._log.prepare_segment)
+        preparing.add_done_callback(self._prepared)
+
+    @property
+    def possible(self) -> bool:
+        """Whether a segment can be begun now."""
+        return not self._flushing
+
+    def look(self) -> None:
+        """Begin another segment when this one is full."""
+        if self._log.segment_full and not self._flushing:
+            self.due = True
+        if self.due:
+            self.step()
+
+    def step(self) -> None:
+        """Hold back what leaders are asked until everything proposed stands, then begin a segment.
+
+        It takes one round trip to the majority; requests wait for it.
+        """
+        if not all(group.quiescent for group in self._host.groups.values()):
+            return
+        self._host.advance()
+        self.due = False
+        self.checkpoint()
+        for group in self._host.groups.values():
+            if not group.heir:
+                self._host.let_in(group)
+        self._flushing = True
+        task = asyncio.get_running_loop().run_in_executor(None, self._flush)
+        task.add_done_callback(self._flushed)
+        self._host.engine.schedule()
+
+    def checkpoint(self) -> None:
+        written: list[tuple[Group, Persist]] = []
+        for group in self._host.groups.values():
+            if group.replica.applied_lsn > group.base.lsn:
+                group.compact()
+            ready = group.replica.ready()
+            for send in ready.sends:
+                self._host.send_log(group.number, send)
+            assert not ready.committed, "nothing stands that was not applied"
+            if ready.persist is not None:
+                written.append((group, ready.persist))
+            self._host.touch(group)
+        saved = NodeCheckpoint(
+            self._host.oracle.reserved_until_ns,
+            [kept(number, group.replica.saved()) for number, group in self._host.groups.items()],
+            self._host.home_leases.durable(),
+        )
+        turn = self._log.begin_segment(encode(saved))
+        self._settled.mark_applied(turn - 1)
+        for group, persist in written:
+            group.replica.persisted(persist.token, self._host.engine.now)
+
+    def _flush(self) -> int:
+        applied = self._settled.flush()
+        self._log.prepare_segment()
+        return applied
+
+    def _prepared(self, task: asyncio.Future[None]) -> None:
+        self._flushing = False
+        error = task.exception()
+        if error is not None and not self._host.engine.stopped:
+            self._host.engine.fail(error)
+
+    def _flushed(self, task: asyncio.Future[int]) -> None:
+        self._flushing = False
+        if self._host.engine.stopped:
+            return
+        error = task.exception()
+        if error is not None:
+            self._host.engine.fail(error)
+        else:
+            self._log.drop_before(task.result() + 1)

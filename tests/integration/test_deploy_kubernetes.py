@@ -381,6 +381,7 @@ def test_the_regions_are_one_cluster_over_etcd(tmp_path: Path) -> None:
 @over_etcd
 @pytest.mark.kubectl
 @pytest.mark.etcd
+@pytest.mark.slow
 def test_a_region_is_lost_and_comes_back(tmp_path: Path) -> None:
     """docs/deployment.md, keyspaces that survive a region: others go on, it catches up again."""
     with regions_over_etcd(tmp_path) as up:
@@ -399,6 +400,29 @@ def test_a_region_is_lost_and_comes_back(tmp_path: Path) -> None:
             assert get(back.admin, "/readyz")[0] == 200
             patient = environment | {"K2_CLIENT__DEADLINE": "25s"}
             assert said(tmp_path, patient, "get", "key") == "newer"
+
+
+@needs_kubectl
+@over_etcd
+@pytest.mark.kubectl
+@pytest.mark.etcd
+@pytest.mark.slow
+def test_a_rolling_upgrade_stops_no_writes(tmp_path: Path) -> None:
+    """docs/deployment.md: each node in turn is drained by its hook and started; others take writes."""
+    patience = {"K2_CLIENT__DEADLINE": "25s"}
+    with regions_over_etcd(tmp_path) as up, ExitStack() as again:
+        init = ("regions", "init", "--nodes=3", "--keyspace=default:region:fra", "--quiet")
+        said(tmp_path, up["fra"][1], *init)
+        for region, other in (("sin", "iad"), ("iad", "fra"), ("fra", "sin")):
+            node, environment = up[region]
+            (container,) = pod(one("StatefulSet", rendered(region)))["containers"]
+            said(tmp_path, environment, *container["lifecycle"]["preStop"]["exec"]["command"][1:])
+            assert node.ended() == 0
+            said(tmp_path, up[other][1] | patience, "put", "upgraded", region)
+            command = ("k2", *container["args"])
+            back = again.enter_context(running(tmp_path / region, command, environment=environment))
+            assert get(back.admin, "/readyz")[0] == 200
+            assert said(tmp_path, environment | patience, "get", "upgraded") == region
 
 
 @contextmanager

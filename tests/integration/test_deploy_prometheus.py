@@ -120,6 +120,7 @@ def ask(address: str, expression: str) -> list[dict[str, Any]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("prometheus") is None, reason="prometheus is not installed")
 def test_prometheus_sees_three_regions_on_the_dashboard(tmp_path: Path) -> None:
     """A real Prometheus with the compose file's configuration scrapes a cluster of three nodes.

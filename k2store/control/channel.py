@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import grpc
 import grpc.aio
@@ -15,6 +16,7 @@ from k2store.errors import Rejected, Unavailable
 from k2store.rpc.transport import FRAME_BYTES_MAX
 
 T = TypeVar("T")
+S = TypeVar("S", bound=grpc.aio.Call)
 
 DEADLINE_S: Final = 5.0
 """How long a call to the control plane may take, other members and pauses included."""
@@ -22,6 +24,9 @@ DEADLINE_S: Final = 5.0
 PAUSE_S: Final = 0.05
 PAUSE_S_MAX: Final = 2.0
 """Between two attempts: it doubles from the first to the second."""
+
+ENDING_S: Final = 0.2
+"""How long calls that were cancelled may take to end before their channel is closed."""
 
 SILENCE_S_MAX: Final = 10.0
 """A watch that has heard nothing for so long is doubted: somebody is asked, and it begins anew."""
@@ -61,24 +66,49 @@ def channel(address: str, credentials: grpc.ChannelCredentials | None) -> grpc.a
 
 
 class Life:
-    """Whether a client is open still: it refuses calls, ends pauses, and explains broken calls."""
+    """Whether a client is open still: it refuses calls, ends pauses, and explains broken calls.
+
+    A client ends its calls first, gives them a moment to end, and only then closes its channels; and
+    whoever waits for a call is let go as soon as the client ends, whatever becomes of the call.
+    """
 
     def __init__(self) -> None:
         self._closed = asyncio.Event()
+        self._running: dict[asyncio.Future[Any], grpc.aio.Call | None] = {}
+        self._streams: set[grpc.aio.Call] = set()
 
     @property
     def over(self) -> bool:
         """Whether the client was closed."""
         return self._closed.is_set()
 
-    def end(self) -> None:
-        """The client is being closed."""
+    async def end(self) -> None:
+        """The client is being closed: end what runs; afterwards channels may be closed."""
         self._closed.set()
+        for call in (*self._running.values(), *self._streams):
+            if call is not None:
+                call.cancel()
+        if self._running:
+            await asyncio.wait(self._running, timeout=ENDING_S)
+        for left in tuple(self._running):
+            left.cancel()  # gRPC does not always tell a call that it was cancelled before it began.
 
     def check(self, what: str) -> None:
         """Raise Unavailable once the client is closed."""
         if self.over:
             raise Unavailable(f"{what} was not asked: this client was closed")
+
+    @contextmanager
+    def stream(self, what: str, begin: Callable[[], S]) -> Iterator[S]:
+        """A stream for the length of a block; it ends with the block, or with the client."""
+        self.check(what)
+        stream = begin()
+        self._streams.add(stream)
+        try:
+            yield stream
+        finally:
+            self._streams.discard(stream)
+            stream.cancel()
 
     async def pause(self, seconds: float) -> None:
         """Wait, but not longer than the client is open."""
@@ -89,16 +119,29 @@ class Life:
             return
 
     async def call(self, what: str, run: Callable[[], Awaitable[T]]) -> T:
-        """What a call gives; Unavailable where it broke because the client was closed."""
+        """What a call gives; Unavailable as soon as the client is closed, whatever becomes of it."""
         self.check(what)
+        begun = run()
+        asked = asyncio.ensure_future(begun)
+        self._running[asked] = begun if isinstance(begun, grpc.aio.Call) else None
+        asked.add_done_callback(self._ran)
+        ended = asyncio.ensure_future(self._closed.wait())
         try:
-            return await run()
+            await asyncio.wait((asked, ended), return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
-            # Closing a channel cancels its calls; that is no cancellation of who waits for one.
-            task = asyncio.current_task()
-            if not self.over or (task is not None and task.cancelling()):
-                raise
-            raise Unavailable(f"{what} was not answered: this client was closed") from None
+            asked.cancel()
+            raise
+        finally:
+            ended.cancel()
+        if not asked.done() or asked.cancelled():
+            raise Unavailable(f"{what} was not answered: this client was closed")
+        return asked.result()
+
+    def _ran(self, asked: asyncio.Future[T]) -> None:
+        """Nobody may wait for it any more, so nobody misses how it ended."""
+        del self._running[asked]
+        if not asked.cancelled():
+            asked.exception()
 
 
 def node_credentials(settings: Settings) -> grpc.ChannelCredentials:

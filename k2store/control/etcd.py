@@ -85,6 +85,9 @@ class EtcdControl:
             raise Rejected("etcd has at least one endpoint", field="cluster.control")
         self._endpoints = tuple(endpoints)
         self._channels = [channel(one, credentials) for one in self._endpoints]
+        # Made once: to make a stub on a channel that is closed ends the process (gRPC 1.85).
+        self._transact_at = [rpc.KVStub(one).Txn for one in self._channels]
+        self._watch_at = [rpc.WatchStub(one).Watch for one in self._channels]
         self._at = 0
         self._map_key = f"{prefix}map".encode()
         self._epoch_key = f"{prefix}epoch/".encode()
@@ -166,7 +169,7 @@ class EtcdControl:
 
     async def close(self) -> None:
         """Close the connections."""
-        self._life.end()
+        await self._life.end()
         for one in self._channels:
             await one.close()
 
@@ -204,7 +207,7 @@ class EtcdControl:
     async def _read(self, *keys: bytes) -> tuple[list[Stored], int]:
         """Keys as they are at one moment, and the revision of the whole store then."""
         operations = [rpc.RequestOp(request_range=rpc.RangeRequest(key=key)) for key in keys]
-        answer = await self._once(rpc.KVStub, "Txn", rpc.TxnRequest(success=operations))
+        answer = await self._once(rpc.TxnRequest(success=operations))
         rows = [one.response_range.kvs for one in answer.responses]
         found = [
             Stored(row[0].value, row[0].mod_revision) if row else Stored(None, 0) for row in rows
@@ -214,16 +217,16 @@ class EtcdControl:
     async def _transact(self, unchanged: Sequence[Any], put: Any) -> bool:
         """Put a key if others are unchanged; says whether they were."""
         request = rpc.TxnRequest(compare=unchanged, success=[put])
-        answer = await self._once(rpc.KVStub, "Txn", request)
+        answer = await self._once(request)
         return bool(answer.succeeded)
 
-    async def _once(self, stub: Any, method: str, request: Any) -> Any:
-        """One call of one member."""
+    async def _once(self, request: Any) -> Any:
+        """One transaction at one member."""
         at = self._at
-        call = getattr(stub(self._channels[at]), method)
+        begin = self._transact_at[at]
         try:
             return await self._life.call(
-                method, lambda: call(request, timeout=ATTEMPT_S_MAX, metadata=_METADATA)
+                "Txn", lambda: begin(request, timeout=ATTEMPT_S_MAX, metadata=_METADATA)
             )
         except grpc.RpcError as failure:
             raise self._failed(at, failure) from failure
@@ -233,24 +236,25 @@ class EtcdControl:
         (found,), revision = await self._tried("watch", lambda: self._read(self._map_key))
         yield _map_of(found)
         at = self._at
-        call = rpc.WatchStub(self._channels[at]).Watch(metadata=_METADATA)
         create = rpc.WatchCreateRequest(key=self._map_key, start_revision=revision + 1)
         request = rpc.WatchRequest(create_request=create)
+        watch = self._watch_at[at]
         try:
-            await self._life.call("watch", lambda: call.write(request))
-            while True:
-                async with asyncio.timeout(self._silence_s_max):
-                    answer = await self._life.call("watch", call.read)
-                if answer is grpc.aio.EOF or answer.canceled:
-                    return  # Among other reasons: what we wanted to see was compacted.
-                for event in answer.events:
-                    yield _map_of(Stored(event.kv.value or None, event.kv.mod_revision))
+            with self._life.stream("watch", lambda: watch(metadata=_METADATA)) as call:
+                await self._life.call("watch", lambda: call.write(request))
+                while True:
+                    async with asyncio.timeout(self._silence_s_max):
+                        answer = await self._life.call("watch", call.read)
+                    if answer is grpc.aio.EOF or answer.canceled:
+                        return  # Among other reasons: what we wanted to see was compacted.
+                    for event in answer.events:
+                        yield _map_of(Stored(event.kv.value or None, event.kv.mod_revision))
         except TimeoutError:
             return  # The map does not change often: begin anew, and so learn who is there.
+        except asyncio.InvalidStateError as failure:  # gRPC's word for a stream that ended already
+            raise _MemberFailed(f"{self._endpoints[at]}: {failure}") from failure
         except grpc.RpcError as failure:
             raise self._failed(at, failure) from failure
-        finally:
-            call.cancel()
 
     def _failed(self, at: int, failure: grpc.RpcError) -> Exception:
         """What a failed call of a member amounts to; the next attempt is at the next member."""

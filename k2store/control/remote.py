@@ -34,6 +34,8 @@ from k2store.rpc.status import from_rpc_error
 from k2store.v1 import control_pb2, control_pb2_grpc
 
 T = TypeVar("T")
+Q = TypeVar("Q")
+A = TypeVar("A")
 
 
 class RemoteControl:
@@ -59,22 +61,17 @@ class RemoteControl:
 
     async def load(self) -> Map:
         """The present map."""
-        answer = await self._asked("load", self._load)
+        answer = await self._asked(
+            "load", lambda: self._begin(self._stub.Load, control_pb2.LoadRequest())
+        )
         return decode(answer.map)
 
     async def update(self, wanted: Map) -> None:
         """Store the next map; an answer that does not come leaves the outcome unknown."""
-
-        async def update() -> control_pb2.UpdateResponse:
-            return await self._stub.Update(
-                control_pb2.UpdateRequest(map=encode(wanted)),
-                timeout=self._deadline_s,
-                metadata=self._metadata,
-            )
-
+        request = control_pb2.UpdateRequest(map=encode(wanted))
         self._life.check("update")
         try:
-            await self._asked("update", update)
+            await self._asked("update", lambda: self._begin(self._stub.Update, request))
         except Conflict as error:
             if error.rule == MAP_CHANGED:
                 raise MapChanged(error.message) from error
@@ -87,17 +84,13 @@ class RemoteControl:
     async def grant_epoch(self, partition: int, node: int, incarnation: bytes, above: int) -> int:
         """An epoch; one whose answer is lost is nobody's."""
         check_ids(partition, node, above)
-
-        async def grant() -> control_pb2.GrantEpochResponse:
-            return await self._stub.GrantEpoch(
-                control_pb2.GrantEpochRequest(
-                    partition=partition, node=node, incarnation=incarnation, above=above
-                ),
-                timeout=self._deadline_s,
-                metadata=self._metadata,
-            )
-
-        return int((await self._asked("grant_epoch", grant)).epoch)
+        request = control_pb2.GrantEpochRequest(
+            partition=partition, node=node, incarnation=incarnation, above=above
+        )
+        answer = await self._asked(
+            "grant_epoch", lambda: self._begin(self._stub.GrantEpoch, request)
+        )
+        return int(answer.epoch)
 
     async def watch(self) -> AsyncIterator[Map]:
         """The present map and newer ones, over as many connections as it takes.
@@ -121,30 +114,31 @@ class RemoteControl:
 
     async def close(self) -> None:
         """Close the connection."""
-        self._life.end()
+        await self._life.end()
         await self._channel.close()
 
     # ------------------------------------------------------------------------------- calls
 
-    async def _load(self) -> control_pb2.LoadResponse:
-        return await self._stub.Load(
-            control_pb2.LoadRequest(), timeout=self._deadline_s, metadata=self._metadata
-        )
+    def _begin(
+        self, method: grpc.aio.UnaryUnaryMultiCallable[Q, A], request: Q
+    ) -> grpc.aio.UnaryUnaryCall[Q, A]:
+        return method(request, timeout=self._deadline_s, metadata=self._metadata)
 
     async def _stream(self) -> AsyncGenerator[Map, None]:
         """One stream of maps; it ends in Unavailable, or when nothing was heard for too long."""
-        call = self._stub.WatchMap(control_pb2.WatchMapRequest(), metadata=self._metadata)
-        try:
+        with self._life.stream(
+            "watch",
+            lambda: self._stub.WatchMap(control_pb2.WatchMapRequest(), metadata=self._metadata),
+        ) as call:
             while True:
-                async with asyncio.timeout(self._silence_s_max):
-                    answer = await self._asked("watch", call.read)
+                try:
+                    async with asyncio.timeout(self._silence_s_max):
+                        answer = await self._asked("watch", call.read)
+                except TimeoutError:
+                    return  # The map does not change often: begin anew, and learn who is there.
                 if not isinstance(answer, control_pb2.WatchMapResponse):
                     return  # The other side ended it.
                 yield decode(answer.map)
-        except TimeoutError:
-            return  # The map does not change often: begin anew, and so learn who is there.
-        finally:
-            call.cancel()
 
     async def _asked(self, what: str, run: Callable[[], Awaitable[T]]) -> T:
         """What a call gives; failures as errors of the tree that say what was asked of whom."""

@@ -310,3 +310,29 @@ def test_a_closed_handle_ends_its_watches_and_answers_nothing(plane) -> None:
             assert (await other.load()).version == 4
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    "plane", [one for one in KINDS if one.values != ("embedded",)], indirect=True
+)
+def test_a_handle_can_be_closed_at_any_moment(plane) -> None:
+    """While it connects, loads or begins to watch: the watcher is let go, and nothing breaks."""
+
+    async def main() -> None:
+        async with plane() as open_one:
+            present = await founded(open_one())
+            for moment in range(80):
+                control = open_one()
+
+                async def follow(control: Control = control) -> list[Map]:
+                    return [one async for one in control.watch()]
+
+                watching = asyncio.create_task(follow())
+                for _ in range(moment % 20):
+                    await asyncio.sleep(0)
+                await asyncio.sleep(0.0005 * (moment // 20))
+                await control.close()
+                async with asyncio.timeout(10):
+                    assert await watching in ([], [present])
+
+    asyncio.run(main())

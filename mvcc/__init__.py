@@ -29,6 +29,13 @@ MARKS make forgetting safe, and only rise: ``closed`` (nobody writes at or below
 (stands for reads that were forgotten), ``horizon`` (history below is collected), ``record_edge``
 (outcomes below may be gone).
 
+REPLICAS are partitions that do not serve.  They replay what stands in the log
+(:mod:`mvcc.recovery`), answer reads of the past as far as time is closed over what they have
+applied, and delete and forget by the log as their leader does.  One of them may start to serve; a
+leader that stops answers everybody who waits (:mod:`mvcc.stopping`) and is thrown away.  A partition
+is split by an entry of its log (:mod:`mvcc.splitting`), and cut at a stamp when a region is lost
+(:mod:`mvcc.cutting`).
+
 MACHINES.  :class:`~mvcc.partition.Partition` and :class:`~mvcc.coordinator.Coordinator` do no I/O:
 messages and clock readings go in, log entries, answers and messages come out.  The rules are D. P.
 Reed's multi-version timestamp ordering ("Naming and Synchronization in a Decentralized Computer

@@ -2,8 +2,9 @@
 
 The rules themselves are functions over this state, one module each: :mod:`mvcc.reads`,
 :mod:`mvcc.writes`, :mod:`mvcc.one_shot`, :mod:`mvcc.anchor`, :mod:`mvcc.upkeep`,
-:mod:`mvcc.recovery`.  Each function is one atomic section: nothing here waits, so what is tested at
-its start holds at its end (docs/protocol.md §5.8 case 24).
+:mod:`mvcc.recovery`, :mod:`mvcc.stopping`, :mod:`mvcc.splitting`, :mod:`mvcc.cutting`.  Each
+function is one atomic section: nothing here waits, so what is tested at its start holds at its end
+(docs/protocol.md §5.8 case 24).
 """
 
 from __future__ import annotations

@@ -97,14 +97,7 @@ class Driver:
         olds, self.nodes = self.nodes, []
         # A parent comes before its children: what it replays of them is settled first.
         for number, old in enumerate(olds):
-            partition = self._make(number, old.start, old.end)
-            if old.checkpoint is not None:
-                partition.restore(old.checkpoint)
-            for entry in old.log:
-                partition.replay(entry)
-            assert {child for child, _ in partition.take_children()} <= set(range(len(olds)))
-            partition.state.settle()
-            partition.start(self.now)
+            partition = self._from_log(number, old)
             self.nodes.append(
                 Node(partition, old.start, old.end, [], old.log, old.ever, old.checkpoint)
             )
@@ -219,6 +212,29 @@ class Driver:
             oracle=self.oracle,
             settings=self.settings,
         )
+
+    def _from_log(self, number: int, node: Node) -> Partition:
+        """A partition that begins to serve with what is durable of it."""
+        partition = self._make(number, node.start, node.end)
+        if node.checkpoint is not None:
+            partition.restore(node.checkpoint)
+        for entry in node.log:
+            partition.replay(entry)
+        partition.take_children()  # they are there already
+        partition.state.settle()
+        partition.start(self.now)
+        return partition
+
+    def depose(self, index: int) -> None:
+        """The leader of one partition stops, and the next one begins with what is durable; everybody
+        else goes on, and so do the messages under way.
+        """
+        node = self.nodes[index]
+        node.partition.stop()
+        self.run()
+        node.appended.clear()
+        node.partition = self._from_log(index, node)
+        self.run()
 
     def crash(self) -> None:
         """What is not durable is lost, and the messages under way; then all begins anew."""

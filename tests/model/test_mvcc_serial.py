@@ -21,6 +21,7 @@ from hypothesis.stateful import (
 from msgspec import Struct, field
 
 from mvcc.conditions import Condition, Kind
+from mvcc.coordinator import Open
 from mvcc.messages import (
     NOBODY,
     CommitsAlone,
@@ -132,7 +133,9 @@ class Serial(RuleBasedStateMachine):
 
     def usable(self, client: Client) -> bool:
         """Whether the node would still let the transaction read."""
-        return not client.failed and client.txn in self.driver.coordinator.open
+        known = self.driver.coordinator.open.get(client.txn)
+        refused = isinstance(known, Open) and known.refusal is not None
+        return not client.failed and known is not None and not refused
 
     def reading(self, client: Client) -> bool:
         """Whether an answer is outstanding, for which the client waits before it goes on."""
@@ -500,6 +503,14 @@ class Serial(RuleBasedStateMachine):
     def checkpoint(self) -> None:
         """Everything becomes durable, and later lives begin here."""
         self.driver.checkpoint()
+
+    @rule(index=few)
+    def depose(self, index: int) -> None:
+        """A partition gets another leader, in the middle of everything."""
+        index %= len(self.driver.nodes)
+        self.driver.depose(index)
+        if index < len(self.safe):
+            self.safe[index] = 0
 
     @rule(wait=st.booleans())
     def crash(self, wait: bool) -> None:

@@ -53,7 +53,12 @@ class Dice:
             (1, lambda: world.forget(3, random.random() < 0.5)),
         ]
         if random.random() < 0.1:
-            found += [(1, world.checkpoint), (1, world.collect), (1, lambda: world.crash(False))]
+            found += [
+                (1, lambda: world.depose(self.number())),
+                (1, world.checkpoint),
+                (1, world.collect),
+                (1, lambda: world.crash(False)),
+            ]
         if len(world.open) < 4:
             found.append((4, lambda: world.begin(0)))
         if world.open:

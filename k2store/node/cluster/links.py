@@ -264,7 +264,9 @@ class Links:
         self._incoming[node] = (connection, Joiner())
         if older is not None:
             older[0].close("replaced by a newer stream of the same node")
-            self._lost(node)
+        # Also where no older one stood: until now the other node could not answer, and what it
+        # would have said to what it was asked meanwhile is gone.
+        self._lost(node)
 
     def on_frame(self, connection: Connection, frame: bytes) -> None:
         """A part of a frame."""

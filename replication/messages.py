@@ -66,11 +66,16 @@ class Renew(Struct, frozen=True, gc=False, array_like=True, tag=5):
 
 
 class Renewed(Struct, frozen=True, gc=False, array_like=True, tag=6):
-    """The sender promises to keep candidates waiting until ``end_ns``, counted on its own clock."""
+    """The sender promises to keep candidates waiting until ``end_ns``, counted on its own clock.
+
+    Up to ``verified_lsn`` it has found its log equal to the leader's; one that has been restarted
+    has found nothing yet, and applies nothing until it is sent something.
+    """
 
     epoch: int
     sender: int
     end_ns: int
+    verified_lsn: int
 
 
 class CloseBeat(Struct, frozen=True, gc=False, array_like=True, tag=7):

@@ -61,7 +61,8 @@ def renew(state: State, message: Renew) -> None:
         return
     released = state.released_epoch >= state.promise  # by now its leader has no use for a lease
     if state.promise_durable == state.promise and not released:
-        state.send(message.sender, Renewed(state.promise, state.identity, lend(state)))
+        end_ns, verified_lsn = lend(state), state.verified_lsn
+        state.send(message.sender, Renewed(state.promise, state.identity, end_ns, verified_lsn))
 
 
 def release(state: State, epoch: int) -> None:

@@ -22,6 +22,7 @@ its verdict: a run in which nothing happened proves nothing.
 from __future__ import annotations
 
 from jepsen_like.sim.plan import Plan, draw
-from jepsen_like.sim.scene import Result, run
+from jepsen_like.sim.scene import run
+from jepsen_like.sim.stage import Result
 
 __all__ = ["Plan", "Result", "draw", "run"]

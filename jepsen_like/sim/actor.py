@@ -178,12 +178,13 @@ class Actor:
         self._ok(entry, 0, payload(None if record is None else record.value))
 
     @asynccontextmanager
-    async def past(self) -> AsyncIterator[Past]:
+    async def past(self, staleness_s: float = 10.0) -> AsyncIterator[Past]:
         """A view of the recent past; it goes into the journal only."""
         entry = self.journal.begin(self.process, self.what)
         entry.stale = True
+        entry.staleness_ns = round(staleness_s * 1e9)
         try:
-            async with self.database.snapshot(max_staleness="10s") as view:
+            async with self.database.snapshot(max_staleness=staleness_s) as view:
                 yield Past(entry, view)
         except k2store.K2Error as error:
             self.journal.end(entry, "fail", error=type(error).__name__)

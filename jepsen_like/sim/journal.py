@@ -60,6 +60,8 @@ class Entry(msgspec.Struct):
     at: int = 0
     stale: bool = False
     """A view of the past: it has a place in the order of stamps, but not in real time."""
+    staleness_ns: int = 0
+    """How old a view of the past may be, as it was asked for."""
     reads: list[Reading] = []
     scans: list[Scanned] = []
     writes: dict[bytes, bytes | None] = {}
@@ -83,7 +85,7 @@ class Journal:
         """`true_ns` is true time, `stamp_ns` the time a stamp stands for; both in ns."""
         self.entries: list[Entry] = []
         self.broken_time: list[str] = []
-        """Acknowledgements that true time does not allow (rules T1 and T3)."""
+        """Acknowledgements that true time does not allow (rules T1 and T3), and views staler than was asked."""
         self.true_ns = true_ns
         self._stamp_ns = stamp_ns
         self._position = 0
@@ -116,15 +118,15 @@ class Journal:
             entry.at = at
         if outcome == "ok" and entry.writes:
             self.commits_so_far += 1
-        if outcome == "ok" and entry.at and not entry.stale:
+        if outcome == "ok" and entry.at:
             self._check_time(entry)
 
     def _check_time(self, entry: Entry) -> None:
         stamp_ns, now_ns = self._stamp_ns(entry.at), self.true_ns()
-        if stamp_ns < entry.began_ns:
+        if stamp_ns < entry.began_ns - entry.staleness_ns:
             self.broken_time.append(
                 f"{entry.what} {entry.number} has a stamp {entry.began_ns - stamp_ns} ns before "
-                "it began"
+                f"it began, where {entry.staleness_ns} ns are allowed"
             )
         if now_ns <= stamp_ns:
             self.broken_time.append(

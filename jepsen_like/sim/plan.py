@@ -46,6 +46,17 @@ KINDS: Final = (
     "clock-doubt",
 )
 """Faults after which a single node must have kept everything it acknowledged."""
+DRAWN: Final = (
+    "append",
+    "bank",
+    "compare",
+    "lease",
+    "phantom",
+    "register",
+    "skew",
+    "watch",
+)
+"""Workloads of which a run draws some. What only replicas can show is not among them."""
 SURE: Final = ("kill", "power-cut", "pause", "fail-sync", "reset")
 """Kinds of which one is in every schedule, at a moment when it certainly takes effect."""
 VIOLATIONS: Final = ("clock-step",)
@@ -56,11 +67,12 @@ OPERATIONS_PER_COMMIT: Final = 1.4
 """How fast clients go: so many operations while faults happen, for each commit that is wanted."""
 
 
-class Plan(msgspec.Struct, frozen=True):
-    """Everything that is drawn before a run begins."""
+class Load(msgspec.Struct, frozen=True, kw_only=True):
+    """What is drawn before a run begins, whatever the store consists of."""
 
     seed: int
     workloads: tuple[str, ...]
+    """Each a name of a workload, or name@prefix where its keys begin with a prefix."""
     clients: tuple[str, ...]
     watchers: tuple[bytes, ...]
     """For each watcher the prefix that it watches; empty for everything."""
@@ -71,21 +83,37 @@ class Plan(msgspec.Struct, frozen=True):
     offsets_ns: tuple[int, ...]
     drifts_ppb: tuple[int, ...]
     near_ns: int
-    far: tuple[str, ...]
-    """Clients in another region than the node."""
+    """One way inside a region."""
+    far_ns: int = 15 * MILLISECOND_NS
+    """One way between regions that `between_ns` does not list."""
+    between_ns: dict[str, int] = {}
+    """One way between two regions, as "fra/iad"."""
     node: NodeKnobs
     client: ClientSettings
     schedule: tuple[Fault, ...]
     honest: bool = True
 
+    @property
+    def keeps_history(self) -> bool:
+        """Whether the run is shorter than what the store remembers."""
+        return self.node.retention_ns > 600 * SECOND_NS
+
     def conditions(self) -> Conditions:
         """The network."""
         return Conditions(
             near_ns=self.near_ns,
-            far_ns=15 * MILLISECOND_NS,
+            far_ns=self.far_ns,
+            between_ns=self.between_ns,
             stream_silence_ns=1 * SECOND_NS,
             connect_ns=2 * SECOND_NS,
         )
+
+
+class Plan(Load, frozen=True, kw_only=True):
+    """A run of one node."""
+
+    far: tuple[str, ...]
+    """Clients in another region than the node."""
 
 
 def draw(seed: int, only: Sequence[str] = (), *, honest: bool = True) -> Plan:
@@ -104,12 +132,12 @@ def draw(seed: int, only: Sequence[str] = (), *, honest: bool = True) -> Plan:
     commits = rng.randint(105, 125)
     hosts = [SERVER, *clients, *(f"watcher-{number}" for number in range(len(watchers)))]
     return Plan(
-        seed,
-        names,
-        clients,
-        watchers,
-        commits,
-        duration_ns,
+        seed=seed,
+        workloads=names,
+        clients=clients,
+        watchers=watchers,
+        commits=commits,
+        duration_ns=duration_ns,
         pause_s=len(clients) * len(names) * duration_ns / 1e9 / (commits * OPERATIONS_PER_COMMIT),
         bound_ns=rng.choice((_BOUND_NS // 10, _BOUND_NS)),
         offsets_ns=tuple(rng.randint(-_BOUND_NS // 4, _BOUND_NS // 4) for _ in hosts),
@@ -121,14 +149,14 @@ def draw(seed: int, only: Sequence[str] = (), *, honest: bool = True) -> Plan:
         near_ns=rng.choice((50_000, 250_000, 2_000_000)),
         far=tuple(name for name in clients if rng.random() < 0.2),
         node=draw_node_knobs(rng, _split_candidates(names)),
-        client=_draw_client(rng),
+        client=draw_client(rng),
         schedule=tuple(_draw_faults(rng, hosts, clients, duration_ns, honest=honest)),
         honest=honest,
     )
 
 
 def _draw_workloads(rng: random.Random, *, honest: bool) -> tuple[str, ...]:
-    names = rng.sample(sorted(WORKLOADS), rng.randint(2, 3))
+    names = rng.sample(DRAWN, rng.randint(2, 3))
     if not honest and "lease" not in names:
         # Leases depend on true time; without a second node nothing else does.
         names[0] = "lease"
@@ -144,7 +172,8 @@ def _split_candidates(names: Sequence[str]) -> tuple[bytes, ...]:
     return tuple(sorted({some[len(some) // 2] for some in keys}))
 
 
-def _draw_client(rng: random.Random) -> ClientSettings:
+def draw_client(rng: random.Random) -> ClientSettings:
+    """Each setting tiny, as it is, or large."""
     return ClientSettings(
         timeout_s=rng.choice((1.0, 3.0, 5.0)),
         early_write_count=rng.choice((1, 2, 128)),

@@ -7,16 +7,18 @@ history it has recorded, with the checker made for it. What it needs of a store 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Protocol
 
 from jepsen_like.workloads.append import Append
 from jepsen_like.workloads.bank import Bank
 from jepsen_like.workloads.compare import Compare
+from jepsen_like.workloads.fork import Fork
 from jepsen_like.workloads.lease import Leases
 from jepsen_like.workloads.phantom import Phantom
 from jepsen_like.workloads.register import Register
+from jepsen_like.workloads.reverse import Reverse
 from jepsen_like.workloads.skew import Skew
 from jepsen_like.workloads.stream import Stream
 
@@ -50,16 +52,24 @@ class Workload(Protocol):
         """What is wrong with the history, in sentences."""
 
 
-Maker = Callable[["Recorder", random.Random], Workload]
+class Maker(Protocol):
+    """Makes a workload; its keys begin with the prefix."""
+
+    def __call__(
+        self, recorder: Recorder, rng: random.Random, prefix: bytes = b"", /
+    ) -> Workload: ...
+
 
 WORKLOADS: Final[Mapping[str, Maker]] = MappingProxyType(
     {
         "append": Append,
         "bank": Bank,
         "compare": Compare,
+        "fork": Fork,
         "lease": Leases,
         "phantom": Phantom,
         "register": Register,
+        "reverse": Reverse,
         "skew": Skew,
         "watch": Stream,
     }

@@ -18,9 +18,9 @@ LISTS = 5
 class Append:
     """A few lists, each in one value."""
 
-    def __init__(self, recorder: Recorder, rng: random.Random) -> None:
+    def __init__(self, recorder: Recorder, rng: random.Random, prefix: bytes = b"") -> None:
         self.recorder = recorder
-        self.keys = tuple(b"append/%d" % number for number in range(LISTS))
+        self.keys = tuple(prefix + b"append/%d" % number for number in range(LISTS))
         self._values = itertools.count(1)
 
     async def open(self, actor: Actor) -> None:

@@ -18,9 +18,9 @@ BALANCE = 20
 class Bank:
     """Six accounts."""
 
-    def __init__(self, recorder: Recorder, rng: random.Random) -> None:
+    def __init__(self, recorder: Recorder, rng: random.Random, prefix: bytes = b"") -> None:
         self.recorder = recorder
-        self.keys = tuple(b"bank/%d" % number for number in range(ACCOUNTS))
+        self.keys = tuple(prefix + b"bank/%d" % number for number in range(ACCOUNTS))
 
     async def open(self, actor: Actor) -> None:
         """Give every account its balance, in one transaction."""

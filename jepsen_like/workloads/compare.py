@@ -17,9 +17,9 @@ COUNTERS = 3
 class Compare:
     """A few counters, each beginning at 0."""
 
-    def __init__(self, recorder: Recorder, rng: random.Random) -> None:
+    def __init__(self, recorder: Recorder, rng: random.Random, prefix: bytes = b"") -> None:
         self.recorder = recorder
-        self.keys = tuple(b"compare/%d" % number for number in range(COUNTERS))
+        self.keys = tuple(prefix + b"compare/%d" % number for number in range(COUNTERS))
 
     async def open(self, actor: Actor) -> None:
         """Write the zeros."""

@@ -26,9 +26,9 @@ SURE_SHARE = 0.99
 class Leases:
     """A few leases that all clients want."""
 
-    def __init__(self, recorder: Recorder, rng: random.Random) -> None:
+    def __init__(self, recorder: Recorder, rng: random.Random, prefix: bytes = b"") -> None:
         self.recorder = recorder
-        self.keys = tuple(b"lease/%d" % number for number in range(NAMES))
+        self.keys = tuple(prefix + b"lease/%d" % number for number in range(NAMES))
         self._ttl_s = rng.choice((0.1, 0.3, 1.0))
         self._believers: dict[bytes, dict[int, k2store.Lease]] = {key: {} for key in self.keys}
         self._largest = dict.fromkeys(self.keys, 0)

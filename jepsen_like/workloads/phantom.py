@@ -24,9 +24,10 @@ ROWS_MAX = 12
 class Phantom:
     """Groups of rows, two at a time."""
 
-    def __init__(self, recorder: Recorder, rng: random.Random) -> None:
+    def __init__(self, recorder: Recorder, rng: random.Random, prefix: bytes = b"") -> None:
         self.recorder = recorder
-        self.keys = (b"row/001/", b"row/002/0004", b"row/004/")
+        self._prefix = prefix + b"row/"
+        self.keys = tuple(self._prefix + key for key in (b"001/", b"002/0004", b"004/"))
         self._values = itertools.count(1)
         self._group = 0
 
@@ -45,8 +46,8 @@ class Phantom:
             await self._scan(actor, (group,))
         else:
             async with actor.past() as past:
-                await past.scan(_range(group))
-                await past.scan(_range(group), limit=2, reverse=True)
+                await past.scan(self._range(group))
+                await past.scan(self._range(group), limit=2, reverse=True)
 
     async def close(self, actor: Actor) -> None:
         """Look at every group."""
@@ -60,7 +61,7 @@ class Phantom:
         value = next(self._values)
 
         async def body(seen: Seen) -> list[list[object]]:
-            rows = await seen.scan(_range(group))
+            rows = await seen.scan(self._range(group))
             self._put(seen, group, len(rows), value)
             return [["r", group, [row for _, row in rows]], ["append", group, value]]
 
@@ -71,8 +72,8 @@ class Phantom:
         asked = [["append", group, value]]
 
         async def body(seen: Seen) -> list[list[object]]:
-            rows = await seen.scan(_range(group), limit=1, reverse=True)
-            number = int(rows[0][0].split(b"/")[2].split(b"-")[0]) + 1 if rows else 0
+            rows = await seen.scan(self._range(group), limit=1, reverse=True)
+            number = int(rows[0][0].rpartition(b"/")[2].split(b"-")[0]) + 1 if rows else 0
             self._put(seen, group, number, value)
             return [["append", group, value]]
 
@@ -81,7 +82,7 @@ class Phantom:
     async def _scan(self, actor: Actor, groups: tuple[int, ...]) -> None:
         async def body(seen: Seen) -> list[list[object]]:
             return [
-                ["r", group, [row for _, row in await seen.scan(_range(group))]] for group in groups
+                ["r", group, [row for _, row in await seen.scan(self._range(group))]] for group in groups
             ]
 
         await actor.transaction("txn", [["r", group, None] for group in groups], body)
@@ -89,8 +90,7 @@ class Phantom:
     def _put(self, seen: Seen, group: int, number: int, value: int) -> None:
         if number >= ROWS_MAX:
             self._group = max(self._group, group)
-        seen.put(b"row/%03d/%04d-%05d" % (group, number, value), value)
+        seen.put(self._prefix + b"%03d/%04d-%05d" % (group, number, value), value)
 
-
-def _range(group: int) -> k2store.KeyRange:
-    return k2store.prefix(b"row/%03d/" % group)
+    def _range(self, group: int) -> k2store.KeyRange:
+        return k2store.prefix(self._prefix + b"%03d/" % group)

@@ -18,9 +18,9 @@ REGISTERS = 4
 class Register:
     """A few keys, each a register."""
 
-    def __init__(self, recorder: Recorder, rng: random.Random) -> None:
+    def __init__(self, recorder: Recorder, rng: random.Random, prefix: bytes = b"") -> None:
         self.recorder = recorder
-        self.keys = tuple(b"register/%d" % number for number in range(REGISTERS))
+        self.keys = tuple(prefix + b"register/%d" % number for number in range(REGISTERS))
         self._values = itertools.count(1)
 
     async def open(self, actor: Actor) -> None:

@@ -24,9 +24,9 @@ PAIRS = 3
 class Skew:
     """A few pairs of switches."""
 
-    def __init__(self, recorder: Recorder, rng: random.Random) -> None:
+    def __init__(self, recorder: Recorder, rng: random.Random, prefix: bytes = b"") -> None:
         self.recorder = recorder
-        self.keys = tuple(b"skew/%d" % number for number in range(2 * PAIRS))
+        self.keys = tuple(prefix + b"skew/%d" % number for number in range(2 * PAIRS))
         self._numbers = itertools.count(1)
         self._both_off: list[str] = []
 

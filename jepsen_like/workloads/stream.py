@@ -21,9 +21,9 @@ KEYS = 8
 class Stream:
     """A few keys that are written and deleted together."""
 
-    def __init__(self, recorder: Recorder, rng: random.Random) -> None:
+    def __init__(self, recorder: Recorder, rng: random.Random, prefix: bytes = b"") -> None:
         self.recorder = recorder
-        self.keys = tuple(b"stream/%d" % number for number in range(KEYS))
+        self.keys = tuple(prefix + b"stream/%d" % number for number in range(KEYS))
         self._values = itertools.count(1)
 
     async def open(self, actor: Actor) -> None:

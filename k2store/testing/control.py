@@ -40,6 +40,8 @@ class MemoryControl:
 
     def __init__(self, plane: MemoryPlane | None = None) -> None:
         self.plane = MemoryPlane() if plane is None else plane
+        self.refused = 0
+        """Calls that did not reach it."""
         self._away = False
         self._closed = False
 
@@ -93,5 +95,6 @@ class MemoryControl:
     async def _reach(self, what: str) -> None:
         await asyncio.sleep(0)  # A call is a place where others may run, as it is elsewhere.
         if self._away or self._closed:
+            self.refused += 1
             why = "it was closed" if self._closed else "it cannot be reached"
             raise Unavailable(f"the control plane did not answer {what}: {why}")

@@ -126,6 +126,8 @@ class ClusterHost:
         self.route = Route([b""], [NOBODY])
         self.began = 0
         self.turns_synced = 0
+        self.final_reads = 0
+        """Messages that were answered from a copy which does not lead."""
         self._log = engine.store.log
         self._settled = engine.store.settled
         self._inbox: list[tuple[int, bytes]] = []
@@ -305,6 +307,7 @@ class ClusterHost:
                 group.partition.receive(message, self.engine.now)
                 self._moved[number] = None
         elif is_final(message, group.partition.state.shown):
+            self.final_reads += 1
             group.partition.receive(message, self.engine.now)
         elif isinstance(message, Reads) and not all(message.txns):
             self._deliver_mixed(group, message)

@@ -63,8 +63,14 @@ Running = Generator[None, None, str | None]
 class Engine:
     """Applies one schedule to one simulation."""
 
-    def __init__(self, simulation: Simulation, schedule: list[Fault]) -> None:
-        """Sets a timer for every fault, from now on."""
+    def __init__(
+        self,
+        simulation: Simulation,
+        schedule: list[Fault],
+        actions: Mapping[str, Action] = MappingProxyType({}),
+    ) -> None:
+        """Sets a timer for every fault, from now on; `actions` are known beside `ACTIONS`."""
+        self._actions = {**ACTIONS, **actions}
         self.applied: list[Applied] = []
         """Faults that have ended, in that order."""
         self._simulation = simulation
@@ -89,7 +95,7 @@ class Engine:
         if self._stopped:
             return
         self._simulation.trace.event("fault", fault.name, fault.target, fault.for_ns)
-        running = ACTIONS[fault.name](self._simulation, fault)
+        running = self._actions[fault.name](self._simulation, fault)
         self._running[number] = (fault, running)
         next(running)
         loop = self._simulation.loop
@@ -238,6 +244,17 @@ def _stale_disk(simulation: Simulation, fault: Fault) -> Running:
     return _start_again(process, "stale") if process.kill() else None
 
 
+def _stop(simulation: Simulation, fault: Fault) -> Running:
+    """Ask it to end in good order (SIGTERM); start it again where no supervisor does."""
+    process = _process(simulation, fault)
+    incarnation, running = process.incarnation, process.alive
+    process.stop()
+    yield
+    if running and process.alive and process.incarnation == incarnation:
+        return None
+    return _start_again(process) if running else None
+
+
 def _pause(simulation: Simulation, fault: Fault) -> Running:
     process = _process(simulation, fault)
     paused = process.pause()
@@ -351,8 +368,11 @@ ACTIONS: Final[Mapping[str, Action]] = MappingProxyType(
         "one-way": _cut,
         "bridge": _cut,
         "ring": _cut,
+        "cut-region": _cut,
+        "cut-region-one-way": _cut,
         "flap": _flap,
         "slow-link": _links(_slow, _not_slow),
+        "slow-region": _links(_slow, _not_slow),
         "lossy-link": _links(_lossy, _not_lossy),
         "clog": _links(_clog, _not_clogged),
         "reset": _reset,
@@ -361,6 +381,7 @@ ACTIONS: Final[Mapping[str, Action]] = MappingProxyType(
         "lose-disk": _lose_disk,
         "stale-disk": _stale_disk,
         "pause": _pause,
+        "stop": _stop,
         "fail-sync": _ordered(lambda process, count: process.machine.disk.fail_syncs(count)),
         "fail-read": _ordered(lambda process, count: process.machine.disk.fail_reads(count)),
         "misdirect": _ordered(lambda process, count: process.machine.disk.misdirect_writes(count)),

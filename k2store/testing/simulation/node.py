@@ -172,10 +172,10 @@ class Node:
         finally:
             looking.cancel()
 
-    async def _look_on(self, engine: Engine) -> None:
+    async def _look_on(self, engine: Engine, every_s: float = _LOOK_INTERVAL_S) -> None:
         while True:
             self._look(engine)
-            await asyncio.sleep(_LOOK_INTERVAL_S)
+            await asyncio.sleep(every_s)
 
     def _look(self, engine: Engine) -> None:
         """Note what can only be seen while it is so."""
@@ -196,6 +196,9 @@ class Node:
         engine = self.engine
         if engine is None or not engine.handler_ready():
             return ["the node does not serve"]
+        return self._open_things(engine)
+
+    def _open_things(self, engine: Engine) -> list[str]:
         found: list[str] = []
         if engine.coordinator.open:
             found.append(f"{len(engine.coordinator.open)} open transactions")
@@ -205,7 +208,8 @@ class Node:
             state = partition.state
             for what, things in (
                 ("undecided", state.undecided),
-                ("unconfirmed", state.unconfirmed),
+                # Confirmations are the leader's affair: others do not hear of them.
+                ("unconfirmed", state.unconfirmed if state.serving else ()),
                 ("parked", state.parked),
                 ("awaiting", state.awaiting),
             ):

@@ -57,6 +57,8 @@ def point_reads(session: Session, reads: wire.ReadColumns, now: Interval) -> Non
     if refused:
         left_out = set(refused)
         plain = [index for index in range(count) if index not in left_out]
+        if not plain:
+            return
         requests = [requests[index] for index in plain]
         txns = [txns[index] for index in plain]
         stamps = [stamps[index] for index in plain]

@@ -17,8 +17,28 @@ from k2store.testing.simulation.cluster import ClusterNode
 Row = tuple[bytes, int, bytes | None]
 
 
-def unsettled(nodes: Sequence[ClusterNode], wanted: Map) -> list[str]:
-    """What keeps the cluster from being at rest; empty once it is."""
+Marks = dict[int, int]
+"""Of each partition the last entry that every replica must have applied."""
+
+
+def marks(nodes: Sequence[ClusterNode]) -> Marks:
+    """The ends of all logs now. Leaders go on dropping what nobody asks for any more."""
+    found: Marks = {}
+    for node in nodes:
+        if not _ready(node):
+            continue
+        for number, group in node.host.groups.items():
+            found[number] = max(found.get(number, 0), group.replica.applied_lsn)
+    return found
+
+
+def unsettled(
+    nodes: Sequence[ClusterNode], wanted: Map, marked: Marks, since: int
+) -> list[str]:
+    """What keeps the cluster from being at rest; empty once it is.
+
+    `since` is a stamp over which everybody must have closed time.
+    """
     found = [f"{node.name} does not serve" for node in nodes if not _ready(node)]
     if found:
         return found
@@ -29,7 +49,8 @@ def unsettled(nodes: Sequence[ClusterNode], wanted: Map) -> list[str]:
         if extra:
             found.append(f"{node.name} has partitions {sorted(extra)}, which are none any more")
     for info in wanted.partitions:
-        found += [f"partition {info.id}: {what}" for what in _unsettled(nodes, info)]
+        mark = marked.get(info.id, 0)
+        found += [f"partition {info.id}: {what}" for what in _unsettled(nodes, info, mark, since)]
     return found
 
 
@@ -37,7 +58,9 @@ def _ready(node: ClusterNode) -> bool:
     return node.engine is not None and node.engine.handler_ready()
 
 
-def _unsettled(nodes: Sequence[ClusterNode], info: PartitionInfo) -> list[str]:
+def _unsettled(
+    nodes: Sequence[ClusterNode], info: PartitionInfo, mark: int, since: int
+) -> list[str]:
     groups = {node.name: node.host.groups.get(info.id) for node in nodes}
     missing = [name for name, group in groups.items() if group is None]
     if missing:
@@ -59,10 +82,10 @@ def _unsettled(nodes: Sequence[ClusterNode], info: PartitionInfo) -> list[str]:
         replica = group.replica
         if replica.leader != leader.replica.state.identity:
             found.append(f"{name} follows {replica.leader}, not {leader.replica.state.identity}")
-        elif replica.applied_lsn != leader.replica.state.log.last.lsn:
-            found.append(
-                f"{name} has applied {replica.applied_lsn} of {leader.replica.state.log.last.lsn}"
-            )
+        elif replica.applied_lsn < mark:
+            found.append(f"{name} has applied {replica.applied_lsn} of {mark}")
+        elif group.safe() < since:
+            found.append(f"{name} has closed time up to {group.safe()} only, not {since}")
         elif replica.membership != membership:
             found.append(f"{name} knows the members {replica.membership}, not {membership}")
     return found

@@ -149,7 +149,7 @@ def _draw_knobs(rng: random.Random) -> NodeKnobs:
         knobs,
         lifetime_ns=max(knobs.lifetime_ns, 4 * SECOND_NS),
         expiry_ns=max(knobs.expiry_ns, 1 * SECOND_NS),
-        retention_ns=max(knobs.retention_ns, 3 * SECOND_NS),
+        retention_ns=max(knobs.retention_ns, 10 * SECOND_NS),
         reservation_ns=500 * MILLISECOND_NS,
     )
 

@@ -8,7 +8,7 @@ from typing import IO, Final
 
 from jepsen_like.history import Recorder
 from jepsen_like.sim.agreement import UNJOURNALED
-from jepsen_like.sim.cluster.convergence import differences, unsettled
+from jepsen_like.sim.cluster.convergence import differences, marks, unsettled
 from jepsen_like.sim.cluster.faults import actions
 from jepsen_like.sim.cluster.founding import founded
 from jepsen_like.sim.cluster.plan import ClusterPlan, draw
@@ -19,10 +19,12 @@ from jepsen_like.workloads.roam import Roam
 import k2store
 from k2store.control.ports import change
 from k2store.testing.control import MemoryControl, MemoryPlane
-from k2store.testing.simulation import SECOND_NS, Environment, Process, Simulation
+from k2store.testing.simulation import SECOND_NS, Environment, Main, Process, Simulation
 from k2store.testing.simulation.cluster import CLUSTER_EXITS, PORT, ClusterNode
 from replication import ReplicaSettings
+from truetime.timestamp import floor
 
+LOOKING: Final = "looking-"
 ROAM: Final = "roam"
 CONVERGE_LIMIT_NS: Final = 30 * SECOND_NS
 """From the end of all load to equal logs everywhere."""
@@ -78,7 +80,8 @@ class ClusterScene(Stage):
         ]
 
     def _region(self, name: str) -> str:
-        found = self.plan.nodes.get(name) or self.plan.places.get(name)
+        known = {**self.plan.nodes, **self.plan.places}
+        found = known.get(name.removeprefix(LOOKING))
         return self.plan.regions[0] if found is None else found
 
     def _address(self, environment: Environment) -> str:
@@ -102,9 +105,10 @@ class ClusterScene(Stage):
     def _settle(self) -> None:
         simulation = self.simulation
         until_ns = simulation.loop.now_ns + CONVERGE_LIMIT_NS
-        while (open_ := unsettled(self.nodes, self.plane.map)) and (
-            simulation.loop.now_ns < until_ns
-        ):
+        marked, since = marks(self.nodes), floor(simulation.true_ns())
+        while open_ := unsettled(self.nodes, self.plane.map, marked, since):
+            if simulation.loop.now_ns >= until_ns:
+                break
             simulation.run_for(SECOND_NS // 10)
         self.problems += open_[:FINDINGS_MAX]
         if open_:
@@ -115,36 +119,38 @@ class ClusterScene(Stage):
     def _read_everywhere(self) -> None:
         """Every node shows the same rows at one stamp, out of its own copies."""
         at = min(node.host.safe() for node in self.nodes)
-        shown: dict[str, list[tuple[bytes, int, bytes]]] = {}
-
-        async def look(environment: Environment) -> None:
-            for node in self.nodes:
-                address = f"k2://{node.name}:{PORT}"
-                connected = await patiently(
-                    lambda address=address: k2store.connect(  # type: ignore[misc]
-                        address,
-                        dialer=environment.transport,
-                        monotonic_ns=environment.clock.monotonic_ns,
-                        rng=environment.random("client"),
-                    )
-                )
-                async with connected as database, database.snapshot(at=at) as view:
-                    rows = await view.scan(k2store.EVERYTHING).all()
-                shown[node.name] = [(row.key, row.version, row.value) for row in rows]
-
-        before = {node.name: node.host.forwarding.forwarded for node in self.nodes}
-        looking = self.simulation.process(self._machine("looking"), look)
-        self.simulation.wait_for([looking], READ_LIMIT_NS)
-        first, *others = self.nodes
-        for node in others:
-            if shown[node.name] != shown[first.name]:
-                differing = set(shown[node.name]) ^ set(shown[first.name])
+        before = [node.host.forwarding.forwarded for node in self.nodes]
+        looking = [
+            self.simulation.process(self._machine(LOOKING + node.name), _looker(node.name, at))
+            for node in self.nodes
+        ]
+        shown = self.simulation.wait_for(looking, READ_LIMIT_NS)
+        for node, forwarded, rows in zip(self.nodes, before, shown, strict=True):
+            if rows != shown[0]:
+                differing = set(rows) ^ set(shown[0])
                 self.problems.append(
-                    f"at {at} {node.name} and {first.name} show different rows: "
+                    f"at {at} {node.name} and {self.nodes[0].name} show different rows: "
                     f"{sorted(differing)[:3]}"
                 )
-        for node in self.nodes:
-            asked = node.host.forwarding.forwarded - before[node.name]
+            asked = node.host.forwarding.forwarded - forwarded
             if asked:
                 self.problems.append(f"{node.name} asked others {asked} times for what is final")
 
+
+def _looker(name: str, at: int) -> Main:
+    """Reads everything through one node."""
+
+    async def look(environment: Environment) -> list[tuple[bytes, int, bytes]]:
+        def connect() -> k2store.Database:
+            return k2store.connect(
+                f"k2://{name}:{PORT}",
+                dialer=environment.transport,
+                monotonic_ns=environment.clock.monotonic_ns,
+                rng=environment.random("client"),
+            )
+
+        async with await patiently(connect) as database, database.snapshot(at=at) as view:
+            rows = await view.scan(k2store.EVERYTHING).all()
+        return [(row.key, row.version, row.value) for row in rows]
+
+    return look

@@ -3,7 +3,8 @@
 A one-shot keeps its id through every repetition, so the node applies it once whatever the network
 does. Failures are told apart by what they permit: nobody could serve it yet, or nobody knows
 whether it took, and it is sent again under the same id; it lost to another transaction, and a
-new attempt takes a new id; its deadline passed while it was under way, and nobody knows.
+new attempt takes a new id, unless a copy under the old one may still be on its way; its deadline
+passed while it was under way, and nobody knows.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from k2store.errors import (
     ConditionFailed,
     K2Error,
     OutcomeUnknown,
-    Overloaded,
     Rejected,
     Retry,
     Unavailable,
@@ -175,9 +175,8 @@ class OneShots:
             except StopIteration:
                 await self._give_up(txn, keys, error, not_before, doubt=doubt)
                 raise error from None
-            if error.retry is Retry.NOW:
+            if error.retry is Retry.NOW and not doubt:
                 attempt += 1
-                doubt = False
                 txn = self._prefix + (number << 16 | attempt).to_bytes(8, "big")
             if pause_s > 0:
                 await asyncio.sleep(pause_s)
@@ -209,9 +208,7 @@ class OneShots:
                 await session.bounded_time.past(error.at)
             session.finished(txn)
             return
-        if isinstance(error, OutcomeUnknown) or (
-            doubt and isinstance(error, Unavailable | Overloaded)
-        ):
+        if doubt or isinstance(error, OutcomeUnknown):
             session.remember_unresolved(txn, keys[0] if keys else b"", 0, not_before)
             raise OutcomeUnknown(
                 f"the one-shot {txn.hex()} may or may not have taken ({error.message}); "

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.option("--seeds", metavar="A..B", help="Run the seeds from A to B, both included.")
 @click.option("--seed", type=click.IntRange(0), help="Run one seed.")
+@click.option("--cluster", is_flag=True, help="Run regions of nodes instead of one node.")
 @click.option("--workload", "only", multiple=True, metavar="NAME", help="Run only these workloads.")
 @click.option("--jobs", default=1, show_default=True, type=click.IntRange(1), help="Processes.")
 @click.option(
@@ -53,12 +54,15 @@ def sim(
     jobs: int,
     trace: Path | None,
     *,
+    cluster: bool,
     shrink: bool,
     determinism: int,
     violate_clock: bool,
     as_json: bool,
 ) -> None:
     """Run the real node and client on simulated machines under faults, and judge what they did.
+
+    With --cluster they are regions of nodes with replicated logs, 40 to 100 ms apart.
 
     Exit status: 0 when all seeds hold, 5 when any fails, 2 for a usage error.
     """
@@ -72,15 +76,24 @@ def sim(
     if trace is not None:
         if seed is None:
             raise click.UsageError("--trace needs --seed")
-        ctx.exit(_trace(seed, only, trace, honest=not violate_clock))
-    summaries, seconds = _run(numbers, only, jobs, honest=not violate_clock, quiet=as_json)
+        ctx.exit(_trace(seed, only, trace, honest=not violate_clock, cluster=cluster))
+    summaries, seconds = _run(
+        numbers, only, jobs, honest=not violate_clock, cluster=cluster, quiet=as_json
+    )
     failed = [summary for summary in summaries if summary.failures]
     for summary in failed:
-        _show(summary, only, as_json=as_json, violated=violate_clock)
+        _show(summary, only, as_json=as_json, violated=violate_clock, cluster=cluster)
         if shrink and not violate_clock:
-            _shrink(summary.seed, only, as_json=as_json)
-    differing = _compare(numbers[:determinism], only, as_json=as_json)
-    _sum(summaries, seconds, as_json=as_json, violated=violate_clock, differing=differing)
+            _shrink(summary.seed, only, as_json=as_json, cluster=cluster)
+    differing = _compare(numbers[:determinism], only, as_json=as_json, cluster=cluster)
+    _sum(
+        summaries,
+        seconds,
+        as_json=as_json,
+        violated=violate_clock,
+        differing=differing,
+        cluster=cluster,
+    )
     if violate_clock:
         ctx.exit(0 if any(summary.anomalies for summary in failed) else 5)
     ctx.exit(5 if failed or differing else 0)
@@ -102,7 +115,13 @@ def _range(seeds: str | None, seed: int | None) -> list[int]:
 
 
 def _run(
-    numbers: list[int], only: tuple[str, ...], jobs: int, *, honest: bool, quiet: bool
+    numbers: list[int],
+    only: tuple[str, ...],
+    jobs: int,
+    *,
+    honest: bool,
+    cluster: bool,
+    quiet: bool,
 ) -> tuple[list[Summary], float]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -117,7 +136,7 @@ def _run(
     summaries: list[Summary] = []
     with bar:
         task = bar.add_task("seeds", total=len(numbers))
-        for summary in each(numbers, only, jobs=jobs, honest=honest):
+        for summary in each(numbers, only, jobs=jobs, honest=honest, cluster=cluster):
             summaries.append(summary)
             failures = sum(bool(one.failures) for one in summaries)
             bar.update(task, advance=1, description=f"seeds, {failures} failed")
@@ -125,13 +144,17 @@ def _run(
     return summaries, time.perf_counter() - began_s
 
 
-def _replay(seed: int, only: tuple[str, ...], *, violated: bool) -> str:
-    options = "".join(f" --workload {name}" for name in only)
-    return f"k2 check sim --seed {seed}{options}{' --violate-clock' if violated else ''} --trace"
+def _replay(seed: int, only: tuple[str, ...], *, violated: bool, cluster: bool) -> str:
+    options = " --cluster" if cluster else ""
+    options += "".join(f" --workload {name}" for name in only)
+    options += " --violate-clock" if violated else ""
+    return f"k2 check sim --seed {seed}{options} --trace"
 
 
-def _show(summary: Summary, only: tuple[str, ...], *, as_json: bool, violated: bool) -> None:
-    replay = _replay(summary.seed, only, violated=violated)
+def _show(
+    summary: Summary, only: tuple[str, ...], *, as_json: bool, violated: bool, cluster: bool
+) -> None:
+    replay = _replay(summary.seed, only, violated=violated, cluster=cluster)
     if as_json:
         document = {
             "seed": summary.seed,
@@ -147,12 +170,12 @@ def _show(summary: Summary, only: tuple[str, ...], *, as_json: bool, violated: b
         click.echo(f"  {what}")
 
 
-def _shrink(seed: int, only: tuple[str, ...], *, as_json: bool) -> None:
+def _shrink(seed: int, only: tuple[str, ...], *, as_json: bool, cluster: bool) -> None:
     from jepsen_like.sim.swarm import shortest
     from k2store.testing.simulation import encode
 
     try:
-        left = shortest(seed, only)
+        left = shortest(seed, only, cluster=cluster)
     except ValueError:
         click.echo(f"seed {seed} fails for lack of events only; nothing to shorten", err=True)
         return
@@ -163,12 +186,14 @@ def _shrink(seed: int, only: tuple[str, ...], *, as_json: bool) -> None:
         click.echo(f"  {len(left)} faults are enough:\n{text}")
 
 
-def _compare(numbers: list[int], only: tuple[str, ...], *, as_json: bool) -> int:
+def _compare(
+    numbers: list[int], only: tuple[str, ...], *, as_json: bool, cluster: bool
+) -> int:
     if not numbers:
         return 0
     from jepsen_like.sim.swarm import canary
 
-    differing = canary(numbers, only)
+    differing = canary(numbers, only, cluster=cluster)
     for seed, (here, there) in differing.items():
         click.echo(f"seed {seed}: traces differ between processes, {here} and {there}", err=True)
     if not as_json and not differing:
@@ -176,11 +201,15 @@ def _compare(numbers: list[int], only: tuple[str, ...], *, as_json: bool) -> int
     return len(differing)
 
 
-def _trace(seed: int, only: tuple[str, ...], to: Path, *, honest: bool) -> int:
+def _trace(
+    seed: int, only: tuple[str, ...], to: Path, *, honest: bool, cluster: bool
+) -> int:
+    from jepsen_like.sim import cluster as clusters
     from jepsen_like.sim import run
 
     with click.open_file(str(to), "w") as sink:
-        result = run(seed, only, trace_sink=sink, honest=honest)
+        play = clusters.run if cluster else run
+        result = play(seed, only, trace_sink=sink, honest=honest)
     click.echo(f"trace {result.trace}", err=True)
     for what in result.failures:
         click.echo(f"  {what}", err=True)
@@ -188,11 +217,17 @@ def _trace(seed: int, only: tuple[str, ...], to: Path, *, honest: bool) -> int:
 
 
 def _sum(
-    summaries: list[Summary], seconds: float, *, as_json: bool, violated: bool, differing: int
+    summaries: list[Summary],
+    seconds: float,
+    *,
+    as_json: bool,
+    violated: bool,
+    differing: int,
+    cluster: bool,
 ) -> None:
-    from jepsen_like.sim.swarm import summed
+    from jepsen_like.sim.swarm import ALL_PROBES, CLUSTER_ALL_PROBES, summed
 
-    report: Report = summed(summaries, seconds)
+    report: Report = summed(summaries, seconds, CLUSTER_ALL_PROBES if cluster else ALL_PROBES)
     if as_json:
         document = msgspec.to_builtins(report) | {"violated_clock": violated}
         document["traces_differ"] = differing

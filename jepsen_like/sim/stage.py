@@ -270,12 +270,12 @@ class Stage(ABC):
             await self._read_all(database)
 
     async def _read_all(self, database: k2store.Database) -> None:
-        rows = await persistently(partial(_rows, database))
+        at, rows = await persistently(partial(_rows, database))
         self.shown += [Shown(row.key, row.version, row.value) for row in rows]
         self.final = {row.key: (row.version, row.value) for row in rows}
         keys = sorted({key for entry in self.journal.entries for key in entry.writes})
         for key in keys:
-            for version in await persistently(partial(database.history, key)):
+            for version in await persistently(partial(database.history, key, at=at)):
                 self.shown.append(Shown(key, version.at, version.value))
 
     async def _patiently(self, environment: Environment) -> Opened:
@@ -296,9 +296,10 @@ async def _outcome(database: k2store.Database, entry: Entry) -> k2store.Outcome:
     return await database.outcome(entry.txn, anchor=entry.anchor, at=entry.at)
 
 
-async def _rows(database: k2store.Database) -> list[k2store.Record]:
+async def _rows(database: k2store.Database) -> tuple[int, list[k2store.Record]]:
     async with database.snapshot(strong=True) as view:
-        return await view.scan(k2store.EVERYTHING).all()
+        rows = await view.scan(k2store.EVERYTHING).all()
+        return view.at, rows
 
 
 async def persistently(ask: Callable[[], Awaitable[T]]) -> T:

@@ -20,14 +20,19 @@ from typing import Final
 import msgspec
 
 from jepsen_like.sim.agreement import CLIENT_PROBES
+from jepsen_like.sim import cluster as clusters
 from jepsen_like.sim.plan import draw
 from jepsen_like.sim.scene import run, without
+from jepsen_like.sim.stage import Result
 from k2store.testing.simulation import SIMULATOR_PROBES, Fault, shrink
+from k2store.testing.simulation.cluster_probes import CLUSTER_PROBES
 from k2store.testing.simulation.node_probes import NODE_PROBES
 
 ALL_PROBES: Final = (*SIMULATOR_PROBES, *NODE_PROBES, *CLIENT_PROBES)
+CLUSTER_ALL_PROBES: Final = (*ALL_PROBES, *CLUSTER_PROBES)
 SHRINK_RUNS_MAX: Final = 60
 _CANARY_LIMIT_S: Final = 300
+_CLUSTER: Final = "--cluster"
 
 
 class Summary(msgspec.Struct, frozen=True):
@@ -66,9 +71,15 @@ class Report(msgspec.Struct, frozen=True):
     seconds: float
 
 
-def one(seed: int, only: Sequence[str] = (), *, honest: bool = True) -> Summary:
-    """Run a seed; a crash of the harness itself is a failure of the seed, too."""
-    result = run(seed, only, honest=honest)
+def _run(seed: int, only: Sequence[str], *, honest: bool = True, cluster: bool = False) -> Result:
+    return (clusters.run if cluster else run)(seed, only, honest=honest)
+
+
+def one(
+    seed: int, only: Sequence[str] = (), *, honest: bool = True, cluster: bool = False
+) -> Summary:
+    """Run a seed of one node, or of a cluster."""
+    result = _run(seed, only, honest=honest, cluster=cluster)
     return Summary(
         seed,
         result.trace,
@@ -86,17 +97,24 @@ def one(seed: int, only: Sequence[str] = (), *, honest: bool = True) -> Summary:
 
 
 def each(
-    seeds: Iterable[int], only: Sequence[str] = (), *, jobs: int = 1, honest: bool = True
+    seeds: Iterable[int],
+    only: Sequence[str] = (),
+    *,
+    jobs: int = 1,
+    honest: bool = True,
+    cluster: bool = False,
 ) -> Iterator[Summary]:
     """Summaries in the order in which the seeds finish."""
     if jobs <= 1:
         for seed in seeds:
-            yield one(seed, only, honest=honest)
+            yield one(seed, only, honest=honest, cluster=cluster)
         return
     # Spawned, not forked: a fresh interpreter has its own hash seed and nothing of ours.
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(jobs, mp_context=context) as pool:
-        waiting = [pool.submit(one, seed, tuple(only), honest=honest) for seed in seeds]
+        waiting = [
+            pool.submit(one, seed, tuple(only), honest=honest, cluster=cluster) for seed in seeds
+        ]
         try:
             for future in concurrent.futures.as_completed(waiting):
                 yield future.result()
@@ -105,8 +123,10 @@ def each(
                 future.cancel()
 
 
-def summed(summaries: Sequence[Summary], seconds: float) -> Report:
-    """All in one."""
+def summed(
+    summaries: Sequence[Summary], seconds: float, expected: Sequence[str] = ALL_PROBES
+) -> Report:
+    """All in one; `expected` are the probes that count."""
     kinds: collections.Counter[str] = collections.Counter()
     probes: collections.Counter[str] = collections.Counter()
     for summary in summaries:
@@ -121,8 +141,8 @@ def summed(summaries: Sequence[Summary], seconds: float) -> Report:
         unknown_outcomes=sum(summary.unknown for summary in summaries),
         faults=kinds.total(),
         fault_kinds=dict(sorted(kinds.items())),
-        probes_hit=sum(probes[name] > 0 for name in ALL_PROBES),
-        probes_missed=[name for name in ALL_PROBES if not probes[name]],
+        probes_hit=sum(probes[name] > 0 for name in expected),
+        probes_missed=[name for name in expected if not probes[name]],
         anomalies=sum(len(summary.anomalies) for summary in summaries),
         failures=sum(bool(summary.failures) for summary in summaries),
         failed_seeds=sorted(summary.seed for summary in summaries if summary.failures),
@@ -130,18 +150,24 @@ def summed(summaries: Sequence[Summary], seconds: float) -> Report:
     )
 
 
-def canary(seeds: Sequence[int], only: Sequence[str] = ()) -> dict[int, tuple[str, str]]:
+def canary(
+    seeds: Sequence[int], only: Sequence[str] = (), *, cluster: bool = False
+) -> dict[int, tuple[str, str]]:
     """Seeds whose trace differs between this process and one with another hash seed."""
-    here = {seed: run(seed, only).trace for seed in seeds}
-    there = traces_elsewhere(seeds, only)
+    here = {seed: _run(seed, only, cluster=cluster).trace for seed in seeds}
+    there = traces_elsewhere(seeds, only, cluster=cluster)
     return {seed: (here[seed], there[seed]) for seed in seeds if here[seed] != there[seed]}
 
 
-def traces_elsewhere(seeds: Sequence[int], only: Sequence[str] = ()) -> dict[int, str]:
+def traces_elsewhere(
+    seeds: Sequence[int], only: Sequence[str] = (), *, cluster: bool = False
+) -> dict[int, str]:
     """Trace hashes of seeds, from a process of its own under another hash seed."""
     own = os.environ.get("PYTHONHASHSEED", "")
     other = "4711" if own != "4711" else "1147"
     arguments = [*(f"--workload={name}" for name in only), *map(str, seeds)]
+    if cluster:
+        arguments.append(_CLUSTER)
     done = subprocess.run(
         [sys.executable, "-m", "jepsen_like.sim.swarm", *arguments],
         env=os.environ | {"PYTHONHASHSEED": other},
@@ -155,13 +181,22 @@ def traces_elsewhere(seeds: Sequence[int], only: Sequence[str] = ()) -> dict[int
 
 
 def shortest(
-    seed: int, only: Sequence[str] = (), *, tried: Callable[[int, bool], None] | None = None
+    seed: int,
+    only: Sequence[str] = (),
+    *,
+    tried: Callable[[int, bool], None] | None = None,
+    cluster: bool = False,
 ) -> list[Fault]:
     """A shortest part of a failing seed's faults with which it still fails."""
-    plan = draw(seed, only)
+    plan = clusters.draw(seed, only) if cluster else draw(seed, only)
 
     def fails(schedule: list[Fault]) -> bool:
-        result = run(seed, only, plan=without(plan, schedule))
+        shorter = without(plan, schedule)
+        result = (
+            clusters.run(seed, only, plan=shorter)
+            if isinstance(shorter, clusters.ClusterPlan)
+            else run(seed, only, plan=shorter)
+        )
         # With fewer faults a run may be vacuous; that is not the failure that is looked for.
         real = [what for what in result.failures if not what.startswith("vacuous")]
         if tried is not None:
@@ -181,7 +216,8 @@ def _main(arguments: Sequence[str]) -> None:
     only = [one.partition("=")[2] for one in arguments if one.startswith("--workload=")]
     for seed in arguments:
         if not seed.startswith("--"):
-            sys.stdout.write(f"{seed} {run(int(seed), only).trace}\n")
+            trace = _run(int(seed), only, cluster=_CLUSTER in arguments).trace
+            sys.stdout.write(f"{seed} {trace}\n")
             sys.stdout.flush()
 
 

@@ -369,7 +369,11 @@ class Database:
     async def history(
         self, key: bytes, *, at: int | None = None, limit: int | None = None
     ) -> list[Version]:
-        """The versions of a key that are kept, newest first, from the stamp `at` (or now)."""
+        """The versions of a key that are kept, newest first, from the stamp `at`.
+
+        Without one they are all that the node which is asked has: in a cluster its copy may lag
+        behind the leader's. With one it raises `Unavailable` as long as its copy lags so far.
+        """
         session = self.session
         if type(key) is not bytes or len(key) > session.key_bytes_max:
             raise bad_key(key, session.key_bytes_max)

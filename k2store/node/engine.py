@@ -62,7 +62,7 @@ from mvcc.records import Entry
 from mvcc.state import PartitionSettings
 from mvcc.transactions import Verdict
 from truetime import Interval, Oracle, OracleSettings
-from truetime.timestamp import ceiling, floor
+from truetime.timestamp import ceiling, describe, floor
 
 ROUNDS_MAX = 1_000
 """Rounds of messages between partitions in one turn; more can only be a loop."""
@@ -323,8 +323,17 @@ class Engine:
     def history(
         self, key: bytes, at: int, count: int
     ) -> tuple[Sequence[tuple[int, bytes | None]], bool]:
-        """Committed versions of a key at or below ``at`` (0: all), newest first, and whether there are more."""
-        state = self.host.partition(self.route.of(key)).state
+        """Committed versions of a key at or below ``at`` (0: all that are here), newest first, and whether there are more.
+
+        Raises Unavailable while this node's copy does not reach as far.
+        """
+        number = self.route.of(key)
+        state = self.host.partition(number).state
+        if not self.host.shows(number, at):
+            raise Unavailable(
+                f"this node's copy does not show everything up to {describe(at)} yet",
+                retry_after_s=0.05,
+            )
         state.settle()
         found = state.settled.versions(SPACE, key, at_most=at or (1 << 64) - 1, count_max=count + 1)
         size = 0

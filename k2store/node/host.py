@@ -97,6 +97,10 @@ class Host(Protocol):
         """Begin to delete versions that nobody may read any more."""
         ...
 
+    def shows(self, number: int, stamp: int) -> bool:
+        """Whether the local copy of a partition has what was committed up to a stamp."""
+        ...
+
     def safe(self) -> int:
         """Everything at or below this stamp is final in every partition here."""
         ...

@@ -665,6 +665,11 @@ class ClusterHost:
             if group.leading and group.partition.state.serving:
                 group.partition.collect(protected)
 
+    def shows(self, number: int, stamp: int) -> bool:
+        """Whether this node leads the partition, or time is closed over the stamp here."""
+        group = self.groups.get(number)
+        return group is not None and (group.leading or stamp <= group.safe())
+
     def safe(self) -> int:
         """The least of all partitions: the region's safe time as this node knows it."""
         return min((group.safe() for group in self.groups.values()), default=0)

@@ -188,8 +188,7 @@ def _unfinished(group: Group) -> list[str]:
         f"partition {group.number}: {len(things)} requests {what}"
         for what, things in (
             ("without a leader", group.waiting),
-            ("that wait for a checkpoint", group.held),
-            ("that wait for time to be closed", group.unsafe),
+            ("that wait for a checkpoint or an heir", group.held),
         )
         if things
     ]

@@ -1,0 +1,61 @@
+"""Regions of real nodes under faults: seeds, judged from outside, from inside and copy by copy."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import pytest
+
+from jepsen_like.sim import swarm
+
+FIRST_SEED = 1_000
+SEEDS = 16
+JOBS = 2
+
+REGRESSIONS = [
+    int(line.split()[0])
+    for line in (Path(__file__).parent / "cluster_seeds.txt").read_text().splitlines()
+    if line.strip() and not line.startswith("#")
+]
+
+
+@functools.cache
+def summaries() -> list[swarm.Summary]:
+    """The runs of some seeds, made once, in two processes."""
+    seeds = range(FIRST_SEED, FIRST_SEED + SEEDS)
+    return list(swarm.each(seeds, jobs=JOBS, cluster=True))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_seeds_of_clusters_hold():
+    """Every history is valid, everything is there in every copy, and nothing stays unfinished."""
+    assert {one.seed: one.failures for one in summaries() if one.failures} == {}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_seeds_of_clusters_have_shown_enough():
+    """Each seed has commits, a conflict and a fault; together they meet what clusters are for."""
+    found = summaries()
+    assert min(one.commits for one in found) >= 100
+    assert min(one.conflicts for one in found) >= 1
+    assert min(len(one.fault_kinds) for one in found) >= 1
+    report = swarm.summed(found, 0.0, swarm.CLUSTER_ALL_PROBES)
+    missed = {name for name in report.probes_missed if name.startswith("cluster.")}
+    assert missed == set()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_regressions_of_clusters_stay_mended():
+    """Seeds that once failed hold."""
+    found = list(swarm.each(REGRESSIONS, jobs=JOBS, cluster=True))
+    assert {one.seed: one.failures for one in found if one.failures} == {}
+
+
+@pytest.mark.timeout(300)
+def test_traces_of_clusters_are_equal_in_another_process():
+    """Two seeds, run again in a process with another hash seed, give the same traces."""
+    assert swarm.canary((FIRST_SEED, FIRST_SEED + 1), cluster=True) == {}

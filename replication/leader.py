@@ -6,23 +6,21 @@ epoch never commits by being counted; it stands when an entry of this epoch behi
 
 from __future__ import annotations
 
-from replication.entries import Entry, Kind, chain
+from replication.entries import Kind, chain
 from replication.membership import Membership, encode
 from replication.messages import (
-    Append,
     Appended,
     CampaignNow,
     CloseBeat,
     Differs,
     Fenced,
-    Install,
     Released,
     Renew,
     Renewed,
 )
 from replication.quorum import reached
+from replication.sending import followers, heard, send_again
 from replication.state import Lead, NoteKind, Progress, Refusal, Role, State
-from replication.status import Counters, FollowerStatus
 from replication.takeover import Takeover
 from replication.takeover import encode as encode_takeover
 from replication.voter import lend, release
@@ -60,12 +58,6 @@ def _append(state: State, lead: Lead, kind: Kind, payload: bytes) -> int:
             )
     state.closed.known = max(state.closed.known, lead.closed)
     return entry.lsn
-
-
-def followers(state: State, lead: Lead) -> list[int]:
-    """Who is sent the log: everyone in the membership, and whoever is just leaving it."""
-    everyone = {*state.log.membership.everyone, *lead.leaving}
-    return sorted(everyone - {state.identity})
 
 
 # -- what the node above asks for ------------------------------------------------------------------
@@ -174,8 +166,8 @@ def appended(state: State, message: Appended) -> None:
     progress = lead.progress.get(message.sender)
     if progress is None:
         return
+    heard(state, progress, message.lsn)
     progress.known = True
-    progress.heard_ns = state.now.lo_ns
     progress.installing_ns = 0
     progress.matched_lsn = max(progress.matched_lsn, message.lsn)
     progress.next_lsn = max(progress.next_lsn, message.lsn + 1)
@@ -188,15 +180,18 @@ def differs(state: State, message: Differs) -> None:
     if lead is None or message.epoch != lead.epoch:
         return
     progress = lead.progress.get(message.sender)
-    if progress is None or message.round != progress.round:
+    if progress is None or message.round < progress.heeded_round:
         return
-    progress.heard_ns = state.now.lo_ns
+    heard(state, progress, progress.asked_lsn)
     equal_lsn = state.log.equal_lsn(message.points)
     # Without a common point only a snapshot helps, which is sent for any place before the log's.
     progress.equal_lsn = max(equal_lsn or 0, progress.matched_lsn)
     found = progress.known or equal_lsn is not None
     progress.next_lsn = progress.equal_lsn + 1 if found else 0
+    # What was sent before this is answered by it. What was merely sent again is not: an answer that
+    # takes longer than the repetition is as good as any, since equal logs stay equal in an epoch.
     progress.round += 1
+    progress.heeded_round = progress.round
 
 
 def renewed(state: State, message: Renewed) -> None:
@@ -211,7 +206,7 @@ def renewed(state: State, message: Renewed) -> None:
         progress.heard_ns = state.now.lo_ns
         if message.verified_lsn < progress.matched_lsn:
             # In one life it never falls behind what it has acknowledged.
-            _send_log(state, lead, message.sender, progress)
+            progress.commit_sent_lsn = 0
     _note_serving(state, lead)
 
 
@@ -220,27 +215,6 @@ def fenced(state: State, message: Fenced) -> None:
     lead = state.lead
     if lead is not None and message.epoch > lead.epoch and not lead.fenced_ns:
         lead.fenced_ns = state.now.lo_ns
-
-
-def statuses(state: State) -> list[FollowerStatus]:
-    """What is known of each follower, by identity; nothing where this replica does not lead."""
-    lead = state.lead
-    if lead is None:
-        return []
-    voters, last_lsn = state.log.membership.voters, state.log.last.lsn
-    return [
-        FollowerStatus(
-            identity=replica,
-            votes=replica in voters,
-            known=progress.known,
-            installing=bool(progress.installing_ns),
-            matched_lsn=progress.matched_lsn,
-            lag_entries=last_lsn - progress.matched_lsn,
-            silent_ns=max(0, state.now.lo_ns - progress.heard_ns),
-        )
-        for replica in followers(state, lead)
-        for progress in [lead.progress[replica]]
-    ]
 
 
 # -- committing ------------------------------------------------------------------------------------
@@ -302,63 +276,7 @@ def _note_serving(state: State, lead: Lead) -> None:
         state.note(NoteKind.SERVES, lead.epoch, lead.low_water)
 
 
-# -- sending ---------------------------------------------------------------------------------------
-
-
-def replicate(state: State) -> None:
-    """Send every follower what it has not been sent."""
-    lead = state.lead
-    if lead is None:
-        return
-    for replica in followers(state, lead):
-        progress = lead.progress[replica]
-        under_way = progress.next_lsn - max(progress.matched_lsn, progress.equal_lsn)
-        room = under_way <= state.settings.window_entries_max
-        if progress.next_lsn <= state.log.last.lsn and room and not progress.installing_ns:
-            _send_log(state, lead, replica, progress)
-
-
-def _send_log(state: State, lead: Lead, replica: int, progress: Progress) -> None:
-    """Send what follows ``next_lsn``, as far as the window reaches; at least an empty append."""
-    log = state.log
-    progress.sent_ns = state.now.lo_ns
-    if progress.next_lsn <= log.start.lsn:
-        state.send(replica, Install(lead.epoch, state.identity, log.snapshot, state.commit_lsn))
-        state.counters.installs_sent += 1
-        state.counters.install_bytes_sent += len(log.snapshot.state)
-        progress.next_lsn = log.base.lsn + 1
-        progress.equal_lsn = log.base.lsn
-        progress.installing_ns = state.now.lo_ns + state.settings.install_ns
-        return
-    limit_lsn = max(progress.matched_lsn, progress.equal_lsn) + state.settings.window_entries_max
-    while True:
-        previous = log.position(progress.next_lsn - 1)
-        assert previous is not None, (progress.next_lsn, log.start)
-        entries: list[Entry] = log.after(previous.lsn, state.settings.batch_entries_max)
-        message = Append(
-            lead.epoch,
-            state.identity,
-            progress.round,
-            previous,
-            entries,
-            state.commit_lsn,
-            progress.matched_lsn,
-        )
-        state.send(replica, message)
-        if entries:
-            _count_sent(state.counters, progress, entries)
-        progress.next_lsn += len(entries)
-        progress.commit_sent_lsn = state.commit_lsn
-        if progress.next_lsn > min(log.last.lsn, limit_lsn):
-            return
-
-
-def _count_sent(counters: Counters, progress: Progress, entries: list[Entry]) -> None:
-    first_lsn, last_lsn = entries[0].lsn, entries[-1].lsn
-    counters.entries_sent += len(entries)
-    counters.entries_resent += max(0, min(last_lsn, progress.sent_lsn) - first_lsn + 1)
-    counters.entry_bytes_sent += sum(len(entry.payload) for entry in entries)
-    progress.sent_lsn = max(progress.sent_lsn, last_lsn)
+# -- time ------------------------------------------------------------------------------------------
 
 
 def tick(state: State) -> None:
@@ -377,23 +295,7 @@ def tick(state: State) -> None:
     if now.lo_ns - lead.renewed_ns >= settings.renew_ns:
         _renew(state, lead)
     for replica in followers(state, lead):
-        _send_again(state, lead, replica, lead.progress[replica])
-
-
-def _send_again(state: State, lead: Lead, replica: int, progress: Progress) -> None:
-    """Begin anew with a follower that should have answered; tell others the commit LSN."""
-    now_ns, last_lsn = state.now.lo_ns, state.log.last.lsn
-    due_ns = progress.installing_ns or progress.sent_ns + state.settings.resend_ns
-    behind = progress.matched_lsn < last_lsn or not progress.known
-    if behind and now_ns >= due_ns:
-        # One whose log is not known yet is asked with an empty append, not flooded. Whatever it
-        # answers to any of those counts: it may be further away than the time to ask again.
-        progress.next_lsn = (progress.matched_lsn if progress.known else last_lsn) + 1
-        progress.installing_ns = 0
-        progress.round += progress.known
-        _send_log(state, lead, replica, progress)
-    elif progress.commit_sent_lsn < state.commit_lsn and not progress.installing_ns:
-        _send_log(state, lead, replica, progress)
+        send_again(state, lead, replica, lead.progress[replica])
 
 
 def _renew(state: State, lead: Lead) -> None:

@@ -186,9 +186,7 @@ def _shrink(seed: int, only: tuple[str, ...], *, as_json: bool, cluster: bool) -
         click.echo(f"  {len(left)} faults are enough:\n{text}")
 
 
-def _compare(
-    numbers: list[int], only: tuple[str, ...], *, as_json: bool, cluster: bool
-) -> int:
+def _compare(numbers: list[int], only: tuple[str, ...], *, as_json: bool, cluster: bool) -> int:
     if not numbers:
         return 0
     from jepsen_like.sim.swarm import canary
@@ -201,9 +199,7 @@ def _compare(
     return len(differing)
 
 
-def _trace(
-    seed: int, only: tuple[str, ...], to: Path, *, honest: bool, cluster: bool
-) -> int:
+def _trace(seed: int, only: tuple[str, ...], to: Path, *, honest: bool, cluster: bool) -> int:
     from jepsen_like.sim import cluster as clusters
     from jepsen_like.sim import run
 

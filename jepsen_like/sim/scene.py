@@ -74,9 +74,7 @@ class Scene(Stage):
     def _servers(self) -> Sequence[Process]:
         main = self.nodes[0].main
         machine = self._machine(SERVER)
-        return [
-            self.simulation.process(machine, main, fail_stop=FAIL_STOP, restart_ns=RESTART_NS)
-        ]
+        return [self.simulation.process(machine, main, fail_stop=FAIL_STOP, restart_ns=RESTART_NS)]
 
     def _region(self, name: str) -> str:
         return "far" if name in self.plan.far else "local"
@@ -86,6 +84,12 @@ class Scene(Stage):
 
     def _borders(self) -> Sequence[bytes]:
         return self.plan.node.split_keys
+
+    async def _prepare(self) -> None:
+        """A node by itself needs nobody."""
+
+    def _settle(self) -> None:
+        """There is no other copy to compare with."""
 
 
 def without(plan: P, schedule: Sequence[Fault]) -> P:

@@ -65,9 +65,6 @@ class Result(msgspec.Struct):
 class Stage(ABC):
     """Everything of one run."""
 
-    actions: dict[str, Action] = {}
-    """Faults that only this stage has."""
-
     def __init__(self, plan: Load, simulation: Simulation) -> None:
         self.load = plan
         self.simulation = simulation
@@ -75,6 +72,8 @@ class Stage(ABC):
         self.workloads: dict[str, Workload] = {
             name: self._workload(name) for name in plan.workloads
         }
+        self.actions: dict[str, Action] = {}
+        """Faults that only this stage has."""
         self.engine: Engine | None = None
         self.calm = False
         """Set when no more faults begin: clients then end when there are enough commits."""
@@ -120,11 +119,13 @@ class Stage(ABC):
     def _borders(self) -> Sequence[bytes]:
         """The keys at which partitions meet."""
 
-    async def _prepare(self, environment: Environment) -> None:
-        """What is to be done before the first client comes."""
+    @abstractmethod
+    async def _prepare(self) -> None:
+        """Do what is to be done before the first client comes."""
 
+    @abstractmethod
     def _settle(self) -> None:
-        """What is to be looked at when everything has come to rest."""
+        """Look at what can be seen when everything has come to rest."""
 
     # ------------------------------------------------------------------------------ phases
 
@@ -232,7 +233,7 @@ class Stage(ABC):
         )
 
     async def _open(self, environment: Environment) -> None:
-        await self._prepare(environment)
+        await self._prepare()
         async with await self._patiently(environment) as database:
             for name, workload in self.workloads.items():
                 await workload.open(self._actor(database, environment, name))
@@ -255,7 +256,9 @@ class Stage(ABC):
         while not (self.calm and self.journal.commits_so_far >= self.load.commits):
             await workload.step(actor)
             if rng.random() < 0.7:
-                await asyncio.sleep(rng.expovariate(1) * self.load.pause_s)
+                # Once nothing goes wrong any more, what is missing is made up for.
+                pause_s = self.load.pause_s / (10 if self.calm else 1)
+                await asyncio.sleep(rng.expovariate(1) * pause_s)
 
     async def _close(self, environment: Environment) -> None:
         """Ask for what is unknown, then read everything that the store holds."""

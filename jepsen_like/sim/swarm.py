@@ -19,8 +19,8 @@ from typing import Final
 
 import msgspec
 
-from jepsen_like.sim.agreement import CLIENT_PROBES
 from jepsen_like.sim import cluster as clusters
+from jepsen_like.sim.agreement import CLIENT_PROBES
 from jepsen_like.sim.plan import draw
 from jepsen_like.sim.scene import run, without
 from jepsen_like.sim.stage import Result

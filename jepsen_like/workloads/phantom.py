@@ -82,7 +82,8 @@ class Phantom:
     async def _scan(self, actor: Actor, groups: tuple[int, ...]) -> None:
         async def body(seen: Seen) -> list[list[object]]:
             return [
-                ["r", group, [row for _, row in await seen.scan(self._range(group))]] for group in groups
+                ["r", group, [row for _, row in await seen.scan(self._range(group))]]
+                for group in groups
             ]
 
         await actor.transaction("txn", [["r", group, None] for group in groups], body)

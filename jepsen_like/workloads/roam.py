@@ -6,7 +6,6 @@ cluster it is answered by replicas, each of which knows for itself how far time 
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 
 from jepsen_like.history import Recorder

@@ -25,6 +25,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from k2store.client.bounded_time import BoundedTime
+from k2store.client.doubt import doubtful
 from k2store.client.outbox import (
     CALL,
     COMMIT,
@@ -45,7 +46,6 @@ from k2store.client.outbox import (
 )
 from k2store.client.waker import Answered, Waker
 from k2store.errors import (
-    ConditionFailed,
     Corruption,
     Deadline,
     K2Error,
@@ -603,7 +603,7 @@ class Session:
         entry = self._pending.pop(failure.request, None)
         if entry is not None and not entry[FUTURE].done():
             if failure.request in self._sent_before:
-                error = _doubtful(entry, error)
+                error = doubtful(entry, error)
             uncertain = entry[KIND] == COMMIT and isinstance(error, _UNCERTAIN)
             entry[FUTURE].set_exception(CommitLost(error.message) if uncertain else error)
 
@@ -790,16 +790,3 @@ class Session:
         watches, self._watches = self._watches, {}
         for watch in watches.values():
             watch.fail(error)
-
-
-def _doubtful(entry: Entry, error: K2Error) -> K2Error:
-    """What a failure says of a one-shot that an earlier connection has carried as well.
-
-    A refusal speaks of the copy that it answers. Another one may still be on its way to the leader,
-    through the node that was asked first.
-    """
-    if entry[KIND] != ONE_SHOT or not entry[8] or isinstance(error, ConditionFailed | Rejected):  # type: ignore[misc]  # a one-shot's keys
-        return error
-    txn = entry[4]
-    assert isinstance(txn, bytes)
-    return OutcomeUnknown(error.message, transaction=txn.hex())

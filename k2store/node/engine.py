@@ -323,8 +323,9 @@ class Engine:
     def history(
         self, key: bytes, at: int, count: int
     ) -> tuple[Sequence[tuple[int, bytes | None]], bool]:
-        """Committed versions of a key at or below ``at`` (0: all that are here), newest first, and whether there are more.
+        """Committed versions of a key at or below ``at``, newest first, and whether there are more.
 
+        0 stands for all that are here.
         Raises Unavailable while this node's copy does not reach as far.
         """
         number = self.route.of(key)

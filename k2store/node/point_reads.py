@@ -57,15 +57,13 @@ def point_reads(session: Session, reads: wire.ReadColumns, now: Interval) -> Non
     if refused:
         left_out = set(refused)
         plain = [index for index in range(count) if index not in left_out]
-        if not plain:
-            return
         requests = [requests[index] for index in plain]
         txns = [txns[index] for index in plain]
         stamps = [stamps[index] for index in plain]
         keys = [keys[index] for index in plain]
         deadlines = [deadlines[index] for index in plain]
     single = engine.host.single
-    if single is not None:
+    if single is not None and requests:
         message = Reads(session.number, requests, txns, stamps, keys, deadlines)
         engine.host.deliver(single, message)
         return

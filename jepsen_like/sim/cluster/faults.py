@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from k2store.control.map import Keyspace
 from k2store.testing.simulation import (
     MILLISECOND_NS,
     SECOND_NS,
@@ -18,6 +17,7 @@ from k2store.testing.simulation import (
     Simulation,
     draw_schedule,
 )
+from k2store.testing.simulation.founding import Keyspace
 from k2store.testing.simulation.partitions import between
 from k2store.testing.simulation.swarm import PROCESS_FAULTS
 
@@ -71,23 +71,23 @@ def draw_faults(
 ) -> list[Fault]:
     """A schedule for nodes and for others, each given with its region."""
     knobs = Knobs(
-        kinds=tuple(kind for kind in NODE_KINDS if rng.random() < 0.35) or (rng.choice(NODE_KINDS),),
+        kinds=tuple(kind for kind in NODE_KINDS if rng.random() < 0.35)
+        or (rng.choice(NODE_KINDS),),
         every_ns=rng.choice((500, 1_000, 2_500)) * MILLISECOND_NS,
         lasts_ns=rng.choice((500, 2_000, 5_000)) * MILLISECOND_NS,
     )
     servers, hosts = list(nodes), [*nodes, *places]
     # Who suffers: nodes among themselves, or clients, too.
     suffering = servers if len(servers) > 1 and rng.random() < 0.5 else hosts
-    schedule = [
-        _tamed(one) for one in draw_schedule(rng, servers, suffering, duration_ns, knobs)
-    ]
+    schedule = [_tamed(one) for one in draw_schedule(rng, servers, suffering, duration_ns, knobs)]
     regions = {**nodes, **places}
-    for _ in range(rng.choice((0, 1, 1, 2))):
-        schedule.append(_draw_region(rng, regions, duration_ns))
+    schedule += [_draw_region(rng, regions, duration_ns) for _ in range(rng.choice((0, 1, 1, 2)))]
     if rng.random() < 0.3:
         at_ns = rng.randrange(duration_ns)
         target = rng.choice(("", rng.choice(servers)))
-        schedule.append(Fault(at_ns, "control-away", rng.randint(500, 5_000) * MILLISECOND_NS, target))
+        schedule.append(
+            Fault(at_ns, "control-away", rng.randint(500, 5_000) * MILLISECOND_NS, target)
+        )
     if rng.random() < 0.3:
         at_ns = rng.randrange(duration_ns)
         clients = [name for name in places if name.startswith("client")]
@@ -95,7 +95,7 @@ def draw_faults(
     sure = _sure(rng, nodes, regions, duration_ns)
     schedule = [one for one in schedule if not _in_the_way(one, sure)]
     schedule.append(sure)
-    schedule += _draw_loss(rng, nodes, keyspaces, duration_ns, schedule)
+    schedule += _draw_loss(rng, nodes, keyspaces, duration_ns)
     if not honest:
         for _ in range(3):
             amount = rng.choice((-1, 1)) * rng.randint(50, 2_000) * MILLISECOND_NS
@@ -161,13 +161,11 @@ def _draw_loss(
     nodes: Mapping[str, str],
     keyspaces: Sequence[Keyspace],
     duration_ns: int,
-    others: Sequence[Fault],
 ) -> list[Fault]:
     """At most one node loses its disk, and only where no log can lose its majority by that.
 
     A disk that refuses a write has not lost anything, so other faults may meet it.
     """
-    del others
     able = [node for node in nodes if _spare(node, nodes, keyspaces)]
     if not able or rng.random() < 0.6:
         return []
@@ -206,5 +204,3 @@ def actions(controls: Mapping[str, MemoryControl]) -> dict[str, Action]:
         return f"{refused} calls refused" if refused else None
 
     return {"control-away": away}
-
-

@@ -13,8 +13,8 @@ from jepsen_like.sim.cluster.faults import draw_faults
 from jepsen_like.sim.plan import OPERATIONS_PER_COMMIT, Load, draw_client
 from jepsen_like.workloads import WORKLOADS
 from k2store import ClientSettings
-from k2store.control.map import DEFAULT, Keyspace
 from k2store.testing.simulation import MILLISECOND_NS, SECOND_NS, stream
+from k2store.testing.simulation.founding import DEFAULT, Keyspace
 from k2store.testing.simulation.node import NodeKnobs, draw_node_knobs
 
 REGIONS: Final = ("fra", "iad", "sin")
@@ -151,6 +151,8 @@ def _draw_knobs(rng: random.Random) -> NodeKnobs:
         expiry_ns=max(knobs.expiry_ns, 1 * SECOND_NS),
         retention_ns=max(knobs.retention_ns, 10 * SECOND_NS),
         reservation_ns=500 * MILLISECOND_NS,
+        # Each page of a scan may cost a round trip between regions.
+        scan_page=max(knobs.scan_page, 16),
     )
 
 

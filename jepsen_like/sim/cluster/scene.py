@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import IO, Final
 
+import k2store
 from jepsen_like.history import Recorder
 from jepsen_like.sim.agreement import UNJOURNALED
-from jepsen_like.sim.cluster.convergence import differences, marks, unsettled
 from jepsen_like.sim.cluster.faults import actions
-from jepsen_like.sim.cluster.founding import founded
 from jepsen_like.sim.cluster.plan import ClusterPlan, draw
 from jepsen_like.sim.scene import staged
 from jepsen_like.sim.stage import RESTART_NS, Result, Stage, patiently
-from jepsen_like.workloads import Workload
 from jepsen_like.workloads.roam import Roam
-import k2store
-from k2store.control.ports import change
-from k2store.testing.control import MemoryControl, MemoryPlane
+from k2store.testing.control import MemoryPlane
 from k2store.testing.simulation import SECOND_NS, Environment, Main, Process, Simulation
-from k2store.testing.simulation.cluster import CLUSTER_EXITS, PORT, ClusterNode
-from replication import ReplicaSettings
-from truetime.timestamp import floor
+from k2store.testing.simulation.cluster import CLUSTER_EXITS, PORT, ClusterNode, patient
+from k2store.testing.simulation.convergence import differences, marks, unsettled
+from k2store.testing.simulation.founding import found
+from k2store.testing.simulation.node import stamp_before_ns
 
 LOOKING: Final = "looking-"
 ROAM: Final = "roam"
@@ -65,9 +61,9 @@ class ClusterScene(Stage):
     # ------------------------------------------------------------------------------ the cluster
 
     def _nodes(self) -> Sequence[ClusterNode]:
-        settings = ReplicaSettings(patience_ns=self.plan.patience_ns)
+        plan = self.plan
         return [
-            ClusterNode(name, region, self.plane, self.plan.node, settings)
+            ClusterNode(name, region, self.plane, plan.node, patient(plan.patience_ns))
             for name, region in self.plan.nodes.items()
         ]
 
@@ -93,19 +89,17 @@ class ClusterScene(Stage):
     def _borders(self) -> Sequence[bytes]:
         return sorted(one.start for one in self.plane.map.partitions if one.start)
 
-    async def _prepare(self, environment: Environment) -> None:
-        control = MemoryControl(self.plane)
-        while len(self.plane.map.nodes) < len(self.nodes):
-            await asyncio.sleep(0.05)
+    async def _prepare(self) -> None:
+        """Wait until all nodes have joined, and found the keyspaces."""
         plan = self.plan
-        await change(control, lambda present: founded(present, plan.keyspaces, plan.split_keys))
+        await found(self.plane, len(self.nodes), plan.keyspaces, plan.split_keys)
 
     # ------------------------------------------------------------------------------ in the end
 
     def _settle(self) -> None:
         simulation = self.simulation
         until_ns = simulation.loop.now_ns + CONVERGE_LIMIT_NS
-        marked, since = marks(self.nodes), floor(simulation.true_ns())
+        marked, since = marks(self.nodes), stamp_before_ns(simulation.true_ns())
         while open_ := unsettled(self.nodes, self.plane.map, marked, since):
             if simulation.loop.now_ns >= until_ns:
                 break
@@ -120,27 +114,30 @@ class ClusterScene(Stage):
         """Every node shows the same rows at one stamp, out of its own copies."""
         at = min(node.host.safe() for node in self.nodes)
         before = [node.host.forwarding.forwarded for node in self.nodes]
+        shown: dict[str, set[tuple[bytes, int, bytes]]] = {}
         looking = [
-            self.simulation.process(self._machine(LOOKING + node.name), _looker(node.name, at))
+            self.simulation.process(
+                self._machine(LOOKING + node.name), _looker(node.name, at, shown)
+            )
             for node in self.nodes
         ]
-        shown = self.simulation.wait_for(looking, READ_LIMIT_NS)
-        for node, forwarded, rows in zip(self.nodes, before, shown, strict=True):
-            if rows != shown[0]:
-                differing = set(rows) ^ set(shown[0])
+        self.simulation.wait_for(looking, READ_LIMIT_NS)
+        first = self.nodes[0].name
+        for node, forwarded in zip(self.nodes, before, strict=True):
+            differing = sorted(shown[node.name] ^ shown[first])
+            if differing:
                 self.problems.append(
-                    f"at {at} {node.name} and {self.nodes[0].name} show different rows: "
-                    f"{sorted(differing)[:3]}"
+                    f"at {at} {node.name} and {first} show different rows: {differing[:3]}"
                 )
             asked = node.host.forwarding.forwarded - forwarded
             if asked:
                 self.problems.append(f"{node.name} asked others {asked} times for what is final")
 
 
-def _looker(name: str, at: int) -> Main:
+def _looker(name: str, at: int, shown: dict[str, set[tuple[bytes, int, bytes]]]) -> Main:
     """Reads everything through one node."""
 
-    async def look(environment: Environment) -> list[tuple[bytes, int, bytes]]:
+    async def look(environment: Environment) -> None:
         def connect() -> k2store.Database:
             return k2store.connect(
                 f"k2://{name}:{PORT}",
@@ -151,6 +148,6 @@ def _looker(name: str, at: int) -> Main:
 
         async with await patiently(connect) as database, database.snapshot(at=at) as view:
             rows = await view.scan(k2store.EVERYTHING).all()
-        return [(row.key, row.version, row.value) for row in rows]
+        shown[name] = {(row.key, row.version, row.value) for row in rows}
 
     return look

@@ -47,7 +47,15 @@ A run, in short::
 from k2store.testing.simulation.clock import HostClock, SimClock
 from k2store.testing.simulation.disk import SimDisk
 from k2store.testing.simulation.domain import SECOND_NS
-from k2store.testing.simulation.faults import ACTIONS, Action, Applied, Engine, Fault, decode, encode
+from k2store.testing.simulation.faults import (
+    ACTIONS,
+    Action,
+    Applied,
+    Engine,
+    Fault,
+    decode,
+    encode,
+)
 from k2store.testing.simulation.loop import (
     Deadlock,
     Livelock,

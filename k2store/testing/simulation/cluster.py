@@ -30,11 +30,17 @@ from k2store.testing.simulation.node import FAIL_STOP, PORT, Node, NodeKnobs, en
 from k2store.testing.simulation.process import Environment
 from replication import ReplicaSettings
 
-__all__ = ["CLUSTER_EXITS", "PEER_PORT", "PORT", "ClusterNode", "Stopped"]
+__all__ = ["CLUSTER_EXITS", "PEER_PORT", "PORT", "ClusterNode", "Stopped", "patient"]
 
 PEER_PORT = 7402
+PATIENCE_NS = 1_200_000_000
 _LOOK_INTERVAL_S = 0.05
 _JOIN_AGAIN_S = 0.1
+
+
+def patient(patience_ns: int) -> ReplicaSettings:
+    """Settings of replicas that hear nothing of a leader for so long before the first one acts."""
+    return ReplicaSettings(patience_ns=patience_ns)
 
 
 class Stopped(Exception):
@@ -59,7 +65,7 @@ class ClusterNode(Node):
         super().__init__(NodeKnobs() if knobs is None else knobs)
         self.name = name
         self.region = region
-        self.replica = ReplicaSettings(patience_ns=1_200_000_000) if replica is None else replica
+        self.replica = patient(PATIENCE_NS) if replica is None else replica
         self.control = MemoryControl(plane)
         self._known: Map | None = None
         self._agents: list[Agent] = []

@@ -32,7 +32,7 @@ from mvcc.refusals import Rule
 from mvcc.state import PartitionSettings, State
 from mvcc.transactions import ABORTED, COMMITTED, Local
 from truetime import OracleSettings
-from truetime.timestamp import time_ns
+from truetime.timestamp import floor, time_ns
 
 PORT = 7400
 CLOCK_BOUND_NS = 500_000
@@ -281,3 +281,8 @@ def _look_at_transactions(state: State, probes: Counter[str]) -> None:
 def stamp_time_ns(stamp: int) -> int:
     """The time a stamp stands for, in ns since the Unix epoch."""
     return time_ns(stamp)
+
+
+def stamp_before_ns(now_ns: int) -> int:
+    """The largest stamp that no moment from this one on can have, in ns since the Unix epoch."""
+    return floor(now_ns) - 1

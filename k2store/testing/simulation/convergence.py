@@ -32,9 +32,7 @@ def marks(nodes: Sequence[ClusterNode]) -> Marks:
     return found
 
 
-def unsettled(
-    nodes: Sequence[ClusterNode], wanted: Map, marked: Marks, since: int
-) -> list[str]:
+def unsettled(nodes: Sequence[ClusterNode], wanted: Map, marked: Marks, since: int) -> list[str]:
     """What keeps the cluster from being at rest; empty once it is.
 
     `since` is a stamp over which everybody must have closed time.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from k2store.errors import K2Error, Rejected, Unavailable
 from k2store.node.commits import all_fit, mutation_columns, too_much
@@ -15,6 +15,8 @@ from truetime import Interval
 
 if TYPE_CHECKING:
     from k2store.node.session import Session
+
+_COMPARE_MAX: Final = max(Compare)
 
 
 def one_shot_columns(session: Session, calls: wire.OneShotColumns, now: Interval) -> None:
@@ -166,7 +168,7 @@ def _error_of(session: Session, message: OneShot) -> K2Error | None:
             return Rejected("a condition of no known kind", field="condition")
         if len(condition.key) > limits.key_bytes_max:
             return key_refused(condition.key, limits.key_bytes_max)
-        if condition.kind >= Kind.FIELD and not 0 < condition.compare <= max(Compare):
+        if condition.kind >= Kind.FIELD and not 0 < condition.compare <= _COMPARE_MAX:
             return Rejected("a comparison of no known kind", field="condition")
     return too_much(session, message.writes)
 

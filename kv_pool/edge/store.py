@@ -6,19 +6,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TypeVar
 
 import k2store
+from k2store.client.conditions import ABSENT, FIELD, NO_ROW, PRESENT, Predicate
 from k2store.client.conditions import Condition as StoreCondition
-from k2store.client.conditions import FieldOf
+from k2store.client.conditions import Own as StoreOwn
 from kv_pool.shots import (
     Absent,
     Committed,
-    Compare,
     Condition,
     Done,
     Failed,
     Field,
     NoRow,
     Own,
-    Present,
     Row,
     Scalar,
     Shot,
@@ -84,29 +83,19 @@ class _Transaction:
 
 
 def _condition(condition: Condition) -> StoreCondition:
-    match condition:
-        case Absent(key):
-            return k2store.absent(key)
-        case Present(key):
-            return k2store.present(key)
-        case Field(key, position, compare, right):
-            return _compared(k2store.field(key, position), compare, right)
-        case NoRow(prefix, position, compare, right):
-            return _compared(k2store.no_row(prefix, position), compare, right)
+    """The same in the client's words: its comparisons have the numbers that ours have."""
+    if isinstance(condition, Field):
+        predicate = Predicate(condition.position, condition.compare, _right(condition.right))
+        return StoreCondition(FIELD, condition.key, predicate=predicate)
+    if isinstance(condition, NoRow):
+        rows = k2store.prefix(condition.prefix)
+        predicate = Predicate(
+            condition.position, condition.compare, _right(condition.right), rows.end
+        )
+        return StoreCondition(NO_ROW, rows.start, predicate=predicate)
+    kind = ABSENT if isinstance(condition, Absent) else PRESENT
+    return StoreCondition(kind, condition.key)
 
 
-def _compared(field: FieldOf, compare: Compare, right: Scalar | Own) -> StoreCondition:
-    other = k2store.own_time() if isinstance(right, Own) else right
-    match compare:
-        case Compare.EQUAL:
-            return field.equals(other)
-        case Compare.NOT_EQUAL:
-            return field.differs(other)
-        case Compare.LESS:
-            return field.less_than(other)
-        case Compare.AT_MOST:
-            return field.at_most(other)
-        case Compare.GREATER:
-            return field.greater_than(other)
-        case Compare.AT_LEAST:
-            return field.at_least(other)
+def _right(right: Scalar | Own) -> Scalar | StoreOwn:
+    return StoreOwn.TIME_NS if right is Own.TIME_NS else right

@@ -20,7 +20,8 @@ hint; a claim is made in the directory.
     namespace, blocks            what a block is called
     keys, records, shots         rows, and the transactions that a store must offer
     directory/                   register, publish, acquire, evict, move, sweep
-    tree, learner, fragments     the prompt tree and the replica that answers from it
+    tree, learner                the prompt tree and the replica that answers from it
+    fragments, windows           blocks by content; models that do not look at all of a prefix
     ledger, events/              what engines say, as actions for the directory
     routing/                     where a prompt should run
     pool/                        which block lies in which slot, and which goes when room is needed

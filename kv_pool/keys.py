@@ -10,6 +10,7 @@
     d/<region>/<worker>/run/<run>                    a run of blocks
     n/<namespace>                                    a namespace, never changed
     o/<region>/<task>                                a task: copy, move, drain
+    p/<run>                                          who keeps a precious run
     q/<region>/<tenant>/<shard>                      bytes of a tenant that nobody was granted yet
 
     <run> = namespace (16) · tier (1) · name of the first block (16)      <pin> = 16
@@ -34,6 +35,7 @@ from kv_pool.namespace import DIGEST_BYTES
 WORKERS: Final = b"d/"
 NAMESPACES: Final = b"n/"
 TASKS: Final = b"o/"
+OWNERS: Final = b"p/"
 QUOTAS: Final = b"q/"
 
 ID: Final = b"id"
@@ -127,6 +129,11 @@ def namespace(digest: bytes) -> bytes:
 def task(region: str, name: str) -> bytes:
     """A task of a region."""
     return TASKS + f"{check_name(region)}/{check_name(name)}".encode()
+
+
+def owner(run_part: bytes) -> bytes:
+    """Who keeps a precious run."""
+    return OWNERS + run_part
 
 
 def escrow(region: str, tenant: str, shard: int) -> bytes:

@@ -37,7 +37,9 @@ from kv_pool.keys import RUN_BYTES, Worker
 from kv_pool.namespace import DIGEST_BYTES, Namespace
 from kv_pool.records import TIERS, Id, Phase, Run, State, decode, decode_run
 from kv_pool.tree import PromptTree, common
-from truetime import Interval, timestamp
+from kv_pool.windows import Group, Interval, deepest, merged, suitable
+from truetime import Interval as TimeInterval
+from truetime import timestamp
 
 _SWEEP_STRETCHES: Final = 16
 """How many stretches of retired holders are cleaned with each commit."""
@@ -241,7 +243,7 @@ class Learner:
         known = self._feeds.get(feed)
         return 0 if known is None else known.as_of
 
-    def staleness_ns(self, now: Interval) -> int:
+    def staleness_ns(self, now: TimeInterval) -> int:
         """By how much the answers may lag behind, at most, at a moment inside `now`."""
         return max(0, now.hi_ns - timestamp.time_ns(self.as_of))
 
@@ -311,21 +313,38 @@ class Learner:
 
         Looks at every block: tiers of a worker hold whatever they hold, and may overlap.
         """
-        tree = self._trees.get(namespace)
-        reach: dict[Worker, int] = {}
+        return self.match_groups([Group(namespace, names)])
+
+    def match_groups(self, groups: Sequence[Group]) -> dict[Worker, int]:
+        """How deep each worker can go on with a prompt, for a model with several attention groups.
+
+        Counts all tiers of a worker together; see `kv_pool.windows`.
+        """
+        found: dict[Worker, list[list[Interval]]] = {}
+        for number, group in enumerate(groups):
+            for worker, held in self._held(group).items():
+                before = found.setdefault(worker, [])
+                if len(before) == number:
+                    before.append(suitable(merged(held), group.window))
+        deep = {worker: deepest(each) for worker, each in found.items() if len(each) == len(groups)}
+        return {worker: depth for worker, depth in deep.items() if depth}
+
+    def _held(self, group: Group) -> dict[Worker, list[Interval]]:
+        """Blocks that workers have, in any tier, in order of their beginnings."""
+        tree = self._trees.get(group.namespace)
+        held: dict[Worker, list[Interval]] = {}
         if tree is None:
-            return reach
-        runs = tree.runs
+            return held
+        names = group.names
         for at in range(0, len(names), NAME_BYTES):
-            run = runs.get(names[at : at + NAME_BYTES])
+            run = tree.runs.get(names[at : at + NAME_BYTES])
             if run is None:
                 continue
             start = at // NAME_BYTES
             end = start + common(names, at, run[0]) // NAME_BYTES
             for holder in self._holders(run[1] & self._active):
-                if start <= reach.get(holder.worker, 0) < end:
-                    reach[holder.worker] = end
-        return reach
+                held.setdefault(holder.worker, []).append((start, end))
+        return held
 
     def cover(self, worker: Worker, namespace: bytes, names: Names) -> Cover | None:
         """The rows to claim when a worker is to serve the beginning of a prompt.

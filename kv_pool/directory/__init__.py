@@ -6,6 +6,7 @@
     publishing   publish, reserve, commit, abort             a stretch of a prompt, whole or not at all
     pinning      acquire, renew, release                     what is claimed stays
     evicting     evict, retire, evict_guarded, report        a pool asks, an engine tells
+    ownership    own, adopt, disown                      somebody, somewhere, keeps a precious run
     moving       migrate; land, retire_source, finish        never zero copies
     quotas       open_quota, take, give_back, reclaim        bytes of a tenant
     sweeping     sweep                                       what counts for nothing goes

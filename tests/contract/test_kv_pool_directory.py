@@ -12,7 +12,16 @@ import pytest
 import k2store
 from k2store.testing import embedded
 from kv_pool import keys
-from kv_pool.directory import evicting, membership, moving, pinning, publishing, quotas, sweeping
+from kv_pool.directory import (
+    evicting,
+    membership,
+    moving,
+    ownership,
+    pinning,
+    publishing,
+    quotas,
+    sweeping,
+)
 from kv_pool.directory.membership import Registration, register
 from kv_pool.directory.publishing import Parent, Published, Stretch, publish
 from kv_pool.edge.store import DirectoryStore
@@ -429,6 +438,28 @@ def test_the_last_copy_stays(run) -> None:
         assert sorted(str(refused(one)) for one in outcomes) == ["None", str(Reason.LAST_COPY)]
         left = [key for key in await rows(store) if keys.RUN in key]
         assert len(left) == 1
+
+    run(program)
+
+
+def test_a_precious_run_has_one_owner(run) -> None:
+    """The row names one owner at a time; who adopts first relieves it, and a second is refused."""
+
+    async def program(store: Store) -> None:
+        part = keys.run_id(NAMESPACE, 1, names(1))
+        there = keys.Worker("iad", "c")
+        assert await ownership.owner_of(store, part) is None
+        assert isinstance(await ownership.own(store, part, A), Done)
+        assert refused(await ownership.own(store, part, B)) is Reason.TAKEN
+        outcomes = await asyncio.gather(
+            *(ownership.adopt(store, part, A, worker) for worker in (B, there))
+        )
+        assert sorted(str(refused(one)) for one in outcomes) == ["None", str(Reason.CHANGED)]
+        owner = await ownership.owner_of(store, part)
+        assert owner in {B, there}
+        assert refused(await ownership.disown(store, part, A)) is Reason.CHANGED
+        assert isinstance(await ownership.disown(store, part, owner), Done)
+        assert await ownership.owner_of(store, part) is None
 
     run(program)
 

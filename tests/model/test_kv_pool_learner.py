@@ -13,6 +13,7 @@ from kv_pool.blocks import NAME_BYTES
 from kv_pool.keys import Worker
 from kv_pool.learner import Learner
 from kv_pool.records import ENCODE, Id, Phase, Run, State
+from kv_pool.windows import Group
 from tests.model.test_kv_pool_tree import name, names_of
 
 WORKERS = tuple(Worker(region, one) for region in ("fra", "iad") for one in ("a", "b"))
@@ -207,6 +208,7 @@ class World:
         found = learner.longest(namespace, names)
         assert (found.blocks, set(found.holders)) == (longest, set(match.holders))
         assert learner.workers(namespace, names) == both
+        self.check_groups(namespace, names)
         for worker in WORKERS:
             cover = learner.cover(worker, namespace, names)
             deepest = max(wanted.get((worker, tier), 0) for tier in range(2))
@@ -215,6 +217,32 @@ class World:
             if cover is not None:
                 assert sum(piece.blocks for piece in cover.pieces) == covered
         self.check_fragments()
+
+    def check_groups(self, namespace: bytes, names: bytes) -> None:
+        """For models with windows, depths are those at which all groups have what they need."""
+        windows = [self.rng.randrange(4) for _ in range(self.rng.randrange(1, 3))]
+        groups = [Group(self.rng.choice([namespace, *NAMESPACES]), names, one) for one in windows]
+        wanted = {}
+        for worker in WORKERS:
+            identity = self.identity(worker)
+            blocks: dict[bytes, set[bytes]] = {one: set() for one in NAMESPACES}
+            for tier in range(2):
+                for key, run in self.runs(worker, tier).items():
+                    if identity is not None and run.is_valid(identity, tier):
+                        live = run.live_names()
+                        blocks[key[-33:-17]] |= {
+                            live[at : at + 16] for at in range(0, len(live), 16)
+                        }
+            for depth in range(1, len(names) // 16 + 1):
+                if all(
+                    all(
+                        names[at * 16 : at * 16 + 16] in blocks[group.namespace]
+                        for at in range(max(0, depth - (group.window or depth)), depth)
+                    )
+                    for group in groups
+                ):
+                    wanted[worker] = depth
+        assert self.learner.match_groups(groups) == wanted
 
     def check_fragments(self) -> None:
         """Content is found where a valid row has it, and nowhere else."""

@@ -50,7 +50,7 @@ async def ask(server: Files, client: Files, *, host: str = "127.0.0.1") -> str:
             said = await call(b"", timeout=10)
             return said.decode()
     finally:
-        await listener.stop(None)
+        await listener.stop(1)
 
 
 def handshake(server: Files, client: Files, host: str = "127.0.0.1") -> str:

@@ -319,6 +319,28 @@ def test_what_a_killed_engine_left_is_cleared() -> None:
             os.close(holder)
 
 
+@needs_namespaces
+@pytest.mark.root
+def test_without_capabilities_the_proxy_is_taken() -> None:
+    """Root that may not change networks, as in a container, gets the proxy, or is told why not."""
+    code = """
+from k2store.errors import Unavailable
+from k2store.testing.wan import open_wan
+print(open_wan().kind)
+try:
+    open_wan(kind="namespaces")
+except Unavailable as error:
+    print(error.message)
+"""
+    bare = ["setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin"]
+    done = subprocess.run(
+        [*bare, sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    kind, message = done.stdout.splitlines()
+    assert kind == "proxy"
+    assert "CAP_NET_ADMIN" in message
+
+
 # ----------------------------------------------------------------------------------- proxy
 
 

@@ -29,17 +29,31 @@ _NAMED: Final = Path("/run/netns")
 _TUNSETIFF: Final = 0x400454CA
 _IFF_TUN: Final = 0x0001
 _IFF_NO_PI: Final = 0x1000
+_CAP_NET_ADMIN: Final = 12
+_CAP_SYS_ADMIN: Final = 21
+_CAPABILITIES: Final = 1 << _CAP_NET_ADMIN | 1 << _CAP_SYS_ADMIN
 
 
 def refusal() -> str | None:
     """Why this process cannot make namespaces; None when it can."""
-    if os.geteuid() != 0:
-        return "network namespaces need root"
+    if not _has_capabilities():
+        return "network namespaces need root, with CAP_NET_ADMIN and CAP_SYS_ADMIN"
     if shutil.which("ip") is None:
         return "the command `ip` (iproute2) is not installed"
     if not TUN.exists():
         return f"{TUN} does not exist"
     return None
+
+
+def _has_capabilities() -> bool:
+    """Whether this process may change networks; root in a container often may not."""
+    for line in (
+        Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+    ):
+        if line.startswith("CapEff:"):
+            held = int(line.split()[1], 16)
+            return os.geteuid() == 0 and held & _CAPABILITIES == _CAPABILITIES
+    return False
 
 
 def name(slot: int, region: str) -> str:

@@ -49,7 +49,7 @@ from mvcc.transactions import (
     Verdict,
     Waiter,
 )
-from truetime.timestamp import time_ns
+from truetime.timestamp import ceiling, time_ns
 
 
 def end(state: State, message: End) -> None:
@@ -214,8 +214,30 @@ def status(state: State, message: Status) -> None:
         state.answers.append(Outcome(message.request, Verdict.UNKNOWN, 0))
         return
     _cancel(state, message.txn)
+    if state.settings.replicated and not message.stamp:
+        _abort_for_long(state, message, local)
+        return
     _abort_unknown(state, message.txn, message.stamp or state.future, local)
     state.answers.append(Outcome(message.request, Verdict.ABORTED, 0))
+
+
+def _abort_for_long(state: State, message: Status, local: Local | None) -> None:
+    """Abort, durably, what has no stamp yet and may still be on its way through another node.
+
+    No mark refuses its late copy, which would take a fresh stamp; so the verdict outlasts every
+    deadline that the copy can have, and the leader.
+    """
+    settings = state.settings
+    until_ns = state.now.hi_ns + settings.deadline_ns_max + settings.lifetime_ns_max
+    if local is None:
+        local = Local(message.txn, ceiling(until_ns), ABORTING, b"", [])
+        state.transactions[message.txn] = local
+    local.stamp = ceiling(until_ns)
+    local.state = ABORTING
+    local.lsn = state.lsn
+    local.questions = [*(local.questions or ()), message.request]
+    state.records.append(Decided(local.txn, local.stamp, False, []))
+    state.when_durable(local.lsn, local)
 
 
 def _cancel(state: State, txn: bytes) -> None:

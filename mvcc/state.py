@@ -71,6 +71,8 @@ class PartitionSettings(Struct, frozen=True, kw_only=True):
     """An undecided transaction nobody waits for is asked about after so much silence."""
     replicated: bool = False
     """Whether others follow the log: they are told what is forgotten here."""
+    deadline_ns_max: int = 300_000_000_000
+    """The longest deadline that a request can have anywhere."""
     retention_ns: int = 3_600_000_000_000
     """How long history and outcomes stay readable."""
     range_marks_max: int = 10_000

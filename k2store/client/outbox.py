@@ -107,9 +107,9 @@ class Outbox:
         self.reads, self.commits, self.one_shots, self.calls = [], [], [], []
         self.progress, self.finished = {}, []
 
-    def frame(self, hello: wire.SessionHello | None, seen: int) -> bytes:
+    def frame(self, hello: wire.SessionHello | None, seen: int, sent_ns: int) -> bytes:
         """Take out as much as one frame carries, encoded; call again while there is more."""
-        frame = wire.SessionRequest(seen=seen)
+        frame = wire.SessionRequest(seen=seen, sent_ns=sent_ns)
         if hello is not None:
             frame.hello.CopyFrom(hello)
         if self.finished:

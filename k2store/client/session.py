@@ -460,7 +460,7 @@ class Session:
                 if connection.queued_bytes > _QUEUE_BYTES_HIGH:
                     self._drain_task = self._loop.create_task(self._drain(connection))
                     return
-                frame = outbox.frame(hello, self.seen)
+                frame = outbox.frame(hello, self.seen, self.bounded_time.lower_ns())
                 hello = None
                 connection.send(frame)
             self._queued_bytes = 0
@@ -471,7 +471,7 @@ class Session:
         """Nothing else leaves for a while: tell by itself which transactions are over."""
         if self._outbox.finished and not self._outbox:
             try:
-                connection.send(self._outbox.frame(None, self.seen))
+                connection.send(self._outbox.frame(None, self.seen, self.bounded_time.lower_ns()))
             except ConnectionClosed:
                 return
 

@@ -60,6 +60,7 @@ def engine_settings(settings: Settings) -> EngineSettings:
             retention_ns=life.retention,
             scan_rows_max=limits.scan_page,
             replicated=bool(settings.cluster.control),
+            deadline_ns_max=limits.deadline_max,
         ),
         limits=SessionLimits(
             key_bytes_max=limits.key,

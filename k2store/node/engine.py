@@ -288,6 +288,7 @@ class Engine:
             del self.by_client[session.client]
         self.feed.leave(session)
         self.coordinator.leave(session.number, session.client)
+        self.host.leave(session.number)
 
     # -- what sessions ask of the engine -----------------------------------------------------------
 

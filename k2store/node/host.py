@@ -79,6 +79,10 @@ class Host(Protocol):
         """The clients of these transactions have their outcomes."""
         ...
 
+    def leave(self, owner: int) -> None:
+        """A session has ended: what it has asked for and nobody has begun with is dropped."""
+        ...
+
     def persist(self, entries: Sequence[Entry]) -> bool:
         """Put entries into their logs; True when something stands, or was learned, that the
         machines have not yet acted on: the turn goes on.

@@ -52,6 +52,7 @@ class Session:
         self.outstanding = 0
         self.closed = False
         self.seen = 0
+        self._connected_ns = engine.now.lo_ns
         self._timeout_ns = engine.limits.timeout_ns
 
     # -- frames ------------------------------------------------------------------------------------
@@ -65,10 +66,15 @@ class Session:
             frame = wire.SessionRequest.FromString(data)
         except DecodeError:
             raise Malformed("the frame is not a SessionRequest") from None
+        first = not self.client
         if frame.HasField("hello"):
             self._hello(frame.hello)
         elif not self.client:
             raise Malformed("the first frame must carry `hello`")
+        # A client sends its first frame after this node has accepted the stream.
+        sent_ns = frame.sent_ns or (self._connected_ns if first else now.lo_ns)
+        if now.lo_ns - sent_ns > self.engine.limits.timeout_ns_max:
+            raise Malformed("the frame was longer on its way than any deadline lasts")
         if frame.seen:
             self._see(frame.seen, now)
         if not self._admit(frame):

@@ -101,6 +101,9 @@ class SoloHost:
         for partition in self.partitions:
             partition.receive(message, self._engine.now)
 
+    def leave(self, owner: int) -> None:
+        """Nothing waits here but in the partitions."""
+
     def persist(self, entries: Sequence[Entry]) -> bool:
         """Append the turn, sync it, and tell the partitions."""
         if not entries:

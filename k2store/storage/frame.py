@@ -20,7 +20,7 @@ from xxhash import xxh3_64_digest, xxh3_128_digest
 
 from k2store.storage.failures import FormatUnknown
 
-FORMAT = 1
+FORMAT = 2
 SEGMENT_MAGIC = b"K2LOGSEG"
 SEGMENT_HEADER_BYTES = 4096
 HASH_BYTES = 16

@@ -62,7 +62,7 @@ OUTCOME_STATE_ABORTED: OutcomeState
 OUTCOME_STATE_UNKNOWN: OutcomeState
 
 class SessionRequest(_message.Message):
-    __slots__ = ("hello", "seen", "finished", "reads", "commits", "one_shots", "writes", "scans", "rollbacks", "outcomes", "watches", "watch_progress", "histories", "safe_calls")
+    __slots__ = ("hello", "seen", "finished", "reads", "commits", "one_shots", "writes", "scans", "rollbacks", "outcomes", "watches", "watch_progress", "histories", "safe_calls", "sent_ns")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     SEEN_FIELD_NUMBER: _ClassVar[int]
     FINISHED_FIELD_NUMBER: _ClassVar[int]
@@ -77,6 +77,7 @@ class SessionRequest(_message.Message):
     WATCH_PROGRESS_FIELD_NUMBER: _ClassVar[int]
     HISTORIES_FIELD_NUMBER: _ClassVar[int]
     SAFE_CALLS_FIELD_NUMBER: _ClassVar[int]
+    SENT_NS_FIELD_NUMBER: _ClassVar[int]
     hello: SessionHello
     seen: int
     finished: _containers.RepeatedScalarFieldContainer[bytes]
@@ -91,7 +92,8 @@ class SessionRequest(_message.Message):
     watch_progress: _containers.RepeatedCompositeFieldContainer[WatchProgress]
     histories: _containers.RepeatedCompositeFieldContainer[HistoryCall]
     safe_calls: _containers.RepeatedCompositeFieldContainer[SafeCall]
-    def __init__(self, hello: _Optional[_Union[SessionHello, _Mapping]] = ..., seen: _Optional[int] = ..., finished: _Optional[_Iterable[bytes]] = ..., reads: _Optional[_Union[ReadColumns, _Mapping]] = ..., commits: _Optional[_Union[CommitColumns, _Mapping]] = ..., one_shots: _Optional[_Union[OneShotColumns, _Mapping]] = ..., writes: _Optional[_Iterable[_Union[WriteCall, _Mapping]]] = ..., scans: _Optional[_Iterable[_Union[ScanCall, _Mapping]]] = ..., rollbacks: _Optional[_Iterable[_Union[RollbackCall, _Mapping]]] = ..., outcomes: _Optional[_Iterable[_Union[OutcomeCall, _Mapping]]] = ..., watches: _Optional[_Iterable[_Union[WatchCall, _Mapping]]] = ..., watch_progress: _Optional[_Iterable[_Union[WatchProgress, _Mapping]]] = ..., histories: _Optional[_Iterable[_Union[HistoryCall, _Mapping]]] = ..., safe_calls: _Optional[_Iterable[_Union[SafeCall, _Mapping]]] = ...) -> None: ...
+    sent_ns: int
+    def __init__(self, hello: _Optional[_Union[SessionHello, _Mapping]] = ..., seen: _Optional[int] = ..., finished: _Optional[_Iterable[bytes]] = ..., reads: _Optional[_Union[ReadColumns, _Mapping]] = ..., commits: _Optional[_Union[CommitColumns, _Mapping]] = ..., one_shots: _Optional[_Union[OneShotColumns, _Mapping]] = ..., writes: _Optional[_Iterable[_Union[WriteCall, _Mapping]]] = ..., scans: _Optional[_Iterable[_Union[ScanCall, _Mapping]]] = ..., rollbacks: _Optional[_Iterable[_Union[RollbackCall, _Mapping]]] = ..., outcomes: _Optional[_Iterable[_Union[OutcomeCall, _Mapping]]] = ..., watches: _Optional[_Iterable[_Union[WatchCall, _Mapping]]] = ..., watch_progress: _Optional[_Iterable[_Union[WatchProgress, _Mapping]]] = ..., histories: _Optional[_Iterable[_Union[HistoryCall, _Mapping]]] = ..., safe_calls: _Optional[_Iterable[_Union[SafeCall, _Mapping]]] = ..., sent_ns: _Optional[int] = ...) -> None: ...
 
 class SessionHello(_message.Message):
     __slots__ = ("client", "protocol", "name", "timeout_ms")

@@ -212,7 +212,7 @@ def test_one_shot_columns_add_up(shots: list[Any]) -> None:
                 0,
             )
         )
-    columns = wire.SessionRequest.FromString(outbox.frame(None, 0)).one_shots
+    columns = wire.SessionRequest.FromString(outbox.frame(None, 0, 0)).one_shots
     assert not outbox
     count = len(shots)
     kinds = [kind for shot in shots for kind in shot[0]]

@@ -263,6 +263,31 @@ def test_what_began_anew_is_not_forgotten_by_replicas() -> None:
     assert txn in driver.followers[0].partition.state.transactions
 
 
+def test_a_one_shot_that_was_declared_aborted_stays_so() -> None:
+    """A copy that another node still has comes after the client was told, and after a takeover."""
+    driver = Driver([b""], replicated=True)
+    driver.pass_time(110 * MS)
+    txn = b"client-1" + bytes(8)
+    question = driver.request()
+    answer = driver.ask(b"a", Status(question, txn, 0, True), question)
+    assert answer is None, "nobody is told before it is durable"
+    driver.quiet()
+    assert driver.answers[question] == Outcome(question, Verdict.ABORTED, 0)
+    driver.send(b"a", Forgets([txn]))
+    for step in range(3):
+        driver.pass_time(1_100 * MS)
+        driver.tick()
+        driver.quiet()
+        if step == 1:
+            driver.checkpoint()
+            driver.depose(0)
+            driver.pass_time(110 * MS)
+        late = driver.request()
+        copy = OneShot(late, txn, 0, NEVER_NS, [], [], [(b"a", b"v")])
+        assert isinstance(driver.ask(b"a", copy, late), Refused)
+    assert seen(driver, b"a", at_ms(1)) == (0, None)
+
+
 def test_replicas_delete_by_the_leaders_horizon() -> None:
     """A follower raises its horizon with the log, and after its own checkpoints it deletes."""
     driver = Driver([b""], retention_ns=1_000 * MS)

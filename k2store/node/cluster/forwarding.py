@@ -228,6 +228,13 @@ def refusals(message: Message, rule: Rule) -> list[Answer]:
     return []
 
 
+def owner_of(message: Message) -> int:
+    """Whose session or node a request is; -1 for the coordinator's own, and for no request."""
+    if isinstance(message, Batch):
+        return message.owner
+    return message.request >> OWNER_BITS if isinstance(message, Single) else -1
+
+
 def deadline_of(message: Message, otherwise_ns: int) -> int:
     """Until when an answer is waited for."""
     if isinstance(message, Reads | OneShots):

@@ -16,6 +16,7 @@ from k2store.node.cluster.forwarding import (
     Forwarding,
     deadline_of,
     is_final,
+    owner_of,
     refusals,
 )
 from k2store.node.cluster.frames import Forwarded, Frame, Report, decode
@@ -379,6 +380,14 @@ class ClusterHost:
             if link is not None and leader is not None and leader not in told:
                 told.add(leader)
                 link.request(Forwarded(NOBODY, b"", message))
+
+    def leave(self, owner: int) -> None:
+        """Drop what a session that has ended has waiting for leaders."""
+        for group in self.groups.values():
+            if group.waiting:
+                group.waiting = [one for one in group.waiting if owner_of(one[1]) != owner]
+            if group.held:
+                group.held = [one for one in group.held if owner_of(one) != owner]
 
     def sift(self, answers: Sequence[Answer | BatchAnswer]) -> Sequence[Answer | BatchAnswer]:
         """The answers that sessions here have asked for; the others go on their way back."""

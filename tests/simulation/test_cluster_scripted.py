@@ -267,7 +267,7 @@ def test_the_lead_is_handed_over():
             return gaps
 
         gaps = scene.play(main)
-        assert max(gaps) < 0.5, max(gaps)
+        assert max(gaps) < 1.0, max(gaps)  # no lease was waited for
 
 
 def test_a_partition_is_split_under_load():

@@ -9,6 +9,7 @@ import json
 import re
 import shutil
 import subprocess
+import time
 import tomllib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -423,6 +424,48 @@ def test_a_rolling_upgrade_stops_no_writes(tmp_path: Path) -> None:
             back = again.enter_context(running(tmp_path / region, command, environment=environment))
             assert get(back.admin, "/readyz")[0] == 200
             assert said(tmp_path, environment | patience, "get", "upgraded") == region
+
+
+@over_etcd
+@pytest.mark.kubectl
+@pytest.mark.etcd
+@pytest.mark.slow
+def test_the_runbook_of_a_lost_region(tmp_path: Path) -> None:
+    """docs/deployment.md: a home is killed, another is promoted, writes go on, the region returns."""
+    with regions_over_etcd(tmp_path) as up:
+        here = up["iad"][1]
+        said(
+            tmp_path, here, "regions", "init", "--nodes=3", "--keyspace=default:zone:fra", "--quiet"
+        )
+        stamp = int(said(tmp_path, up["fra"][1], "put", "key", "value"))
+        for region in ("iad", "sin"):
+            _until_seen(tmp_path, up[region][1], stamp)
+        lost, _ = up["fra"]
+        lost.process.kill()
+        lost.ended()
+        written = k2(tmp_path, ("k2", "put", "other", "x", "--timeout", "1s"), here)
+        assert written.returncode != 0, "nobody leads while the only voter is gone"
+        said(tmp_path, here, "regions", "promote", "fra", "--it-is-off")
+        assert said(tmp_path, here, "get", "key") == "value"
+        said(tmp_path, here, "put", "key", "newer")
+        assert said(tmp_path, up["sin"][1], "get", "key") == "newer"
+        said(tmp_path, here, "regions", "return", "fra")
+        (container,) = pod(one("StatefulSet", rendered("fra")))["containers"]
+        with running(
+            tmp_path / "fra", ("k2", *container["args"]), environment=up["fra"][1]
+        ) as back:
+            assert get(back.admin, "/readyz")[0] == 200
+            assert said(tmp_path, up["fra"][1], "get", "key") == "newer"
+
+
+def _until_seen(folder: Path, environment: dict[str, str], stamp: int) -> None:
+    """Return when a node's own copies are final up to a stamp: what came later is given up."""
+    deadline_s = time.monotonic() + 60
+    while True:
+        status = json.loads(said(folder, environment, "status", "--json"))
+        if all(int(one["safe"]) >= stamp for one in status["partitions"]):
+            return
+        assert time.monotonic() < deadline_s, status
 
 
 @contextmanager

@@ -145,8 +145,9 @@ class World:
             install_ns=24 * MS,
             patience_ns=self.draw(60, 140) * MS,
             ahead_max_ns=H_NS,
-            batch_entries_max=self.random.choice((2, 8, 64)),
-            batch_bytes_max=self.random.choice((1, 600, 100_000)),
+            # Far away, where much is under way, every message is a flush of its own: not too many.
+            batch_entries_max=self.random.choice((8, 64) if self.far else (2, 8, 64)),
+            batch_bytes_max=self.random.choice((3_000, 100_000) if self.far else (1, 600, 100_000)),
             window_entries_max=64 if self.far else self.random.choice((4, 64)),
             window_bytes_max=100_000 if self.far else self.random.choice((1_200, 100_000)),
             uncommitted_entries_max=64,

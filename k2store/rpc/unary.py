@@ -15,6 +15,7 @@ means to gRPC. Watches run until either side ends them.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any, Final, NoReturn, TypeVar
 
@@ -64,9 +65,29 @@ class StoreMethods(store_pb2_grpc.StoreServiceServicer):
                 return store_pb2.GetResponse(
                     found=value is not None, value=value or b"", version=version, at=txn.at
                 )
-            return await self._read(request.key, request.at, timeout_s)
+            if request.at or not (request.freshness or request.since):
+                return await self._read(request.key, request.at, timeout_s)
+            return await self._view(request, timeout_s)
 
         return await self._answer(context, get, bounded=True)
+
+    async def _view(self, request: store_pb2.GetRequest, timeout_s: float) -> store_pb2.GetResponse:
+        """A read of this node's own copy."""
+        bounded = request.freshness == store_pb2.FRESHNESS_BOUNDED
+        async with self._database.snapshot(
+            strong=not bounded,
+            local=request.freshness == store_pb2.FRESHNESS_LOCAL,
+            max_staleness=request.max_staleness_ms / 1000,
+            since=request.since or None,
+            timeout=timeout_s,
+        ) as view:
+            record = await view.get_record(request.key)
+            answer = store_pb2.GetResponse(
+                at=view.at, staleness_ms=math.ceil(view.staleness_s * 1000)
+            )
+        if record is not None:
+            answer.found, answer.value, answer.version = True, record.value, record.version
+        return answer
 
     async def Scan(
         self, request: store_pb2.ScanRequest, context: Context

@@ -1,5 +1,6 @@
 from k2store.v1 import session_pb2 as _session_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
@@ -7,27 +8,44 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class Freshness(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    FRESHNESS_UNSPECIFIED: _ClassVar[Freshness]
+    FRESHNESS_LOCAL: _ClassVar[Freshness]
+    FRESHNESS_BOUNDED: _ClassVar[Freshness]
+FRESHNESS_UNSPECIFIED: Freshness
+FRESHNESS_LOCAL: Freshness
+FRESHNESS_BOUNDED: Freshness
+
 class GetRequest(_message.Message):
-    __slots__ = ("key", "at", "txn")
+    __slots__ = ("key", "at", "txn", "freshness", "max_staleness_ms", "since")
     KEY_FIELD_NUMBER: _ClassVar[int]
     AT_FIELD_NUMBER: _ClassVar[int]
     TXN_FIELD_NUMBER: _ClassVar[int]
+    FRESHNESS_FIELD_NUMBER: _ClassVar[int]
+    MAX_STALENESS_MS_FIELD_NUMBER: _ClassVar[int]
+    SINCE_FIELD_NUMBER: _ClassVar[int]
     key: bytes
     at: int
     txn: bytes
-    def __init__(self, key: _Optional[bytes] = ..., at: _Optional[int] = ..., txn: _Optional[bytes] = ...) -> None: ...
+    freshness: Freshness
+    max_staleness_ms: int
+    since: int
+    def __init__(self, key: _Optional[bytes] = ..., at: _Optional[int] = ..., txn: _Optional[bytes] = ..., freshness: _Optional[_Union[Freshness, str]] = ..., max_staleness_ms: _Optional[int] = ..., since: _Optional[int] = ...) -> None: ...
 
 class GetResponse(_message.Message):
-    __slots__ = ("found", "value", "version", "at")
+    __slots__ = ("found", "value", "version", "at", "staleness_ms")
     FOUND_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     AT_FIELD_NUMBER: _ClassVar[int]
+    STALENESS_MS_FIELD_NUMBER: _ClassVar[int]
     found: bool
     value: bytes
     version: int
     at: int
-    def __init__(self, found: _Optional[bool] = ..., value: _Optional[bytes] = ..., version: _Optional[int] = ..., at: _Optional[int] = ...) -> None: ...
+    staleness_ms: int
+    def __init__(self, found: _Optional[bool] = ..., value: _Optional[bytes] = ..., version: _Optional[int] = ..., at: _Optional[int] = ..., staleness_ms: _Optional[int] = ...) -> None: ...
 
 class PutRequest(_message.Message):
     __slots__ = ("key", "value", "conditions")

@@ -338,3 +338,31 @@ def test_the_admin_port_answers_any_request_shortly(tmp_path: Path) -> None:
         assert (await http(node.ready.admin, b"GET /healthz HTTP/1.1\r\n\r\n"))[0] == 200
 
     with_node(tmp_path, body)
+
+
+def test_reads_say_how_stale_they_are(tmp_path: Path) -> None:
+    """Bounded, local and session reads come from the node's copy, with their stamp and age."""
+
+    async def body(node: NodeProcess, channel: grpc.aio.Channel) -> None:
+        store = store_of(channel)
+        put = await store.Put(store_pb2.PutRequest(key=b"k", value=b"v"))
+        local = await store.Get(store_pb2.GetRequest(key=b"k", freshness=store_pb2.FRESHNESS_LOCAL))
+        assert (local.value, local.at > put.at) == (b"v", True)
+        since = await store.Get(
+            store_pb2.GetRequest(
+                key=b"k",
+                freshness=store_pb2.FRESHNESS_BOUNDED,
+                max_staleness_ms=60_000,
+                since=put.at,
+            )
+        )
+        assert since.value == b"v"
+        assert since.at >= put.at
+        for answer in (local, since):
+            assert 0 < answer.staleness_ms < 60_000
+        absent = await store.Get(
+            store_pb2.GetRequest(key=b"no", freshness=store_pb2.FRESHNESS_LOCAL)
+        )
+        assert not absent.found
+
+    with_node(tmp_path, body)

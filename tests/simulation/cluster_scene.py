@@ -29,6 +29,8 @@ class Scene:
         keyspaces: tuple[Keyspace, ...] = ZONE,
         knobs: NodeKnobs | None = None,
         replica: ReplicaSettings | None = None,
+        *,
+        split_bytes: int = 0,
     ) -> None:
         self.simulation = simulation
         self.plane = MemoryPlane()
@@ -37,7 +39,9 @@ class Scene:
         self.processes: dict[str, Any] = {}
         for name in names:
             region = name.partition("-")[0]
-            node = self.nodes[name] = ClusterNode(name, region, self.plane, knobs, replica)
+            node = self.nodes[name] = ClusterNode(
+                name, region, self.plane, knobs, replica, split_bytes=split_bytes
+            )
             machine = simulation.machine(name, bound_ns=500_000)
             self.processes[name] = simulation.process(machine, node.main)
 

@@ -441,3 +441,25 @@ def test_a_clock_beyond_its_bound_is_fenced(offset_ms):
                     return await increment(again)
 
         assert scene.play(main) == 11
+
+
+def test_a_partition_that_grows_is_split_by_itself():
+    """Its leader measures it and asks for a split near the middle, again and again."""
+    with Simulation(13) as simulation:
+        scene = Scene(simulation, ("fra-1", "iad-1"), split_bytes=40_000)
+
+        async def main(environment):
+            async with scene.connect(environment, "iad-1") as database:
+                for number in range(300):
+                    await database.put(b"key/%04d" % number, bytes(500))
+                await asyncio.sleep(140)
+                async with database.snapshot(strong=True) as view:
+                    found = [row.key async for row in view.scan(k2store.prefix(b"key/"))]
+                assert found == [b"key/%04d" % number for number in range(300)]
+
+        scene.play(main)
+        partitions = scene.plane.map.partitions
+        assert len(partitions) >= 4, partitions
+        host = scene.nodes["fra-1"].host
+        sizes = [group.measure.size_bytes for group in host.groups.values()]
+        assert max(sizes) < 60_000, sizes

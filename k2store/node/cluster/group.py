@@ -75,6 +75,8 @@ class Group:
         self.heir = 0
         """Whom the lead is to be handed to; 0 for nobody."""
         self.handing = False
+        self.full = False
+        """Too many entries wait for their majority: what is asked waits too."""
         self.held: list[Message] = []
         """What waits until everything proposed stands: for a checkpoint, or for the heir."""
         self.waiting: list[tuple[int, Message]] = []
@@ -170,6 +172,7 @@ class Group:
         self.partition.start(now)
         self.leading = True
         self.heir = 0
+        self.full = False
         self.taken_over += 1
 
     def bequeath(self, heir: int) -> None:

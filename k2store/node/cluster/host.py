@@ -302,7 +302,7 @@ class ClusterHost:
         if group is None:
             self.refuse(message, Rule.NOT_LEADER)
         elif group.leading:
-            if self.rotation.due or group.heir:
+            if self.rotation.due or group.heir or group.full:
                 group.held.append(message)
             else:
                 group.partition.receive(message, self.engine.now)

@@ -120,12 +120,14 @@ class Link:
         connection = self._connection
         if frame is None or connection is None:
             return
-        if frame.logs and connection.queued_bytes > QUEUED_BYTES_MAX:
-            self.left_out += len(frame.logs)
-            frame.logs = []
         frame.lo_ns = lo_ns
         frame.accuses = accuses
         data = encode(frame)
+        if frame.logs and connection.queued_bytes + len(data) > QUEUED_BYTES_MAX:
+            # What logs say is said again; what was asked and answered is not.
+            self.left_out += len(frame.logs)
+            frame.logs = []
+            data = encode(frame)
         self.frames += 1
         self.bytes += len(data)
         try:

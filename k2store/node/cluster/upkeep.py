@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 HINT_LIFE_NS: Final = 1_000_000_000
 """How long a node's word about its open transactions counts."""
+ROOM_ENTRIES_MIN: Final = 256
+"""Proposals that a log must still take before a leader's partition is asked anything."""
 REPORT_NS: Final = 200_000_000
 """How often nodes tell each other how far history is final."""
 INTEREST_NS: Final = 10_000_000_000
@@ -26,6 +28,10 @@ def tick_machine(
 ) -> None:
     """Upkeep of one partition's machine, as leader or as follower."""
     partition = group.partition
+    if group.leading:
+        group.full = group.replica.room(now) < ROOM_ENTRIES_MIN
+        if group.held and not (group.full or group.heir or host.rotation.due):
+            host.let_in(group)
     if group.leading and not (host.rotation.due or group.heir):
         fresh = [
             stamp for stamp, heard_ns in group.hints.values() if now.lo_ns - heard_ns < HINT_LIFE_NS

@@ -61,8 +61,11 @@ class ClusterNode(Node):
         plane: MemoryPlane,
         knobs: NodeKnobs | None = None,
         replica: ReplicaSettings | None = None,
+        *,
+        split_bytes: int = 0,
     ) -> None:
         super().__init__(NodeKnobs() if knobs is None else knobs)
+        self.split_bytes = split_bytes
         self.name = name
         self.region = region
         self.replica = patient(PATIENCE_NS) if replica is None else replica
@@ -96,7 +99,7 @@ class ClusterNode(Node):
             if not ended.done():
                 ended.set_exception(error)
 
-        settings = ClusterSettings(node=info.id, replica=self.replica)
+        settings = ClusterSettings(node=info.id, replica=self.replica, split_bytes=self.split_bytes)
         engine = Engine(
             store,
             environment.clock,

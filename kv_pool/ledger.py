@@ -74,6 +74,15 @@ class Report(Struct, frozen=True):
     number: int
 
 
+class Where(Struct, frozen=True):
+    """Where a block is: its run, its place in it, and how many blocks the run has."""
+
+    namespace: bytes
+    first: bytes
+    place: int
+    blocks: int
+
+
 class _Book:
     """A run as the ledger has it: `names` are those that live."""
 
@@ -109,6 +118,14 @@ class Ledger:
     def has(self, tier: int, mark: Mark) -> bool:
         """Whether a block is in a tier."""
         return mark in self._books[tier]
+
+    def where(self, tier: int, mark: Mark) -> Where | None:
+        """Where a block of a tier is; None when it is not there."""
+        book = self._books[tier].get(mark)
+        if book is None:
+            return None
+        place = book.place(mark[-NAME_BYTES:])
+        return Where(book.namespace, book.first, place, len(book.names) // NAME_BYTES)
 
     def store(
         self,

@@ -1,4 +1,9 @@
 """The edge of the pool: what does I/O for the core, through the store's client.
 
-``store``  the directory's transactions over a `k2store.Database`
+``store``      the directory's transactions over a `k2store.Database`
+``bounds``     true time between two bounds, as far as this process knows
+``refusals``   what the directory refuses, as errors of the store's tree
+``session``    a worker: registered, renewed, with its own book
+``following``  a learner that follows the local replica
+``pool``       all of it, over one database: `Pool` is what a program opens
 """

@@ -1,0 +1,250 @@
+"""A learner that follows the store: snapshot and tail of the local replica, without gap or repetition.
+
+::
+
+    async with pool.learner() as tree:
+        match = tree.match(namespace, names)  # at once; as of match.as_of
+        tree.staleness_s  # by how much that may lag behind
+        await tree.within("50ms")  # wait until it lags no more than this
+        await tree.caught_up(chain.at)  # wait until it shows a commit of ours
+
+The watch goes on by itself when a connection ends. When a reader has fallen so far behind that the node gave
+up, another watch goes on from the cursor; when the history behind the cursor is gone, a new snapshot
+is loaded beside what is there, and takes its place at once. So what the tree answers is always the state
+at one stamp, an old one at worst.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Final
+
+import k2store
+from k2store.client.settings import Span, seconds
+from kv_pool.blocks import Names
+from kv_pool.fragments import Fragment
+from kv_pool.keys import WORKERS, Worker
+from kv_pool.learner import Counts, Cover, Learner, Longest, Match
+from kv_pool.records import Id
+
+if TYPE_CHECKING:
+    from kv_pool.edge.pool import Pool
+
+FOLLOWED: Final = k2store.KeyRange(WORKERS, b"o/")
+"""Rows of workers (``d/``) and namespaces (``n/``)."""
+_FEED: Final = "local"
+_PAGE: Final = 512
+_PAUSE_S: Final = 0.05
+_PAUSE_MAX_S: Final = 1.0
+_ANY_AGE: Final = "1h"
+
+
+class Tree:
+    """See the module; made by `Pool.learner`."""
+
+    def __init__(self, pool: Pool, *, fragments: bool) -> None:
+        self._pool = pool
+        self._learner = Learner(fragments=fragments)
+        self._task: asyncio.Task[None] | None = None
+        self._failure: k2store.K2Error | None = None
+        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._numbers = itertools.count()
+        self.snapshots = 0
+
+    def __repr__(self) -> str:
+        return f"<Tree as of {self.as_of}>"
+
+    # ------------------------------------------------------------------------------- life
+
+    async def __aenter__(self) -> Tree:
+        self._task = asyncio.get_running_loop().create_task(self._follow(), name="learner")
+        try:
+            await self.caught_up(1)
+        except BaseException:
+            await self._end()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._end()
+
+    async def _end(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    # ------------------------------------------------------------------------------ asking
+
+    @property
+    def learner(self) -> Learner:
+        """The replica itself, to be asked and not fed."""
+        return self._learner
+
+    @property
+    def as_of(self) -> int:
+        """The stamp whose state is answered from."""
+        return self._learner.as_of
+
+    @property
+    def staleness_s(self) -> float:
+        """By how much the answers may lag behind at this moment, at most, in seconds."""
+        return self._learner.staleness_ns(self._pool.bounds.now()) / 1e9
+
+    def match(self, namespace: bytes, names: Names) -> Match:
+        """How much of a prompt each holder has: a hint."""
+        return self._learner.match(namespace, names)
+
+    def longest(self, namespace: bytes, names: Names) -> Longest:
+        """The longest prefix that one holder has: a hint."""
+        return self._learner.longest(namespace, names)
+
+    def match_across(self, parts: Sequence[tuple[bytes, Names]]) -> Match:
+        """A prompt that begins in one namespace and goes on in others: a hint."""
+        return self._learner.match_across(parts)
+
+    def workers(self, namespace: bytes, names: Names) -> dict[Worker, int]:
+        """How much each worker has, its tiers together: a hint."""
+        return self._learner.workers(namespace, names)
+
+    def cover(self, worker: Worker, namespace: bytes, names: Names) -> Cover | None:
+        """The rows to claim, for `Pool.acquire`."""
+        return self._learner.cover(worker, namespace, names)
+
+    def identity(self, worker: Worker) -> Id | None:
+        """Who a worker is: a hint."""
+        return self._learner.identity(worker)
+
+    def known_workers(self) -> list[Worker]:
+        """Workers that have registered."""
+        return self._learner.known_workers()
+
+    def fragments(self, content: bytes) -> tuple[Fragment, ...]:
+        """Where blocks with this content lie: a hint."""
+        return self._learner.fragments(content)
+
+    def counts(self) -> Counts:
+        """What is held; takes a walk over all rows."""
+        return self._learner.counts()
+
+    # ----------------------------------------------------------------------------- waiting
+
+    async def caught_up(self, at: int, *, timeout: Span | None = None) -> None:
+        """Return when everything up to a stamp is shown.
+
+        Raises `Deadline` when that takes too long, and what ended the feed when it has ended.
+        """
+        if self.as_of >= at:
+            return
+        if self._failure is not None:
+            raise self._failure
+        timeout_s = self._pool.db.timeout_s if timeout is None else seconds(timeout)
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._waiting, (at, next(self._numbers), future))
+        try:
+            async with asyncio.timeout(timeout_s):
+                await future
+        except TimeoutError:
+            raise k2store.Deadline(
+                f"the learner is {self.staleness_s:.3f} s behind and has not reached {at}"
+            ) from None
+
+    async def within(self, max_staleness: Span, *, timeout: Span | None = None) -> float:
+        """Return when the answers lag behind by no more than this; gives by how much they do.
+
+        Raises `Deadline` when that takes too long: what is asked then is a choice of the caller's,
+        a stale hint or nothing.
+        """
+        most_s = seconds(max_staleness)
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + (self._pool.db.timeout_s if timeout is None else seconds(timeout))
+        while (staleness_s := self.staleness_s) > most_s:
+            left_s = until_s - loop.time()
+            if left_s <= 0:
+                raise k2store.Deadline(
+                    f"the learner is {staleness_s:.3f} s behind, more than {most_s} s"
+                )
+            await self.caught_up(self.as_of + 1, timeout=left_s)
+        return staleness_s
+
+    # ----------------------------------------------------------------------------- feeding
+
+    async def _follow(self) -> None:
+        """Feed the learner until the session ends; a failure that does not pass ends it."""
+        pause_s = _PAUSE_S
+        while True:
+            began_at = self.as_of
+            try:
+                if not self._learner.cursor(_FEED):
+                    await self._load()
+                await self._tail()
+            except k2store.TooOld:
+                await self._load_again()
+            except k2store.K2Error as error:
+                if error.retry not in {
+                    k2store.Retry.NOW,
+                    k2store.Retry.LATER,
+                    k2store.Retry.CALLER,
+                }:
+                    self._fail(error)
+                    return
+            pause_s = _PAUSE_S if self.as_of > began_at else min(2 * pause_s, _PAUSE_MAX_S)
+            await asyncio.sleep(pause_s)
+
+    async def _load_again(self) -> None:
+        try:
+            await self._load()
+        except k2store.K2Error:
+            # The same cursor is tried again, and leads here again.
+            return
+
+    async def _load(self) -> None:
+        """A snapshot of the local replica, beside what is there."""
+        learner = self._learner
+        async with self._pool.db.snapshot(max_staleness=_ANY_AGE, local=True) as view:
+            learner.begin(_FEED)
+            rows: list[tuple[bytes, bytes]] = []
+            async for row in view.scan(FOLLOWED):
+                rows.append((row.key, row.value))
+                if len(rows) == _PAGE:
+                    learner.load(_FEED, rows)
+                    rows = []
+                    await asyncio.sleep(0)
+            learner.load(_FEED, rows)
+        learner.finish(_FEED, view.at)
+        self.snapshots += 1
+        self._wake()
+
+    async def _tail(self) -> None:
+        learner = self._learner
+        watch = self._pool.db.watch(FOLLOWED, since=learner.cursor(_FEED))
+        async with watch:
+            async for event in watch:
+                match event:
+                    case k2store.Changes(at=at, records=records):
+                        learner.apply(_FEED, at, records)
+                    case k2store.Resolved(at=at):
+                        learner.resolved(_FEED, at)
+                self._wake()
+
+    def _wake(self) -> None:
+        waiting, as_of = self._waiting, self._learner.as_of
+        while waiting and waiting[0][0] <= as_of:
+            future = heapq.heappop(waiting)[2]
+            if not future.done():
+                future.set_result(None)
+
+    def _fail(self, error: k2store.K2Error) -> None:
+        self._failure = error
+        for _, _, future in self._waiting:
+            if not future.done():
+                future.set_exception(error)
+        self._waiting.clear()

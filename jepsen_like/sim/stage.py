@@ -158,7 +158,15 @@ class Stage(ABC):
         """All checks."""
         result.failures += [f"not finished: {what}" for what in self._unfinished()]
         found = list(self.problems)
-        found += place_unknown(self.journal, self.shown)
+        streams = [stream for watcher in self.watchers for stream in watcher.streams]
+        # Watchers may have been told of versions that were collected since.
+        told = [
+            Shown(key, at, value)
+            for stream in streams
+            for at, changes in stream.commits
+            for key, value in changes
+        ]
+        found += place_unknown(self.journal, [*self.shown, *told])
         keeps = self.load.keeps_history
         found += outcomes_agree(self.outcomes, keeps_history=keeps)
         found += self.journal.broken_time[:TIME_FINDINGS_MAX]
@@ -166,7 +174,6 @@ class Stage(ABC):
         found += store_agrees(self.journal, self.shown, self.final, keeps_history=keeps)
         for name, workload in self.workloads.items():
             found += [f"{name}: {what}" for what in workload.check()]
-        streams = [stream for watcher in self.watchers for stream in watcher.streams]
         found += check_streams(self.journal, streams)
         result.anomalies += found
         result.failures += found

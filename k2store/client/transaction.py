@@ -18,6 +18,7 @@ the answer. Only then may anything be retried.
 
 from __future__ import annotations
 
+import asyncio
 import enum
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
@@ -389,9 +390,8 @@ class Transaction:
         if not self._anchor:
             self._anchor = keys[0]
         try:
-            if self._early is not None:
-                for early in self._early:
-                    await early
+            for early in self._early or ():
+                await self._arrival(early)
             future = session.commit(
                 self._id,
                 self._at,
@@ -417,6 +417,17 @@ class Transaction:
         self._state = _COMMITTED
         self._ended_s = session.now_s()
         session.finished(self._id)
+
+    async def _arrival(self, early: Future) -> None:
+        """Wait for the answer to writes that left early."""
+        try:
+            await early
+        except asyncio.CancelledError:
+            # The refusal of other writes has taken these back, too. Who is cancelled himself has
+            # not failed.
+            if self._failure is None or not early.cancelled():
+                raise
+            raise self._failure from None
 
     async def _end_reading(self) -> None:
         """Without writes there is nothing to say; only true time must pass what was read at."""

@@ -10,7 +10,9 @@ import pytest
 
 import k2store
 from k2store.client.settings import ClientSettings
+from k2store.rpc.transport import Connection
 from k2store.testing.simulation.loop import UnhandledError
+from k2store.v1 import session_pb2 as wire
 from tests.unit.client_peer import Peer, fail_once, lose_once, play
 
 
@@ -309,6 +311,36 @@ def test_a_refused_early_write_fails_the_transaction() -> None:
                 txn.put(b"c", b"1")
         assert count == 2
         assert len(await db.scan(b"").all()) == 3
+
+    play(scenario, settings=settings)
+
+
+def test_a_refused_early_write_does_not_cancel_who_commits() -> None:
+    """While the commit waits for one early write another is refused: that is what it fails with."""
+    settings = ClientSettings(early_write_count=1)
+
+    async def scenario(db: k2store.Database, peer: Peer) -> None:
+        held: list[wire.WriteCall] = []
+
+        def second_refused(
+            peer: Peer, connection: Connection, request: wire.SessionRequest
+        ) -> bool:
+            held.extend(request.writes)
+            if len(held) < 2 or not request.writes:
+                return bool(request.writes)
+            answer = peer.frame()
+            answer.failures.add(request=held[1].request, reason="Conflict")
+            connection.send(answer.SerializeToString())
+            return bool(request.writes)
+
+        peer.hooks.append(second_refused)
+        with pytest.raises(k2store.Conflict):
+            async for txn in db.transactions(attempts=1):
+                async with txn:
+                    txn.put(b"a", b"1")
+                    await asyncio.sleep(0)
+                    txn.put(b"b", b"1")
+        assert len(held) == 2
 
     play(scenario, settings=settings)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from k2store.testing.simulation import (
+    ACTIONS,
     MILLISECOND_NS,
     SECOND_NS,
     Action,
@@ -22,8 +23,6 @@ from k2store.testing.simulation.partitions import between
 from k2store.testing.simulation.swarm import PROCESS_FAULTS
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
     from k2store.testing.control import MemoryControl
     from k2store.testing.simulation.network import Pair
 
@@ -58,6 +57,8 @@ KINDS: Final = (*NODE_KINDS, *REGION_KINDS, *CLUSTER_KINDS)
 SURE: Final = ("kill", "power-cut", "pause", "cut-region", "stop")
 """Kinds of which one is in every schedule."""
 VOTERS_TO_LOSE_ONE: Final = 3
+
+Running = Generator[None, None, str | None]
 
 
 def draw_faults(
@@ -191,7 +192,7 @@ def _spare(node: str, nodes: Mapping[str, str], keyspaces: Sequence[Keyspace]) -
 def actions(controls: Mapping[str, MemoryControl]) -> dict[str, Action]:
     """Actions beside those that the simulator has; `controls` are the nodes' control planes."""
 
-    def away(simulation: Simulation, fault: Fault) -> Generator[None, None, str | None]:
+    def away(simulation: Simulation, fault: Fault) -> Running:
         del simulation
         some = [controls[fault.target]] if fault.target else list(controls.values())
         before = sum(control.refused for control in some)
@@ -203,4 +204,23 @@ def actions(controls: Mapping[str, MemoryControl]) -> dict[str, Action]:
         refused = sum(control.refused for control in some) - before
         return f"{refused} calls refused" if refused else None
 
-    return {"control-away": away}
+    return {
+        "control-away": away,
+        "cut-region": ACTIONS["isolate"],
+        "cut-region-one-way": ACTIONS["one-way"],
+        "slow-region": ACTIONS["slow-link"],
+        "stop": _stop,
+    }
+
+
+def _stop(simulation: Simulation, fault: Fault) -> Running:
+    """Ask a node to end in good order (SIGTERM); its supervisor starts it again."""
+    process = simulation.processes[fault.target]
+    incarnation, running = process.incarnation, process.alive
+    process.stop()
+    yield
+    if not running or (process.alive and process.incarnation == incarnation):
+        return None
+    if not process.alive:
+        process.start()
+    return f"incarnation {process.incarnation}"

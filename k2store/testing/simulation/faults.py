@@ -244,17 +244,6 @@ def _stale_disk(simulation: Simulation, fault: Fault) -> Running:
     return _start_again(process, "stale") if process.kill() else None
 
 
-def _stop(simulation: Simulation, fault: Fault) -> Running:
-    """Ask it to end in good order (SIGTERM); start it again where no supervisor does."""
-    process = _process(simulation, fault)
-    incarnation, running = process.incarnation, process.alive
-    process.stop()
-    yield
-    if running and process.alive and process.incarnation == incarnation:
-        return None
-    return _start_again(process) if running else None
-
-
 def _pause(simulation: Simulation, fault: Fault) -> Running:
     process = _process(simulation, fault)
     paused = process.pause()
@@ -368,11 +357,8 @@ ACTIONS: Final[Mapping[str, Action]] = MappingProxyType(
         "one-way": _cut,
         "bridge": _cut,
         "ring": _cut,
-        "cut-region": _cut,
-        "cut-region-one-way": _cut,
         "flap": _flap,
         "slow-link": _links(_slow, _not_slow),
-        "slow-region": _links(_slow, _not_slow),
         "lossy-link": _links(_lossy, _not_lossy),
         "clog": _links(_clog, _not_clogged),
         "reset": _reset,
@@ -381,7 +367,6 @@ ACTIONS: Final[Mapping[str, Action]] = MappingProxyType(
         "lose-disk": _lose_disk,
         "stale-disk": _stale_disk,
         "pause": _pause,
-        "stop": _stop,
         "fail-sync": _ordered(lambda process, count: process.machine.disk.fail_syncs(count)),
         "fail-read": _ordered(lambda process, count: process.machine.disk.fail_reads(count)),
         "misdirect": _ordered(lambda process, count: process.machine.disk.misdirect_writes(count)),

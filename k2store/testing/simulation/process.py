@@ -317,12 +317,13 @@ class Process:
         """The main of an incarnation has returned or raised."""
         if self.environment is None or self._domain is not self.environment.domain:
             return
-        error = None if task.cancelled() else task.exception()
+        # Nobody cancels a main: if it was, something within it was, and nobody has noticed.
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
         self.machine.network.trace.event("end", self.name, type(error).__name__)
         self._bury(silently=False)
         if error is None:
             self.finished = True
-            self._end(None, None if task.cancelled() else task.result())
+            self._end(None, task.result())
             return
         self._end(error)
         if isinstance(error, self._fail_stop):

@@ -315,8 +315,12 @@ def test_a_partition_is_split_under_load():
         assert all(found == [b"", b"g", b"m", b"t"] for found in starts), starts
 
 
-def test_a_lost_home_is_promoted_by_its_operator():
-    """Another region goes on from one cut for all partitions; the old home comes back as a replica."""
+@pytest.mark.parametrize("founder_dies", [False, True])
+def test_a_lost_home_is_promoted_by_its_operator(founder_dies):
+    """Another region goes on from one cut for all partitions; the old home comes back as a replica.
+
+    It does so as well if the node with the best copies dies before it has begun with them.
+    """
     with Simulation(10) as simulation:
         scene = Scene(simulation, (*THREE_AND_THREE, "sin-1"))
 
@@ -335,10 +339,15 @@ def test_a_lost_home_is_promoted_by_its_operator():
                 await asyncio.sleep(1)
                 host = scene.nodes["iad-2"].host
                 cut = min(group.safe() for group in host.groups.values())
+                if founder_dies:
+                    scene.processes["iad-2"].kill()
                 await change(
                     control,
                     partial(promoted, lost="fra", home="iad", cut=cut, founder=host.node),
                 )
+                if founder_dies:
+                    await asyncio.sleep(2)
+                    scene.processes["iad-2"].start()
                 for _ in range(10):
                     await increment_all(database, (b"a", b"n", b"z"))
                 for number in (1, 2, 3):

@@ -184,6 +184,14 @@ class Group:
         """Let reads go as far as time is closed over what was applied."""
         self.partition.show(self.replica.safe(None))
 
+    def thaw(self, applied_lsn: int, closed: int, now: Interval) -> None:
+        """After a restart: entries up to `applied_lsn` are known to stand, whoever may say so now."""
+        state = self.replica.state
+        state.commit_lsn = max(state.commit_lsn, min(applied_lsn, state.log.durable_lsn))
+        self.absorb(self.replica.ready(), now)
+        if self.replica.applied_lsn >= applied_lsn:
+            self.partition.show(closed)
+
     def stop(self) -> None:
         """Have the machine answer everybody who waits; `depose` follows when that was taken."""
         self.partition.stop()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -27,6 +27,7 @@ from k2store.node.cluster.links import Links
 from k2store.node.cluster.measuring import Measure
 from k2store.node.cluster.rotation import Rotation
 from k2store.node.cluster.turns import (
+    Frozen,
     Home,
     Step,
     Turn,
@@ -121,6 +122,11 @@ class ClusterHost:
         self.homes = Homes()
         self.fence = Fence()
         self.groups: dict[int, Group] = {}
+        found = recover(engine.store)
+        self.retired: set[int] = set()
+        """Partitions that another one has followed, kept until that one is here."""
+        self.frozen = found.frozen
+        """Partitions whose home was declared off, and how far their copies are final."""
         self.stopped: set[int] = set()
         """Partitions between two homes."""
         self.partitions: list[Partition] = []
@@ -139,7 +145,6 @@ class ClusterHost:
         self.leaders: dict[int, int | None] = {}
         self._hinted_ns = 0
 
-        found = recover(engine.store)
         self.replayed = found.replayed
         self.home_leases = HomeLeases(self, settings.home, found.homes)
         self.reported_ns = 0
@@ -174,6 +179,9 @@ class ClusterHost:
         group = Group(number, self.node, saved, settings, self._make, self.engine.now)
         group.measure = Measure(self.settings.split_bytes)
         self.groups[number] = group
+        frozen = self.frozen.get(number)
+        if frozen is not None:
+            group.thaw(frozen.applied_lsn, frozen.closed, self.engine.now)
         horizon = self._settled.get_meta(pulling.horizon_name(number))
         if horizon is not None:
             state = group.partition.state
@@ -210,6 +218,8 @@ class ClusterHost:
     def end(self, number: int) -> None:
         """A log ends on this node, with everything in it."""
         group = self.groups.pop(number)
+        self.retired.discard(number)
+        self.frozen.pop(number, None)
         group.stop()
         self._collect_answers(group)
         self._moved.pop(number, None)
@@ -218,7 +228,8 @@ class ClusterHost:
 
     def arrange(self) -> None:
         """Partitions have come, gone, or changed their borders."""
-        groups = sorted(self.groups.values(), key=lambda one: one.start)
+        present = (one for one in self.groups.values() if one.number not in self.retired)
+        groups = sorted(present, key=lambda one: one.start)
         self.partitions = [group.partition for group in groups]
         starts, numbers = [], []
         reached: bytes | None = b""
@@ -433,6 +444,11 @@ class ClusterHost:
                 continue
             self._take(node, frame)
 
+    @property
+    def silenced(self) -> set[int]:
+        """Partitions whose logs nobody is listened to about."""
+        return self.stopped | self.retired if self.retired else self.stopped
+
     def is_off(self, node: int) -> bool:
         """Whether a node stands in a region that was declared off: nothing of it counts."""
         region = None if self.map is None else self.map.region(self.map.region_of(node) or "")
@@ -484,7 +500,7 @@ class ClusterHost:
     def log_message(self, number: int, message: LogMessage) -> None:
         """A message of another replica; a snapshot without its content is fetched first."""
         group = self.groups.get(number)
-        if group is None or number in self.stopped or self.pulls.intercept(group, message):
+        if group is None or number in self.silenced or self.pulls.intercept(group, message):
             return
         group.replica.receive(message, self.engine.now)
         self._moved[number] = None
@@ -559,6 +575,21 @@ class ClusterHost:
                     group.replica.persisted(persist.token, self.engine.now)
                     self._moved[group.number] = None
         return changed
+
+    def freeze(self, numbers: Iterable[int]) -> None:
+        """Remember durably how far these partitions are final here: their home is gone, and no
+        leader will say so again.
+        """
+        found = []
+        for number in numbers:
+            group = self.groups.get(number)
+            if group is None or group.leading or number in self.frozen:
+                continue
+            state = group.partition.state
+            found.append(Frozen(number, group.replica.applied_lsn, state.closed))
+        if found:
+            self._write(Turn(0, [], [], [], [], found))
+            self.frozen.update((one.partition, one) for one in found)
 
     def write_homes(self, homes: list[Home]) -> None:
         """Make durable what this node's voices are bound to."""
@@ -643,7 +674,7 @@ class ClusterHost:
         """Upkeep of logs and machines."""
         off = self.is_off(self.node) or self.engine.standing
         for group in list(self.groups.values()):
-            if off or group.number in self.stopped:
+            if off or group.number in self.silenced:
                 group.replica.stand_down(now)
             else:
                 group.replica.tick(now)
@@ -681,7 +712,10 @@ class ClusterHost:
 
     def safe(self) -> int:
         """The least of all partitions: the region's safe time as this node knows it."""
-        return min((group.safe() for group in self.groups.values()), default=0)
+        return min(
+            (one.safe() for one in self.groups.values() if one.number not in self.retired),
+            default=0,
+        )
 
     def _flush_links(self) -> None:
         monotonic_ns = self.engine.clock.monotonic_ns()

@@ -42,14 +42,39 @@ def set_map(host: ClusterHost, present: Map) -> None:
     host.links.follow(present.nodes)
     keyspaces = {one.name: one for one in present.keyspaces}
     host.stopped = {one.id for one in present.partitions if keyspaces[one.keyspace].stopped}
-    for info in present.partitions:
-        if info.cut and host.node in info.founders and info.id not in host.groups:
-            found(host, info)
+    off = {one.name for one in present.regions if one.off}
+    homeless = {
+        one.name
+        for one in present.keyspaces
+        if one.stopped or (one.home in off and one.survive == "zone")
+    }
+    host.freeze(one.id for one in present.partitions if one.keyspace in homeless)
     known = {one.id for one in present.partitions}
+    followed = {one.origin for one in present.partitions if one.cut}
     for number in list(host.groups):
-        if number not in known and not _is_fresh_child(host, number):
+        if number in known or _is_fresh_child(host, number):
+            continue
+        if number in followed:
+            host.retired.add(number)
+        else:
             host.end(number)
+    _follow_promotions(host)
     _begin_missing(host)
+    host.arrange()
+
+
+def _follow_promotions(host: ClusterHost) -> None:
+    """Found the partitions that this node is to found; drop old copies that are needed no more."""
+    assert host.map is not None
+    for info in host.map.partitions:
+        if not info.cut:
+            continue
+        if host.node in info.founders and info.id not in host.groups:
+            found(host, info)
+        group = host.groups.get(info.id)
+        begun = group is not None and group.replica.state.log.last != GENESIS
+        if begun and info.origin in host.groups:
+            host.end(info.origin)
 
 
 def _is_fresh_child(host: ClusterHost, number: int) -> bool:
@@ -81,7 +106,7 @@ def _ours_to_begin(host: ClusterHost, info: PartitionInfo) -> bool:
     """A partition that came out of another is begun here only when that one no longer has it."""
     assert host.map is not None
     origin = host.groups.get(info.origin) if info.origin else None
-    if origin is None:
+    if origin is None or info.cut:
         return host.map.partition(info.origin) is None  # else that one is still to come
     # The leader's own border moves before the split stands; a follower that lives through a split
     # takes over the other half in the same step.
@@ -121,7 +146,7 @@ def found(host: ClusterHost, info: PartitionInfo) -> None:
     snapshot = Snapshot(
         position, Membership(voters=info.founders), saved.closed, encode_checkpoint(saved)
     )
-    host.end(info.origin)
+    # First the new one: a crash in between leaves both, and the old one goes at the next look.
     group = host.begin(info.id, Saved(snapshot))
     host.engine.feed.interrupted(info.start, info.end)
     host.want_epoch(info.id, group.replica.epoch)
@@ -137,6 +162,8 @@ def follow_map(host: ClusterHost, now: Interval) -> None:
     """One step towards what the map wants, in every partition led here."""
     if host.map is None:
         return
+    if host.retired:
+        _follow_promotions(host)
     _begin_missing(host)
     for info in host.map.partitions:
         group = host.groups.get(info.id)

@@ -76,6 +76,7 @@ class Rotation:
             self._host.oracle.reserved_until_ns,
             [kept(number, group.replica.saved()) for number, group in self._host.groups.items()],
             self._host.home_leases.durable(),
+            list(self._host.frozen.values()),
         )
         turn = self._log.begin_segment(encode(saved))
         self._settled.mark_applied(turn - 1)

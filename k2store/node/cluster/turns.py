@@ -42,6 +42,16 @@ class Home(Struct, frozen=True, gc=False, array_like=True):
     incarnation: int
 
 
+class Frozen(Struct, frozen=True, gc=False, array_like=True):
+    """How far a partition's copy was final when its home was declared off: entries up to
+    `applied_lsn` stand, and nothing at or below `closed` is missing among them.
+    """
+
+    partition: int
+    applied_lsn: int
+    closed: int
+
+
 class Turn(Struct, frozen=True, gc=False, array_like=True):
     """An ordinary turn. `begun`: replicas that begin here; `ended`: partitions dropped."""
 
@@ -50,6 +60,7 @@ class Turn(Struct, frozen=True, gc=False, array_like=True):
     begun: list[Kept]
     ended: list[int]
     homes: list[Home] = []
+    frozen: list[Frozen] = []
 
 
 class NodeCheckpoint(Struct, frozen=True, gc=False, array_like=True):
@@ -58,6 +69,7 @@ class NodeCheckpoint(Struct, frozen=True, gc=False, array_like=True):
     reserved_until_ns: int
     replicas: list[Kept]
     homes: list[Home] = []
+    frozen: list[Frozen] = []
 
 
 encode = msgspec.msgpack.Encoder().encode
@@ -110,6 +122,7 @@ class Recovered(Struct):
     reserved_until_ns: int
     replicas: dict[int, Saved]
     homes: dict[str, int]
+    frozen: dict[int, Frozen]
     replayed: int
 
 
@@ -125,6 +138,7 @@ def recover(store: Store) -> Recovered:
         first = log.checkpoint_lsn
     replicas: dict[int, _Replica] = {}
     homes: dict[str, int] = {}
+    frozen: dict[int, Frozen] = {}
     reserved_until_ns = 0
     replayed = 0
     restored = False
@@ -135,6 +149,7 @@ def recover(store: Store) -> Recovered:
                 saved = _decode_checkpoint(turn.payload)
                 reserved_until_ns = max(reserved_until_ns, saved.reserved_until_ns)
                 homes.update((home.keyspace, home.incarnation) for home in saved.homes)
+                frozen.update((one.partition, one) for one in saved.frozen)
                 if not restored:
                     # A later one counts on settled rows that may not have reached the disk; the
                     # turns between say the same.
@@ -151,16 +166,19 @@ def recover(store: Store) -> Recovered:
         restored = True
         reserved_until_ns = max(reserved_until_ns, decoded.reserved_until_ns)
         homes.update((home.keyspace, home.incarnation) for home in decoded.homes)
+        frozen.update((one.partition, one) for one in decoded.frozen)
         for kept in decoded.begun:
             replicas[kept.partition] = _Replica(kept)
         for step in decoded.steps:
             replicas[step.partition].then(step)
         for partition in decoded.ended:
             replicas.pop(partition, None)
+            frozen.pop(partition, None)
     return Recovered(
         reserved_until_ns,
         {number: one.saved() for number, one in replicas.items()},
         homes,
+        frozen,
         replayed,
     )
 

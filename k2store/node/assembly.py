@@ -59,7 +59,6 @@ def engine_settings(settings: Settings) -> EngineSettings:
             janitor_idle_ns=life.janitor,
             retention_ns=life.retention,
             scan_rows_max=limits.scan_page,
-            replicated=bool(settings.cluster.control),
             deadline_ns_max=limits.deadline_max,
         ),
         limits=SessionLimits(

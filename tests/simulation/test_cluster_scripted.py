@@ -56,6 +56,26 @@ def test_every_node_takes_everything():
         assert scene.play(main) == [b"3", b"3", b"3"]
 
 
+def test_outcomes_are_forgotten_on_every_node():
+    """What clients far away have done is not kept once they know, neither by leaders nor followers."""
+    with Simulation(14) as simulation:
+        scene = Scene(simulation, ("fra-1", "iad-1"))
+
+        async def main(environment):
+            async with scene.connect(environment, "iad-1") as database:
+                for number in range(200):
+                    await database.put(b"k/%d" % number, b"v")
+                    await increment(database)
+                await asyncio.sleep(3)
+                await database.put(b"last", b"v")
+                await asyncio.sleep(3)
+
+        scene.play(main)
+        for node in scene.nodes.values():
+            for group in node.host.groups.values():
+                assert len(group.partition.state.transactions) < 20
+
+
 def test_a_local_view_shows_what_was_acknowledged():
     """A strong view of a replica waits there, and shows the last commit of another region."""
     with Simulation(2) as simulation:

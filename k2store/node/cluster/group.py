@@ -85,6 +85,8 @@ class Group:
         """From each node with open transactions here: the smallest stamp, and when it came."""
         self.interest_ns = 0
         """When this node last wrote here, while another one leads."""
+        self.told = False
+        """Whether a leader elsewhere may keep outcomes for clients of this node."""
         self.measure = Measure(0)
         self.closed_ns = 0
         self.reconciled_ns = 0

@@ -120,6 +120,9 @@ class ClusterHost:
         self.forwarding = Forwarding(engine.settings.partition.lifetime_ns_max)
         self.pulls = pulling.Pulls(self)
         self.homes = Homes()
+        self._partition_settings = msgspec.structs.replace(
+            engine.settings.partition, replicated=True
+        )
         self.fence = Fence()
         self.groups: dict[int, Group] = {}
         found = recover(engine.store)
@@ -204,7 +207,7 @@ class ClusterHost:
             space=SPACE,
             settled=self._settled,
             oracle=self.oracle,
-            settings=self.engine.settings.partition,
+            settings=self._partition_settings,
         )
 
     def begin(self, number: int, saved: Saved) -> Group:
@@ -347,6 +350,8 @@ class ClusterHost:
         if link is None or leader is None:
             self._wait_for_leader(group, message)
             return
+        if not isinstance(message, Read | Reads | Scan):
+            group.told = True
         if isinstance(message, Write | CommitAlone | CommitsAlone | End):
             group.interest_ns = self.engine.now.lo_ns
         sent = self.forwarding.send(message, group.number, leader, self.engine.now.lo_ns)
@@ -384,7 +389,7 @@ class ClusterHost:
             if group.leading:
                 group.partition.receive(message, self.engine.now)
                 continue
-            if not group.interest_ns:
+            if not group.told:
                 continue
             leader = group.replica.leader
             link = self.links.to(leader)

@@ -26,26 +26,17 @@ from __future__ import annotations
 import bisect
 import collections
 import random
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Final, TypeAlias
 
-import msgspec
 from msgspec import Struct
 
-BLOCK_TOKENS: Final = 512
+from kv_pool.edge.trace import BLOCK_TOKENS, Request, ideal_hits, read
+
+__all__ = ["CONVERSATION", "Marginals", "Request", "generate", "ideal_hits", "marginals", "read"]
 
 Quantiles: TypeAlias = tuple[tuple[float, float], ...]
 """Points (share, value) of a distribution, ascending; between two of them it is linear."""
-
-
-class Request(Struct, frozen=True):
-    """One prompt: when it came (ms), its lengths in tokens, and the hashes of its blocks."""
-
-    timestamp: int
-    input_length: int
-    output_length: int
-    hash_ids: tuple[int, ...]
 
 
 class Marginals(Struct, frozen=True, kw_only=True):
@@ -179,37 +170,9 @@ _FAR: Final = 400
 """How many where none of those was long enough."""
 
 
-def read(path: Path, limit: int | None = None) -> Iterator[Request]:
-    """The requests of a file, the first `limit` of them; ``ValueError`` names a line that is none."""
-    decoder = msgspec.json.Decoder(Request)
-    with path.open("rb") as file:
-        for number, line in enumerate(file):
-            if limit is not None and number >= limit:
-                return
-            try:
-                yield decoder.decode(line)
-            except msgspec.MsgspecError as error:
-                raise ValueError(f"{path}, line {number + 1}: {error}") from None
-
-
 def generate(seed: int = 0, requests: int = CONVERSATION.requests) -> list[Request]:
     """A trace of so many requests like the conversation trace; equal seeds give equal traces."""
     return _Generator(random.Random(seed), requests).run()
-
-
-def ideal_hits(requests: Sequence[Request]) -> list[int]:
-    """Blocks of each request that an endless cache would have: the longest prefix seen before."""
-    seen: set[int] = set()
-    hits = []
-    for request in requests:
-        known = 0
-        for block in request.hash_ids:
-            if block not in seen:
-                break
-            known += 1
-        hits.append(known)
-        seen.update(request.hash_ids)
-    return hits
 
 
 def marginals(requests: Sequence[Request]) -> Marginals:

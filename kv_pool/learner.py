@@ -25,7 +25,7 @@ Rows that are not what they should be are counted and otherwise not there.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Protocol, TypeAlias
 
 from msgspec import Struct
@@ -377,6 +377,13 @@ class Learner:
         """The row of a run, valid or not, by what its key has behind ``run/``."""
         member = self._members.get(worker.prefix)
         return None if member is None else member.rows.get(part)
+
+    def valid_runs(self) -> Iterator[tuple[Worker, int, bytes, Run]]:
+        """Every run that counts: whose, in which tier and namespace, and the row; worker by worker."""
+        for _, member in sorted(self._members.items()):
+            for part, run in sorted(member.rows.items()):
+                if _tree_bit(member, part, run):
+                    yield member.worker, part[DIGEST_BYTES], part[:DIGEST_BYTES], run
 
     def known_workers(self) -> list[Worker]:
         """All workers that have registered, fenced ones included, in key order."""

@@ -6,4 +6,6 @@
 ``session``    a worker: registered, renewed, with its own book
 ``following``  a learner that follows the local replica
 ``pool``       all of it, over one database: `Pool` is what a program opens
+``trace``      traces of prompts; ``replay`` plays one in order, which must hit the ideal
+``cli``        `k2 pool`
 """

@@ -1,0 +1,23 @@
+"""`k2 pool`: look into the prompt tree and the block directory, replay a trace, relay an engine.
+
+One verb a module; this one has the group.
+"""
+
+from __future__ import annotations
+
+import click
+
+from kv_pool.edge.cli.blocks import blocks
+from kv_pool.edge.cli.match import match
+from kv_pool.edge.cli.replay import replay
+from kv_pool.edge.cli.stats import stats
+from kv_pool.edge.cli.tree import tree
+
+
+@click.group("pool")
+def pool() -> None:
+    """Look into the prompt tree and the block directory."""
+
+
+for _verb in (blocks, match, replay, stats, tree):
+    pool.add_command(_verb)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from k2store.errors import K2Error
 from k2store.node.limits import Malformed, key_refused
 from k2store.v1 import session_pb2 as wire
-from mvcc.messages import Read, Reads
+from mvcc.messages import Reads
 from truetime import Interval
 
 if TYPE_CHECKING:
@@ -62,18 +62,32 @@ def point_reads(session: Session, reads: wire.ReadColumns, now: Interval) -> Non
         stamps = [stamps[index] for index in plain]
         keys = [keys[index] for index in plain]
         deadlines = [deadlines[index] for index in plain]
-    single = engine.host.single
-    if single is not None and requests:
-        message = Reads(session.number, requests, txns, stamps, keys, deadlines)
-        engine.host.deliver(single, message)
+    if not requests:
         return
-    base = session.base
-    of = engine.route.of
-    for request, txn, stamp, key, deadline in zip(
-        requests, txns, stamps, keys, deadlines, strict=True
-    ):
-        message_ = Read(base | request, key, stamp, txn, deadline)
-        engine.host.deliver(of(key), message_)
+    single = engine.host.single
+    message = Reads(session.number, requests, txns, stamps, keys, deadlines)
+    if single is not None:
+        engine.host.deliver(single, message)
+    else:
+        _deliver_by_partition(session, message)
+
+
+def _deliver_by_partition(session: Session, message: Reads) -> None:
+    """Give each partition the reads of its keys."""
+    host, of = session.engine.host, session.engine.route.of
+    by_partition: dict[int, list[int]] = {}
+    for index, key in enumerate(message.keys):
+        by_partition.setdefault(of(key), []).append(index)
+    for number, indexes in by_partition.items():
+        part = Reads(
+            message.owner,
+            [message.requests[index] for index in indexes],
+            [message.txns[index] for index in indexes],
+            [message.stamps[index] for index in indexes],
+            [message.keys[index] for index in indexes],
+            [message.deadlines_ns[index] for index in indexes],
+        )
+        host.deliver(number, part)
 
 
 def _plain_stamps(session: Session, txns: list[bytes], ats: Sequence[int]) -> list[int]:

@@ -13,7 +13,7 @@ resolves.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import Final, TypeAlias
 
 from msgspec import Struct
@@ -226,6 +226,26 @@ def refusals(message: Message, rule: Rule) -> list[Answer]:
     if isinstance(message, Single):
         return [Refused(message.request, Refusal(rule))]
     return []
+
+
+def divided(message: Reads, chosen: Container[int]) -> tuple[Reads, Reads]:
+    """The reads at the chosen indexes, and the others."""
+    every = range(len(message.requests))
+    one, other = (
+        Reads(
+            message.owner,
+            [message.requests[index] for index in some],
+            [message.txns[index] for index in some],
+            [message.stamps[index] for index in some],
+            [message.keys[index] for index in some],
+            [message.deadlines_ns[index] for index in some],
+        )
+        for some in (
+            [index for index in every if index in chosen],
+            [index for index in every if index not in chosen],
+        )
+    )
+    return one, other
 
 
 def owner_of(message: Message) -> int:

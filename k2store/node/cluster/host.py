@@ -15,6 +15,7 @@ from k2store.node.cluster.forwarding import (
     PEER_OWNER,
     Forwarding,
     deadline_of,
+    divided,
     is_final,
     owner_of,
     refusals,
@@ -293,10 +294,28 @@ class ClusterHost:
 
     def deliver(self, number: int, message: Message) -> None:
         """Run a message of a session here, send it to the leader, or have it wait for one."""
+        if isinstance(message, Reads):
+            message = self._whole_reads(number, message)
+            if not message.requests:
+                return
         if self._torn(number, message):
             self.refuse(message, Rule.HOMES)
         else:
             self.run(number, message)
+
+    def _whole_reads(self, number: int, message: Reads) -> Reads:
+        """Reads without those of transactions that could be lost in part, which are refused."""
+        allows = self.homes.allows
+        torn = {
+            index
+            for index, txn in enumerate(message.txns)
+            if txn and not allows(txn, number, writes=False)
+        }
+        if not torn:
+            return message
+        refused, whole = divided(message, torn)
+        self.refuse(refused, Rule.HOMES)
+        return whole
 
     def _torn(self, number: int, message: Message) -> bool:
         """Whether the transaction of a message could be lost in part with a region."""
@@ -305,7 +324,7 @@ class ClusterHost:
             return not allows(message.txn, number, writes=False)
         if isinstance(message, Write | CommitAlone):
             return not allows(message.txn, number, writes=True)
-        return False  # columns go whole only where there is a single partition
+        return False  # commits in columns go only where there is a single partition
 
     def touch(self, group: Group) -> None:
         """Something has moved in the group's log."""
@@ -332,17 +351,16 @@ class ClusterHost:
     def _deliver_mixed(self, group: Group, message: Reads) -> None:
         """Reads of which some can be answered here."""
         shown = group.partition.state.shown
-        columns = (message.requests, message.txns, message.stamps, message.keys)
-        rows = list(zip(*columns, message.deadlines_ns, strict=True))
-        for here in (True, False):
-            some = [row for row in rows if (not row[1] and row[2] <= shown) == here]
-            if not some:
-                continue
-            part = Reads(message.owner, *(list(column) for column in zip(*some, strict=True)))
-            if here:
-                group.partition.receive(part, self.engine.now)
-            else:
-                self._send(group, part)
+        final = {
+            index
+            for index, (txn, stamp) in enumerate(zip(message.txns, message.stamps, strict=True))
+            if not txn and stamp <= shown
+        }
+        here, there = divided(message, final)
+        if here.requests:
+            group.partition.receive(here, self.engine.now)
+        if there.requests:
+            self._send(group, there)
 
     def _send(self, group: Group, message: Message) -> None:
         leader = group.replica.leader

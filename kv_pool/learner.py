@@ -204,8 +204,13 @@ class Learner:
         loaded.update(rows)
 
     def finish(self, feed: str, at: int) -> None:
-        """The snapshot at stamp `at` is loaded: from now on the answers are those of its rows."""
+        """The snapshot at stamp `at` is loaded: from now on the answers are those of its rows.
+
+        Raises ``ValueError`` for a snapshot that is older than what the feed has reached.
+        """
         known = self._feeds[feed]
+        if at < known.as_of:
+            raise ValueError(f"a snapshot at {at} for a feed that has reached {known.as_of}")
         loaded = known.loaded
         assert loaded is not None, "a snapshot is finished after it has begun"
         known.loaded = None

@@ -17,6 +17,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from kv_pool.blocks import NAME_BYTES
 from kv_pool.events.stream import Mark
 from kv_pool.events.wire import Batch, Cleared, Removed, Scope, Stored
 from kv_pool.ledger import Ledger, Publish, Report
@@ -80,6 +81,7 @@ class Engine:
         self._namespaces: dict[tuple[Scope, int], bytes | None] = {}
         self._waiting: dict[bytes, list[Stored]] = {}
         self._deadlines: deque[tuple[int, Stored]] = deque()
+        self._orphans = 0
         self.figures = Figures()
 
     @property
@@ -90,7 +92,7 @@ class Engine:
     @property
     def orphans(self) -> int:
         """Stretches that wait."""
-        return sum([len(stretches) for stretches in self._waiting.values()])
+        return self._orphans
 
     def apply(self, batch: Batch, now_ns: int) -> list[Action]:
         """A batch, in its turn."""
@@ -145,11 +147,13 @@ class Engine:
                 self._park(one, now_ns)
                 continue
             self.figures.attached += one is not event
-            self.figures.blocks_stored += sum([len(each.names) // 16 for each in publishes])
+            self.figures.blocks_stored += sum([len(each.names) // NAME_BYTES for each in publishes])
             actions.extend(publishes)
             if self._waiting:
-                for at in range(0, len(one.names), 16):
-                    arrived.extend(self._waiting.pop(group + one.names[at : at + 16], ()))
+                for at in range(0, len(one.names), NAME_BYTES):
+                    behind = self._waiting.pop(group + one.names[at : at + NAME_BYTES], ())
+                    self._orphans -= len(behind)
+                    arrived.extend(behind)
 
     def _remove(self, event: Removed, actions: list[Action]) -> None:
         group = _group(event.group)
@@ -161,10 +165,11 @@ class Engine:
 
     def _park(self, event: Stored, now_ns: int) -> None:
         assert event.parent is not None, "what begins a prompt has no predecessor to wait for"
-        if self.orphans >= self._orphans_max:
+        if self._orphans >= self._orphans_max:
             self._drop_oldest()
         self._waiting.setdefault(_group(event.scope.group) + event.parent, []).append(event)
         self._deadlines.append((now_ns + self._orphan_ns, event))
+        self._orphans += 1
         self.figures.parked += 1
 
     def _remove_parked(self, event: Removed, group: bytes) -> None:
@@ -177,26 +182,29 @@ class Engine:
                     kept.append(stretch)
                     continue
                 end = 0
-                while end < len(stretch.names) and stretch.names[end : end + 16] not in gone:
-                    end += 16
+                while (
+                    end < len(stretch.names) and stretch.names[end : end + NAME_BYTES] not in gone
+                ):
+                    end += NAME_BYTES
                 if end == len(stretch.names):
                     kept.append(stretch)
                 elif end:
                     kept.append(self._shorten(stretch, end))
+            self._orphans -= len(self._waiting[mark]) - len(kept)
             if kept:
                 self._waiting[mark] = kept
             else:
                 del self._waiting[mark]
 
     def _shorten(self, stretch: Stored, end: int) -> Stored:
-        width = len(stretch.engine) * 16 // len(stretch.names)
+        width = len(stretch.engine) * NAME_BYTES // len(stretch.names)
         shorter = Stored(
             stretch.names[:end],
             stretch.parent,
             stretch.tier,
             stretch.block_tokens,
             stretch.scope,
-            stretch.engine[: end // 16 * width],
+            stretch.engine[: end // NAME_BYTES * width],
         )
         for place, (deadline_ns, waiting) in enumerate(self._deadlines):
             if waiting is stretch:
@@ -214,6 +222,7 @@ class Engine:
             if len(left) == len(waiting):
                 continue
             self.figures.dropped += 1
+            self._orphans -= 1
             if left:
                 self._waiting[mark] = left
             else:
@@ -224,6 +233,7 @@ class Engine:
         self._ledger.clear()
         self._waiting.clear()
         self._deadlines.clear()
+        self._orphans = 0
 
 
 def _group(number: int) -> bytes:

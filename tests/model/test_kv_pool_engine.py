@@ -136,6 +136,7 @@ async def history(seed: int, *, lossy: bool) -> None:
         check(rng, publisher, learner, engine, complete=not lossy)
     assert stream.gaps > 0
     assert engine.figures.strange == 0
+    assert engine.orphans == sum(len(each) for each in engine._waiting.values())
 
 
 def check(rng, publisher, learner, engine, *, complete: bool) -> None:

@@ -111,6 +111,9 @@ def test_a_snapshot_replaces_and_nobody_waits() -> None:
     learner.finish("fra", 9)
     assert depths(learner, 1, 2) == {B: 1}
     assert depths(learner, 3) == {A: 1}
+    learner.begin("fra", b"d/fra/", b"d/fra0")
+    with pytest.raises(ValueError, match="has reached 9"):
+        learner.finish("fra", 8)
 
 
 def test_a_fence_hides_everything_at_once() -> None:

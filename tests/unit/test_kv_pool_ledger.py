@@ -25,6 +25,10 @@ def test_stretches_follow_on_runs() -> None:
     assert second.parent is not None
     assert (second.depth, second.parent.blocks, second.parent.first) == (2, 2, names(1))
     assert second.parent.number == first.number != second.number
+    found = ledger.where(0, names(2))
+    assert found is not None
+    assert (found.first, found.place, found.blocks) == (names(1), 1, 3)
+    assert ledger.where(1, names(2)) is None
     assert ledger.store(NAMESPACE, 0, names(5), names(4)) is None
     assert not ledger.has(0, names(5))
     [host] = ledger.store(NAMESPACE, 1, names(2), names(1)) or []

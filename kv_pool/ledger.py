@@ -12,8 +12,9 @@ several groups of one name apart.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
+import msgspec
 from msgspec import Struct
 
 from kv_pool.blocks import NAME_BYTES, ROOT_NAME, Names, split_names
@@ -22,6 +23,9 @@ from kv_pool.directory.publishing import RUN_BLOCKS_MAX, Parent, Stretch
 from kv_pool.records import TIERS
 
 Mark: TypeAlias = bytes
+
+EXTENDED_BLOCKS_MAX: Final = 64
+"""Runs up to this length are made longer: a row is written anew each time."""
 
 
 class Place(Struct, frozen=True):
@@ -35,7 +39,11 @@ class Place(Struct, frozen=True):
 
 
 class Publish(Struct, frozen=True):
-    """A stretch to publish, as one row; `number` makes its generation."""
+    """A stretch to publish, as one row.
+
+    number   makes its generation
+    extends  how many of the blocks the row has already: it becomes longer; 0 for a new row
+    """
 
     namespace: bytes
     tier: int
@@ -45,9 +53,15 @@ class Publish(Struct, frozen=True):
     parent_name: bytes
     number: int
     engine: bytes = b""
+    extends: int = 0
+
+    @property
+    def added(self) -> Names:
+        """The blocks that are new."""
+        return self.names[self.extends * NAME_BYTES :]
 
     def stretch(self, registration: Registration) -> Stretch:
-        """For `kv_pool.directory.publishing.publish`."""
+        """For `kv_pool.directory.publishing.publish`, or `extend`."""
         parent = None
         if self.parent is not None:
             generation = registration.generation(self.parent.number)
@@ -86,7 +100,7 @@ class Where(Struct, frozen=True):
 class _Book:
     """A run as the ledger has it: `names` are those that live."""
 
-    __slots__ = ("depth", "first", "names", "namespace", "number", "tier")
+    __slots__ = ("depth", "first", "names", "namespace", "number", "published", "tier")
 
     def __init__(self, namespace: bytes, tier: int, names: Names, depth: int, number: int) -> None:
         self.namespace = namespace
@@ -95,20 +109,26 @@ class _Book:
         self.names = names
         self.depth = depth
         self.number = number
+        self.published: Publish | None = None
 
     def place(self, name: bytes) -> int:
         """Where a block stands in the run."""
         at = self.names.find(name)
-        while at % NAME_BYTES:
+        while at >= 0 and at % NAME_BYTES:
             at = self.names.find(name, at + 1)
         assert at >= 0, "a book knows what it is kept for"
         return at // NAME_BYTES
 
 
 class Ledger:
-    """The blocks of one worker, in all its namespaces and tiers."""
+    """The blocks of one worker, in all its namespaces and tiers.
 
-    def __init__(self) -> None:
+    extends  a short run that ends where new blocks begin is made longer, instead of a new one: for
+             engines that tell block by block
+    """
+
+    def __init__(self, *, extends: bool = False) -> None:
+        self._extends = extends
         self._books: tuple[dict[Mark, _Book], ...] = tuple([{} for _ in range(TIERS)])
         self._number = 0
 
@@ -160,16 +180,14 @@ class Ledger:
                 before = books[marks[start - 1]]
             if start:
                 previous = names[(start - 1) * NAME_BYTES : start * NAME_BYTES]
-            publish, before = self._open(
-                namespace,
-                tier,
-                names[start * NAME_BYTES : end * NAME_BYTES],
-                before,
-                previous,
-                engine[start * width : end * width],
-            )
+            stretch = names[start * NAME_BYTES : end * NAME_BYTES]
+            digests = engine[start * width : end * width]
+            if before is not None and self._grows(before, namespace, tier, previous, stretch):
+                found.append(self._extend(before, stretch, digests))
+            else:
+                publish, before = self._open(namespace, tier, stretch, before, previous, digests)
+                found.append(publish)
             books.update(dict.fromkeys(marks[start:end], before))
-            found.append(publish)
             at = end
         return found
 
@@ -225,11 +243,36 @@ class Ledger:
         publish = Publish(
             namespace, tier, names, depth, place, previous or ROOT_NAME, self._number, engine
         )
+        book.published = publish
         return publish, book
+
+    def _grows(
+        self, book: _Book, namespace: bytes, tier: int, previous: bytes | None, names: Names
+    ) -> bool:
+        """Whether blocks behind `previous` may be put at the end of a run."""
+        return (
+            self._extends
+            and book.published is not None
+            and (book.namespace, book.tier) == (namespace, tier)
+            and book.names[-NAME_BYTES:] == previous
+            and len(book.names) + len(names) <= EXTENDED_BLOCKS_MAX * NAME_BYTES
+        )
+
+    def _extend(self, book: _Book, names: Names, engine: bytes) -> Publish:
+        published = book.published
+        assert published is not None, "only what was published whole grows"
+        before = len(book.names) // NAME_BYTES
+        book.names += names
+        book.published = msgspec.structs.replace(
+            published, names=book.names, engine=published.engine + engine, extends=before
+        )
+        return book.published
 
     def _cut(self, book: _Book, places: set[int], group: bytes) -> None:
         """What is left of a run: its head under its key, the stretches behind on their own."""
         whole = book.names
+        # Its row has another shape than it was published with.
+        book.published = None
         stretches = list(_left(len(whole) // NAME_BYTES, places))
         book.names = b""
         for start, end in stretches:

@@ -7,6 +7,7 @@ is who it thinks it is, alive and not cleared meanwhile, and the block before th
 ::
 
     publish ─────────────────────────────▶ READY          the blocks are there
+    extend  ────────────────▶ READY, longer               more blocks at the end of a run
     reserve ──▶ RESERVED ──commit──▶ READY                the blocks are under way
                     └──────abort───▶ (no row)             or the deadline passed, and a sweep came by
 
@@ -92,6 +93,45 @@ async def publish(
 ) -> Published | Refused:
     """Make a stretch known: one round trip, one transaction."""
     return await _enter(store, registration, stretch, Phase.READY, 0)
+
+
+async def extend(
+    store: Store, registration: Registration, stretch: Stretch, before: int
+) -> Published | Refused:
+    """Make a run of `before` blocks longer, where it ends: one round trip, one row as it was.
+
+    stretch  the run as it is to be, whole, with the number it was published with. Who claims the
+             first blocks is not concerned: the generation stays.
+
+    Refused as CHANGED when the row is another one or has another length by now.
+    """
+    runs = rows_of(registration, stretch, Phase.READY)
+    if len(runs) != 1 or not 0 < before < runs[0][1].live:
+        raise ValueError(f"a run of {before} blocks does not become one of {stretch.names!r}")
+    first, run = runs[0]
+    key = keys.run(registration.worker, stretch.namespace, stretch.tier, first)
+    rules = Rules()
+    may_publish(rules, registration, stretch.tier)
+    _is_new(rules, registration, stretch)
+    _fits_quota(rules, registration, stretch)
+    rules.field(Reason.CHANGED, key, Run, "generation", run.generation)
+    rules.field(Reason.CHANGED, key, Run, "phase", int(Phase.READY))
+    rules.field(Reason.CHANGED, key, Run, "epoch", run.epoch)
+    rules.field(Reason.CHANGED, key, Run, "live", before)
+    rules.write(key, ENCODE(run))
+    outcome = await rules.shoot(store)
+    if not isinstance(outcome, Refused):
+        return Published(outcome.at, runs)
+    if outcome.reason is not Reason.CHANGED:
+        return outcome
+
+    async def look(txn: Transaction) -> bool:
+        value = await txn.get(key)
+        return value is not None and decode_run(value) == run
+
+    done = await store.transact(look)
+    # The same was done before, and its answer lost.
+    return Published(done.at, runs, again=True) if done.value else outcome
 
 
 async def reserve(

@@ -77,7 +77,7 @@ class Engine:
         self._resolve = resolve
         self._orphans_max = orphans_max
         self._orphan_ns = orphan_ns
-        self._ledger = Ledger()
+        self._ledger = Ledger(extends=True)
         self._namespaces: dict[tuple[Scope, int], bytes | None] = {}
         self._waiting: dict[bytes, list[Stored]] = {}
         self._deadlines: deque[tuple[int, Stored]] = deque()
@@ -147,7 +147,7 @@ class Engine:
                 self._park(one, now_ns)
                 continue
             self.figures.attached += one is not event
-            self.figures.blocks_stored += sum([len(each.names) // NAME_BYTES for each in publishes])
+            self.figures.blocks_stored += sum([len(each.added) // NAME_BYTES for each in publishes])
             actions.extend(publishes)
             if self._waiting:
                 for at in range(0, len(one.names), NAME_BYTES):

@@ -79,9 +79,13 @@ class Member:
             match action:
                 case Begin():
                     carried.at = (await self.begin()).at
-                case Publish():
+                case Publish(extends=extends):
                     stretch = action.stretch(registration)
-                    published = await publishing.publish(self._store, registration, stretch)
+                    published = await (
+                        publishing.extend(self._store, registration, stretch, extends)
+                        if extends
+                        else publishing.publish(self._store, registration, stretch)
+                    )
                     if isinstance(published, Refused):
                         carried.refused = published
                         return carried

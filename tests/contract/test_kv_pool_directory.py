@@ -268,6 +268,37 @@ def test_long_stretches_are_several_rows_at_one_stamp(run) -> None:
     run(program)
 
 
+def test_runs_grow_where_they_end(run) -> None:
+    """A run becomes longer under a claim of its beginning; one that was shortened or written anew
+    does not; doing the same again changes nothing."""
+
+    async def program(store: Store) -> None:
+        mine = await one_worker(store)
+        await publish(store, mine, stretch(1, 2))
+        cover = (await learner_of(store)).cover(A, NAMESPACE, names(1, 2))
+        assert cover is not None
+        claim = await pinning.acquire(store, cover, "me", CLAIM, soon())
+        assert not isinstance(claim, Refused)
+        longer = stretch(1, 2, 3, 4)
+        for again in (False, True):
+            grown = await publishing.extend(store, mine, longer, 2)
+            assert isinstance(grown, Published)
+            assert grown.again is again
+        assert (await learner_of(store)).match(NAMESPACE, names(1, 2, 3, 4)).blocks == 4
+        assert not isinstance(await pinning.renew(store, claim, soon()), Refused)
+        other = stretch(1, 2, 3, 5)
+        assert refused(await publishing.extend(store, mine, other, 2)) is Reason.CHANGED
+        another = stretch(1, 2, 3, 4, 5, number=2)
+        assert refused(await publishing.extend(store, mine, another, 4)) is Reason.CHANGED
+        for before in (0, 4):
+            with pytest.raises(ValueError, match="does not become"):
+                await publishing.extend(store, mine, longer, before)
+        await one_worker(store, boot=b"boot of another.")
+        assert refused(await publishing.extend(store, mine, longer, 2)) is Reason.FENCED
+
+    run(program)
+
+
 def test_reservations(run) -> None:
     """What is announced is not handed out; committed it is, aborted or late it is not."""
 

@@ -168,8 +168,8 @@ def test_orphans_are_attached_when_their_parents_come() -> None:
     assert engine.orphans == 2
     actions = engine.apply(Batch((stored(1, 2),)), 1)
     published = [one for one in actions if isinstance(one, Publish)]
-    assert [one.names[15] for one in published] == [1, 3, 5]
-    assert [one.depth for one in published] == [0, 2, 4]
+    assert [one.added[15] for one in published] == [1, 3, 5]
+    assert [one.extends for one in published] == [0, 2, 4]
     assert (engine.orphans, engine.figures.attached) == (0, 2)
 
 
@@ -192,7 +192,7 @@ def test_orphans_that_are_removed_do_not_come_back() -> None:
     engine = Engine(lambda scope, tokens: NAMESPACE)
     engine.apply(Batch((stored(3, 4, 5, parent=2), Removed((alias(4),), 0))), 0)
     actions = engine.apply(Batch((stored(1, 2),)), 0)
-    assert [one.names for one in actions if isinstance(one, Publish)] == [
+    assert [one.added for one in actions if isinstance(one, Publish)] == [
         alias(1) + alias(2),
         alias(3),
     ]

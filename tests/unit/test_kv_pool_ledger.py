@@ -95,6 +95,32 @@ def test_reports_are_by_run() -> None:
     assert ledger.store(NAMESPACE, 0, names(6), names(1)) is None
 
 
+def test_short_runs_grow_where_that_is_wanted() -> None:
+    """Blocks at the end of a run make it longer, up to a length; at another place, in another tier,
+    or behind a run that was cut, they are a run of their own."""
+    ledger = Ledger(extends=True)
+    ledger.store(NAMESPACE, 0, names(1), None, engine=b"a" * 32)
+    [grown] = ledger.store(NAMESPACE, 0, names(2, 3), names(1), engine=b"b" * 64) or []
+    assert (grown.extends, grown.names, grown.added) == (1, names(1, 2, 3), names(2, 3))
+    assert grown.engine == b"a" * 32 + b"b" * 64
+    assert (grown.depth, grown.parent) == (0, None)
+    [branch] = ledger.store(NAMESPACE, 0, names(9), names(2)) or []
+    [host] = ledger.store(NAMESPACE, 1, names(4), names(3)) or []
+    assert branch.extends == host.extends == 0
+    ledger.remove(0, [names(3)])
+    [after] = ledger.store(NAMESPACE, 0, names(3), names(2)) or []
+    assert (after.extends, after.depth) == (0, 2)
+    many = Ledger(extends=True)
+    for number in range(1, 200):
+        many.store(NAMESPACE, 0, names(number), names(number - 1) if number > 1 else None)
+    runs = [many.find(0, names(number)) for number in range(1, 200)]
+    lengths = {run.first: run.live for run in runs if run is not None}
+    assert list(lengths.values()) == [64, 64, 64, 7]
+    plain = Ledger()
+    plain.store(NAMESPACE, 0, names(1), None)
+    assert [one.extends for one in plain.store(NAMESPACE, 0, names(2), names(1)) or []] == [0]
+
+
 def test_random_books_balance() -> None:
     """Whatever is stored and removed, the ledger has exactly the blocks that a set has."""
     for seed in range(20):

@@ -12,7 +12,8 @@ that starts anew begins at 0 again::
           └──── a smaller number: the publisher has started anew; a new life begins ────┘
 
 While a gap is open the worker is *suspect*: matched, not claimed. A gap that stays means that nobody
-knows what the engine still has, so its blocks are cleared, one row, and built up from new events.
+knows what the engine still has, so its blocks are cleared, one row, and built up from new events: those
+that were held, and before them what a replay still had of the time before.
 
 This module knows numbers and payloads, not what is in them. Time is an argument.
 """
@@ -77,6 +78,7 @@ class Stream:
         self._held_max = held_max
         self._next = 0
         self._held: deque[Passed] = deque()
+        self._late: list[Passed] = []
         self._deadline_ns: int | None = None
         self._steps: list[Step] = []
         self._replay_from: int | None = None
@@ -113,8 +115,11 @@ class Stream:
             self._give_up()
 
     def replayed(self, sequence: int, payload: bytes) -> None:
-        """A batch came as part of a replay; others than the next one are passed over."""
-        if self._deadline_ns is None or sequence != self._next:
+        """A batch came as part of a replay. One that leaves a gap is kept for when the gap stays."""
+        if self._deadline_ns is None or sequence < self._next:
+            return
+        if sequence > self._next:
+            self._keep_late(Passed(sequence, payload))
             return
         self._steps.append(Passed(sequence, payload))
         self._next = sequence + 1
@@ -139,10 +144,20 @@ class Stream:
         self._replay_from = None
         return ready
 
+    def _keep_late(self, batch: Passed) -> None:
+        """A batch of a replay that does not reach back far enough."""
+        if batch.sequence >= self._held[0].sequence:
+            return
+        if self._late and batch.sequence != self._late[-1].sequence + 1:
+            self._late.clear()
+        if len(self._late) < self._held_max:
+            self._late.append(batch)
+
     def _restart(self) -> None:
         """The publisher has started anew; what it said before is void, a repair too."""
         self.lives += 1
         self._held.clear()
+        self._late.clear()
         self._deadline_ns = None
         self._replay_from = None
         self._next = 0
@@ -160,6 +175,7 @@ class Stream:
         if self._held and self._held[0].sequence != self._next:
             return
         self._deadline_ns = None
+        self._late.clear()
         self._steps.append(Mark.SOUND)
         self._release()
 
@@ -169,8 +185,10 @@ class Stream:
         self._steps.append(Mark.SOUND)
         self._deadline_ns = None
         self._replay_from = None
-        if self._held:
-            self._next = self._held[0].sequence
+        if self._late and self._late[-1].sequence + 1 == self._held[0].sequence:
+            self._held.extendleft(reversed(self._late))
+        self._late.clear()
+        self._next = self._held[0].sequence
         self._release()
 
     def _release(self) -> None:

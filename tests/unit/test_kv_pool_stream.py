@@ -59,7 +59,7 @@ def test_a_gap_that_stays() -> None:
     assert said(none) == forgotten
     short = Stream(can_replay=True)
     feed(short, 3)
-    short.replayed(2, b"2")
+    short.replayed(1, b"1")
     short.replay_ended()
     assert said(short) == forgotten
     late = Stream(can_replay=True, repair_ns=10)
@@ -71,6 +71,25 @@ def test_a_gap_that_stays() -> None:
     full = Stream(can_replay=True, held_max=2)
     feed(full, 3, 4, 5)
     assert said(full) == [*forgotten, 4, 5]
+
+
+def test_a_replay_that_does_not_reach_back() -> None:
+    """Whoever joins late gets what the replay still has, after a clean beginning; what does not meet
+    the live stream is worth nothing."""
+    stream = Stream(can_replay=True)
+    feed(stream, 9)
+    assert said(stream) == [Mark.SUSPECT]
+    for sequence in (5, 6, 7, 8, 9, 10):
+        stream.replayed(sequence, b"%d" % sequence)
+    feed(stream, 10)
+    stream.replay_ended()
+    assert said(stream) == [Mark.FORGET, Mark.SOUND, 5, 6, 7, 8, 9, 10]
+    broken = Stream(can_replay=True)
+    feed(broken, 9)
+    for sequence in (3, 4, 6, 7):
+        broken.replayed(sequence, b"%d" % sequence)
+    broken.replay_ended()
+    assert said(broken) == [Mark.SUSPECT, Mark.FORGET, Mark.SOUND, 9]
 
 
 def test_a_second_hole_while_repairing() -> None:

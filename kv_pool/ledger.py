@@ -79,11 +79,16 @@ class Publish(Struct, frozen=True):
 
 
 class Report(Struct, frozen=True):
-    """Places of a run whose blocks are gone, for `kv_pool.directory.evicting.report`."""
+    """Places of a run whose blocks are gone, for `kv_pool.directory.evicting.report`.
+
+    run_number  the number of the run
+    number      that of the runs that are left behind the first block that is gone
+    """
 
     namespace: bytes
     tier: int
     first: bytes
+    run_number: int
     gone: frozenset[int]
     number: int
 
@@ -203,7 +208,14 @@ class Ledger:
         for book, places in gone.values():
             self._number += 1
             reports.append(
-                Report(book.namespace, book.tier, book.first, frozenset(places), self._number)
+                Report(
+                    book.namespace,
+                    book.tier,
+                    book.first,
+                    book.number,
+                    frozenset(places),
+                    self._number,
+                )
             )
             self._cut(book, places, group)
         return reports

@@ -10,7 +10,7 @@
     evict     {"worker", "run", "generation", "keep", "guarded"?}        a pool's tier: must be refused while claimed
     report    ok {"worker", "run", "generation", "keep", "voided": [claims]}   an engine's tier: always done
     migrate   {"from": {"worker", "run", "generation"}, "to": <as publish>}    one transaction
-    retire    {"worker", "run", "generation", "other"}                   a source leaves; `other` worker has it
+    retire    {"worker", "run", "generation", "other"?}                  nobody may claim it now; `other` has it
     final     ok {"runs": [{"worker", "run", "generation", "blocks"}], "claims": [ids]}   a scan at the end
 
 Every operation that was done brings the stamp of its commit; `until` is a stamp, too: the first at which the claim
@@ -247,15 +247,17 @@ class _Walk:
 
     def _retire(self, operation: Operation, value: Mapping[object, object]) -> None:
         run = _text(operation, value, "run")
-        other = _text(operation, value, "other")
-        copy = self._copies.get((other, run))
-        there = copy is not None and copy.handed_out
-        if not there and not self._doubt("publish", other):
-            self._find(
-                "zero-copies",
-                f"{run} left (event {operation.index}) for its copy at {other}, which {_said(copy)}.",
-                operation,
-            )
+        other = value.get("other")
+        if isinstance(other, str):
+            copy = self._copies.get((other, run))
+            there = copy is not None and copy.handed_out
+            if not there and not self._doubt("publish", other):
+                self._find(
+                    "zero-copies",
+                    f"{run} left (event {operation.index}) for its copy at {other}, which "
+                    f"{_said(copy)}.",
+                    operation,
+                )
         self._leave(operation, value)
 
     def _final(self, operation: Operation, value: Mapping[object, object]) -> None:

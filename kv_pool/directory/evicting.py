@@ -56,6 +56,13 @@ class Reported(Struct, frozen=True):
     voided: tuple[Voided, ...]
 
 
+class Retired(Struct, frozen=True):
+    """A run that is on its way out: the row as it is now."""
+
+    at: int
+    run: Run
+
+
 async def evict(
     store: Store, registration: Registration, part: bytes, run: Run, keep: int = 0
 ) -> Done | Refused:
@@ -63,8 +70,10 @@ async def evict(
     return await _eviction(registration, part, run, keep).shoot(store)
 
 
-async def retire(store: Store, registration: Registration, part: bytes, run: Run) -> Run | Refused:
-    """Let nobody claim the run any more; who has a claim keeps it. Gives the row as it is now."""
+async def retire(
+    store: Store, registration: Registration, part: bytes, run: Run
+) -> Retired | Refused:
+    """Let nobody claim the run any more; who has a claim keeps it."""
     key = registration.worker.prefix + keys.RUN + part
     rules = Rules()
     still_lives(rules, registration)
@@ -73,7 +82,7 @@ async def retire(store: Store, registration: Registration, part: bytes, run: Run
     after = msgspec.structs.replace(run, phase=int(Phase.DRAINING))
     rules.write(key, ENCODE(after))
     outcome = await rules.shoot(store)
-    return outcome if isinstance(outcome, Refused) else after
+    return outcome if isinstance(outcome, Refused) else Retired(outcome.at, after)
 
 
 async def evict_guarded(
@@ -100,13 +109,19 @@ async def evict_guarded(
 
 
 async def report(
-    store: Store, registration: Registration, part: bytes, gone: frozenset[int], number: int
+    store: Store,
+    registration: Registration,
+    part: bytes,
+    generation: int,
+    gone: frozenset[int],
+    number: int,
 ) -> Reported | Refused:
     """Blocks of a run, by their places in it, are gone from an engine's tier.
 
     What is left before the first of them stays under the row's key; each stretch behind becomes a
     row of its own, with `number` for its generation. Every claim that covers one of the blocks is
-    void, and named; the others stay.
+    void, and named; the others stay. Nothing happens when the row is not of this generation: the
+    run that is meant went before.
     """
     worker = registration.worker
     key = worker.prefix + keys.RUN + part
@@ -122,7 +137,7 @@ async def report(
             return [], []
         run = decode_run(row)
         left = [place for place in range(run.live) if place not in gone]
-        if len(left) == run.live:
+        if len(left) == run.live or run.generation != generation:
             return [], []
         head = 0
         while head < len(left) and left[head] == head:
@@ -183,6 +198,9 @@ def _eviction(registration: Registration, part: bytes, run: Run, keep: int) -> R
     still_lives(rules, registration)
     rules.field(Reason.CHANGED, key, Run, "generation", run.generation)
     rules.field(Reason.CHANGED, key, Run, "live", run.live)
+    if keep:
+        # What is left is written as it was seen: a run on its way out must not come back by that.
+        rules.field(Reason.CHANGED, key, Run, "phase", int(run.phase))
     expiry = position(Pin, "expiry_ns")
     pins = keys.pins(worker, part)
     rules.require(Reason.PINNED, NoRow(pins, expiry, Compare.GREATER, Own.TIME_NS))

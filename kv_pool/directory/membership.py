@@ -108,22 +108,32 @@ async def fence(store: Store, worker: Worker, observed: Id) -> Done | Refused:
 
 
 async def clear(store: Store, registration: Registration, *tiers: int) -> Registration | Refused:
-    """Everything in these tiers is gone: one row, whatever there was. Gives who the worker is now."""
-    identity = registration.identity
+    """Everything in these tiers is gone: one row, whatever there was. Gives who the worker is now.
+
+    Changes the row as it is and not as the caller knows it: what somebody else has changed in it
+    meanwhile stays. Refused as CLEARED for a tier that was cleared since the caller looked.
+    """
+    known = registration.identity
     key = keys.identity(registration.worker)
-    rules = Rules()
-    rules.field(Reason.FENCED, key, Id, "incarnation", identity.incarnation)
-    rules.field(Reason.NOT_LIVE, key, Id, "state", int(identity.state))
-    epochs = {}
-    for tier in tiers:
-        rules.field(Reason.CLEARED, key, Id, EPOCHS[tier], identity.epoch(tier))
-        epochs[EPOCHS[tier]] = identity.epoch(tier) + 1
-    after = msgspec.structs.replace(identity, **epochs)
-    rules.write(key, ENCODE(after))
-    outcome = await rules.shoot(store)
-    if isinstance(outcome, Refused):
-        return outcome
-    return Registration(registration.worker, after, outcome.at)
+
+    async def change(txn: Transaction) -> Id | Reason:
+        value = await txn.get(key)
+        if value is None:
+            return Reason.UNKNOWN
+        before = decode(Id, value)
+        if before.incarnation != known.incarnation or before.state == State.FENCED:
+            return Reason.FENCED
+        if any(before.epoch(tier) != known.epoch(tier) for tier in tiers):
+            return Reason.CLEARED
+        epochs = {EPOCHS[tier]: before.epoch(tier) + 1 for tier in tiers}
+        after = msgspec.structs.replace(before, **epochs)
+        txn.put(key, ENCODE(after))
+        return after
+
+    done = await store.transact(change)
+    if isinstance(done.value, Reason):
+        return Refused(done.value, done.at)
+    return Registration(registration.worker, done.value, done.at)
 
 
 async def drain(store: Store, worker: Worker, incarnation: int) -> Id | Refused:

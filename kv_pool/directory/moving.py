@@ -26,7 +26,7 @@ import msgspec
 from msgspec import Struct
 
 from kv_pool import keys
-from kv_pool.directory.evicting import retire
+from kv_pool.directory.evicting import Retired, retire
 from kv_pool.directory.membership import Registration, may_publish
 from kv_pool.directory.publishing import Published, Stretch
 from kv_pool.keys import Worker
@@ -165,7 +165,7 @@ def is_seen(learner: Learner, move: Move) -> bool:
 
 async def retire_source(
     store: Store, source: Registration, move: Move, run: Run, learner: Learner
-) -> Run | Refused:
+) -> Retired | Refused:
     """Put the source on its way out; refused as LAST_COPY until its region has seen the other."""
     if not is_seen(learner, move):
         return Refused(Reason.LAST_COPY, learner.as_of)

@@ -93,7 +93,12 @@ class Member:
                 case Report():
                     part = keys.run_id(action.namespace, action.tier, action.first)
                     told = await evicting.report(
-                        self._store, registration, part, action.gone, action.number
+                        self._store,
+                        registration,
+                        part,
+                        registration.generation(action.run_number),
+                        action.gone,
+                        action.number,
                     )
                     if isinstance(told, Refused):
                         carried.refused = told

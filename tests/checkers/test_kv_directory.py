@@ -119,6 +119,8 @@ CASES: list[tuple[str, tuple[Step, ...], tuple[str, ...]]] = [
         (("migrate", {"from": PLACE, "to": B_RUN}, 30), held(40)),
         ("phantom",),
     ),
+    ("claimed on its way out", (("retire", PLACE, 30), held(40)), ("phantom",)),
+    ("claimed before it left", (held(30), ("retire", PLACE, 40)), ()),
     ("left for nothing", (("retire", PLACE | {"other": "b"}, 30),), ("zero-copies",)),
     (
         "left for another copy",

@@ -13,7 +13,7 @@ import msgspec
 
 from jepsen_like import History, Recorder
 from kv_pool import keys
-from kv_pool.directory import evicting, membership, moving, pinning, publishing
+from kv_pool.directory import evicting, membership, moving, pinning, publishing, sweeping
 from kv_pool.directory.membership import Registration
 from kv_pool.directory.publishing import Published, Stretch
 from kv_pool.keys import Worker
@@ -89,9 +89,9 @@ class Load:
         self.recorder.ok(self.process, value, stamp=registration.at)
         self.lives[worker] = registration
 
-    def stretch(self, run: int, tier: int) -> Stretch:
+    def stretch(self, run: int, tier: int, blocks: int = 4) -> Stretch:
         """A run of some blocks, always the same ones under the same first name."""
-        names = b"".join(bytes([run, place]) * 8 for place in range(4))
+        names = b"".join(bytes([run, place]) * 8 for place in range(blocks))
         return Stretch(namespace=NAMESPACE, tier=tier, names=names, depth=0, number=self.number())
 
     def published(self, worker: Worker, run: int, tier: int, generation: int) -> dict:
@@ -114,8 +114,11 @@ class Load:
         mine, run, tier = self.lives[worker], self.rng.randrange(RUNS), self.rng.choice([0, 1, 1])
         stretch = self.stretch(run, tier)
         value = self.published(worker, run, tier, mine.generation(stretch.number))
-        if self.rng.random() < 0.7:
+        if self.rng.random() < 0.5:
             await self.told("publish", value, publishing.publish(self.store, mine, stretch))
+            return
+        if self.rng.random() < 0.5:
+            await self.grow(mine, stretch, value)
             return
         reserved = await publishing.reserve(self.store, mine, stretch, soon(600))
         if isinstance(reserved, Published):
@@ -125,6 +128,20 @@ class Load:
                 await self.told(
                     "publish", value, publishing.commit(self.store, mine, stretch, reserved)
                 )
+
+    async def grow(self, mine: Registration, whole: Stretch, value: dict) -> None:
+        """Publish the first half of a run, and the rest at its end."""
+        half = msgspec.structs.replace(whole, names=whole.names[:32])
+        begun = value | {"blocks": 2, "slots": value["slots"][:2]}
+        published = publishing.publish(self.store, mine, half)
+        if await self.told("publish", begun, published) is not None:
+            await asyncio.sleep(0)
+            grown = publishing.extend(self.store, mine, whole, 2)
+            await self.told("publish", value, grown)
+
+    async def sweep(self) -> None:
+        """Remains are removed; nothing that counts changes."""
+        await sweeping.sweep(self.store, self.rng.choice(WORKERS), rows=16)
 
     async def claim(self) -> None:
         """Somebody claims what a learner knew a while ago, holds it, and gives it back."""
@@ -191,14 +208,18 @@ class Load:
         keep = self.rng.choice([0, 0, 2]) if run.live > 2 else 0
         value = {"worker": str(worker), "run": name, "generation": run.generation, "keep": keep}
         if part[16] == ENGINE:
-            gone = frozenset(range(keep, run.live))
-            told = evicting.report(self.store, mine, part, gone, self.number())
+            gone = frozenset(range(keep, 64))  # It may have grown since.
+            told = evicting.report(self.store, mine, part, run.generation, gone, self.number())
             await self.told(
                 "report",
                 value,
                 told,
                 lambda told: value | {"voided": [one.number.hex() for one in told.voided]},
             )
+        elif self.rng.random() < 0.2:
+            del value["keep"]
+            retired = evicting.retire(self.store, mine, part, run)
+            await self.told("retire", value, retired)
         elif self.rng.random() < 0.3 and not keep:
             value["guarded"] = True
             await self.told(
@@ -297,8 +318,8 @@ async def run_load(store: Store, seed: int, *, steps: int, tasks: int) -> Histor
     async def client() -> None:
         for _ in range(steps):
             kind = load.rng.choices(
-                [load.publish, load.claim, load.evict, load.move, load.disturb],
-                [6, 6, 4, 2, 0.4],
+                [load.publish, load.claim, load.evict, load.move, load.sweep, load.disturb],
+                [6, 6, 4, 2, 1, 0.4],
             )[0]
             await kind()
 

@@ -26,7 +26,7 @@ from kv_pool.directory.membership import Registration, register
 from kv_pool.directory.publishing import Parent, Published, Stretch, publish
 from kv_pool.edge.store import DirectoryStore
 from kv_pool.learner import Learner
-from kv_pool.records import Id, Phase, Pin, Run, State, decode, decode_run
+from kv_pool.records import Id, Phase, Pin, State, decode, decode_run
 from kv_pool.shots import Done, Reason, Refused, Store
 from tests.contract.kv_pool_store import (
     BOOT,
@@ -176,6 +176,27 @@ def test_clearing_a_tier(run) -> None:
         # Its remains are written over, and go in a sweep where they are not.
         assert isinstance(await publish(store, cleared, stretch(1, number=4)), Published)
         assert (await sweeping.sweep(store, A)).removed == 0
+
+    run(program)
+
+
+def test_clearing_changes_nothing_else(run) -> None:
+    """Who clears one tier with an old idea of the worker does not bring another tier back, nor undo
+    a suspicion; the same tier is cleared once."""
+
+    async def program(store: Store) -> None:
+        mine = await one_worker(store)
+        await publish(store, mine, stretch(1, 2))
+        assert isinstance(await membership.clear(store, mine, 1), Registration)
+        await membership.suspect(store, A, 1, suspected=True)
+        second = await membership.clear(store, mine, 0)
+        assert isinstance(second, Registration)
+        assert (second.identity.epoch_device, second.identity.epoch_host) == (1, 1)
+        assert second.identity.suspect
+        assert (await learner_of(store)).match(NAMESPACE, names(1)).blocks == 0
+        assert refused(await membership.clear(store, mine, 1)) is Reason.CLEARED
+        nobody = Registration(B, mine.identity, 0)
+        assert refused(await membership.clear(store, nobody, 1)) is Reason.UNKNOWN
 
     run(program)
 
@@ -354,8 +375,12 @@ def test_claims_hold_off_eviction(run) -> None:
         assert not isinstance(renewed, Refused)
         pin = decode(Pin, (await rows(store))[keys.pin(A, part, CLAIM)])
         assert (pin.token, pin.expiry_ns, pin.holder) == (claim.token, renewed.expiry_ns, "me")
-        leaving = await evicting.retire(store, mine, part, row)
-        assert isinstance(leaving, Run)
+        retired = await evicting.retire(store, mine, part, row)
+        assert isinstance(retired, evicting.Retired)
+        leaving = retired.run
+        # Whoever still has the row as it was before does not bring it back by shortening it.
+        outcome = await evicting.evict(store, mine, part, row, 1)
+        assert refused(outcome) is Reason.CHANGED
         other = await pinning.acquire(store, cover, "you", OTHER_CLAIM, soon())
         assert (refused(other), other.blocks) == (Reason.TOO_SHORT, 0)
         assert refused(await evicting.evict(store, mine, part, leaving)) is Reason.PINNED
@@ -429,7 +454,11 @@ def test_engines_tell(run) -> None:
             assert not isinstance(
                 await pinning.acquire(store, cover, "me", number, soon()), Refused
             )
-        told = await evicting.report(store, mine, part, frozenset({2, 4}), 2)
+        first = mine.generation(1)
+        other = await evicting.report(store, mine, part, mine.generation(9), frozenset({0}), 2)
+        assert isinstance(other, evicting.Reported)
+        assert other.runs == other.voided == ()
+        told = await evicting.report(store, mine, part, first, frozenset({2, 4}), 2)
         assert isinstance(told, evicting.Reported)
         assert [one.number for one in told.voided] == [OTHER_CLAIM]
         assert [(row_part[-16:], row and row.live) for row_part, row in told.runs] == [
@@ -440,10 +469,10 @@ def test_engines_tell(run) -> None:
         learner = await learner_of(store)
         assert learner.match(NAMESPACE, names(1, 2, 3, 4)).blocks == 2
         assert learner.match(NAMESPACE, names(4)).blocks == 1
-        told = await evicting.report(store, mine, part, frozenset({0}), 3)
+        told = await evicting.report(store, mine, part, first, frozenset({0}), 3)
         assert isinstance(told, evicting.Reported)
         assert [one.number for one in told.voided] == [CLAIM]
-        again = await evicting.report(store, mine, part, frozenset({0}), 4)
+        again = await evicting.report(store, mine, part, first, frozenset({0}), 4)
         assert isinstance(again, evicting.Reported)
         learner = await learner_of(store)
         assert learner.match(NAMESPACE, names(1, 2)).blocks == 0
@@ -544,7 +573,7 @@ def test_moving_between_regions(run) -> None:
         assert refused(await moving.finish(store, "m1", move)) is Reason.TASK
         seeing = await learner_of(store)
         leaving = await moving.retire_source(store, source, move, row, seeing)
-        assert isinstance(leaving, Run)
+        assert isinstance(leaving, evicting.Retired)
         retired = await moving.advance(store, "m1", move, moving.Step.RETIRED)
         assert isinstance(retired, moving.Move)
         assert isinstance(await moving.finish(store, "m1", retired), Done)

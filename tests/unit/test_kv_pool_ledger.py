@@ -113,8 +113,8 @@ def test_short_runs_grow_where_that_is_wanted() -> None:
     many = Ledger(extends=True)
     for number in range(1, 200):
         many.store(NAMESPACE, 0, names(number), names(number - 1) if number > 1 else None)
-    runs = [many.find(0, names(number)) for number in range(1, 200)]
-    lengths = {run.first: run.live for run in runs if run is not None}
+    runs = [many.where(0, names(number)) for number in range(1, 200)]
+    lengths = {run.first: run.blocks for run in runs if run is not None}
     assert list(lengths.values()) == [64, 64, 64, 7]
     plain = Ledger()
     plain.store(NAMESPACE, 0, names(1), None)

@@ -181,6 +181,7 @@ class Engine:
             if self._loop.time() >= deadline or self.failed is not None:
                 break
             await asyncio.sleep(0.01)
+        await self.host.hand_over(deadline)
 
     def close(self) -> None:
         """Stop serving and give the store back.  Answers that are still held are not given."""

@@ -79,6 +79,10 @@ class Host(Protocol):
         """The clients of these transactions have their outcomes."""
         ...
 
+    async def hand_over(self, deadline_s: float) -> None:
+        """Let others lead, as far as there are any, before this node ends."""
+        ...
+
     def leave(self, owner: int) -> None:
         """A session has ended: what it has asked for and nobody has begun with is dropped."""
         ...

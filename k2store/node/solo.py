@@ -101,6 +101,9 @@ class SoloHost:
         for partition in self.partitions:
             partition.receive(message, self._engine.now)
 
+    async def hand_over(self, deadline_s: float) -> None:
+        """There is nobody else."""
+
     def leave(self, owner: int) -> None:
         """Nothing waits here but in the partitions."""
 

@@ -492,3 +492,35 @@ def test_a_partition_that_grows_is_split_by_itself():
         host = scene.nodes["fra-1"].host
         sizes = [group.measure.size_bytes for group in host.groups.values()]
         assert max(sizes) < 60_000, sizes
+
+
+def test_a_node_that_ends_in_good_order_hands_its_leads_over():
+    """Draining takes no lease's time from anybody, and nobody gives the lead back meanwhile."""
+    with Simulation(15) as simulation:
+        scene = Scene(simulation, THREE_AND_THREE)
+        gaps = []
+
+        async def main(environment):
+            loop = environment.loop
+            async with scene.connect(environment, "iad-1") as database:
+                await increment(database)
+                for _ in range(3):
+                    name = scene.leader()
+                    number = scene.nodes["iad-1"].host.route.of(b"")
+                    wanted = scene.nodes[name].host.node
+                    control = scene.nodes["iad-1"].control
+                    await change(control, partial(moved, partition=number, node=wanted))
+                    engine = scene.nodes[name].host.engine
+                    draining = asyncio.create_task(engine.drain(3.0))
+                    for _ in range(50):
+                        began_ns = loop.now_ns
+                        await increment(database)
+                        gaps.append((loop.now_ns - began_ns) / 1e9)
+                    await draining
+                    assert scene.leader() != name
+                    scene.processes[name].restart()
+                    await asyncio.sleep(3)
+                return await database.get(b"n")
+
+        assert scene.play(main) == b"151"
+        assert max(gaps) < 1.0, max(gaps)

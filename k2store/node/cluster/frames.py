@@ -69,10 +69,13 @@ class Hint(Struct, frozen=True, gc=False, array_like=True):
 
 
 class Report(Struct, frozen=True, gc=False, array_like=True):
-    """How far history is final on the sender, by partition, under its version of the map."""
+    """How far history is final on the sender, by partition, under its version of the map; and
+    whether it is about to end, so that nobody gives it a lead.
+    """
 
     map_version: int
     safe: dict[int, int]
+    draining: bool = False
 
 
 class Frame(Struct, array_like=True):

@@ -21,6 +21,7 @@ from typing import Final
 
 import msgspec
 
+from k2store.errors import Corruption
 from k2store.node.cluster.measuring import Measure
 from mvcc.messages import Message
 from mvcc.partition import Partition
@@ -233,3 +234,12 @@ class Group:
         partition = self.partition
         partition.state.settle()
         self.replica.compact(self.replica.applied_lsn, encode_checkpoint(partition.checkpoint()))
+
+
+def data_lost(number: int) -> Corruption:
+    """Why a node must end whose replica of a log has lost what it acknowledged."""
+    return Corruption(
+        f"the log of partition {number} lacks what this node has acknowledged: its disk has lost "
+        "data; remove the data folder and start the node again, as a new member",
+        what="log",
+    )

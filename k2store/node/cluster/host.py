@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 from msgspec import Struct
 
-from k2store.errors import ClockUncertain, Corruption, Unavailable
+from k2store.errors import ClockUncertain, Unavailable
 from k2store.node.cluster import placing, pulling, telling, upkeep
 from k2store.node.cluster.fence import Fence
 from k2store.node.cluster.forwarding import (
@@ -21,11 +22,12 @@ from k2store.node.cluster.forwarding import (
     refusals,
 )
 from k2store.node.cluster.frames import Forwarded, Frame, Report, decode
-from k2store.node.cluster.group import ENDS_LEAD, Group
+from k2store.node.cluster.group import ENDS_LEAD, Group, data_lost
 from k2store.node.cluster.home_leases import HomeLeases
 from k2store.node.cluster.homes import Homes
 from k2store.node.cluster.links import Links
 from k2store.node.cluster.measuring import Measure
+from k2store.node.cluster.placing import NOBODY
 from k2store.node.cluster.rotation import Rotation
 from k2store.node.cluster.turns import (
     Frozen,
@@ -78,8 +80,8 @@ if TYPE_CHECKING:
     from k2store.control.map import Map
     from k2store.node.engine import Engine
 
-NOBODY: Final = -1
-"""The number of no partition: keys of which this node knows no partition."""
+HAND_OVER_REST_S: Final = 0.5
+"""How long a node that ends must have had no lead that somebody else could take."""
 WAITING_MAX: Final = 65_536
 """Requests of one partition that wait for a leader before more are refused."""
 
@@ -235,19 +237,7 @@ class ClusterHost:
         present = (one for one in self.groups.values() if one.number not in self.retired)
         groups = sorted(present, key=lambda one: one.start)
         self.partitions = [group.partition for group in groups]
-        starts, numbers = [], []
-        reached: bytes | None = b""
-        for group in groups:
-            if reached is not None and reached < group.start:
-                starts.append(reached)
-                numbers.append(NOBODY)
-            starts.append(group.start)
-            numbers.append(group.number)
-            reached = group.end or None
-        if reached is not None:
-            starts.append(reached)
-            numbers.append(NOBODY)
-        self.route = Route(starts, numbers)
+        self.route = placing.route_of(groups)
         self.engine.coordinator.route = self.route
 
     def stop(self) -> None:
@@ -414,6 +404,17 @@ class ClusterHost:
             if link is not None and leader is not None and leader not in told:
                 told.add(leader)
                 link.request(Forwarded(NOBODY, b"", message))
+
+    async def hand_over(self, deadline_s: float) -> None:
+        """Give every lead to another voter before this node ends, until `deadline_s` of the loop."""
+        loop = asyncio.get_running_loop()
+        self.reported_ns = 0  # the others must know before they give a lead back
+        last_s = loop.time()
+        while loop.time() < min(deadline_s, last_s + HAND_OVER_REST_S):
+            if placing.bequeath_all(self):
+                last_s = loop.time()
+                self.engine.schedule()
+            await asyncio.sleep(0.01)
 
     def leave(self, owner: int) -> None:
         """Drop what a session that has ended has waiting for leaders."""
@@ -646,7 +647,7 @@ class ClusterHost:
                 group.heir = 0
                 self.let_in(group)
             elif note.kind == NoteKind.LOST:
-                self.engine.fail(_lost(group.number))
+                self.engine.fail(data_lost(group.number))
         if group.leading and {note.kind for note in ready.notes} & ENDS_LEAD:
             self._depose(group)
         if ready.restore is not None:
@@ -715,7 +716,13 @@ class ClusterHost:
     def report(self) -> Report:
         """How far history is final here."""
         version = 0 if self.map is None else self.map.version
-        return Report(version, {number: group.safe() for number, group in self.groups.items()})
+        safe = {number: group.safe() for number, group in self.groups.items()}
+        return Report(version, safe, self.engine.draining)
+
+    def draining(self, node: int) -> bool:
+        """Whether another node is about to end."""
+        report = self.reports.get(node)
+        return report is not None and report[0].draining
 
     def heard(self, node: int) -> bool:
         """Whether another node has said something lately."""
@@ -781,14 +788,6 @@ class ClusterHost:
             self.let_in(group)
         self._moved[group.number] = None
         self.engine.schedule()
-
-
-def _lost(number: int) -> Corruption:
-    return Corruption(
-        f"the log of partition {number} lacks what this node has acknowledged: its disk has lost "
-        "data; remove the data folder and start the node again, as a new member",
-        what="log",
-    )
 
 
 def cluster_host(settings: ClusterSettings, dialer: Dialer) -> Callable[[Engine], ClusterHost]:

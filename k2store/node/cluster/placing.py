@@ -8,6 +8,7 @@ names the new partition, and the leader of the old one writes the split into its
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
@@ -16,6 +17,7 @@ from msgspec.structs import replace
 from k2store.node.cluster.group import empty_checkpoint, encode_checkpoint
 from k2store.node.cluster.turns import first_snapshot
 from k2store.node.spaces import SPACE
+from mvcc.coordinator import Route
 from replication import GENESIS, HASH_BYTES, Membership, Position, Saved, Snapshot
 from truetime import Interval
 
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from k2store.node.cluster.host import ClusterHost
     from mvcc.records import Checkpoint
 
+NOBODY: Final = -1
+"""The number of no partition: keys of which this node knows no partition."""
 RECONCILE_NS: Final = 250_000_000
 """How often a leader looks whether its log's members are the wanted ones."""
 SILENCE_NS: Final = 500_000_000
@@ -75,6 +79,23 @@ def _follow_promotions(host: ClusterHost) -> None:
         begun = group is not None and group.replica.state.log.last != GENESIS
         if begun and info.origin in host.groups:
             host.end(info.origin)
+
+
+def route_of(groups: Sequence[Group]) -> Route:
+    """From keys to the partitions of groups in order of key; keys of none lead to `NOBODY`."""
+    starts, numbers = [], []
+    reached: bytes | None = b""
+    for group in groups:
+        if reached is not None and reached < group.start:
+            starts.append(reached)
+            numbers.append(NOBODY)
+        starts.append(group.start)
+        numbers.append(group.number)
+        reached = group.end or None
+    if reached is not None:
+        starts.append(reached)
+        numbers.append(NOBODY)
+    return Route(starts, numbers)
 
 
 def _is_fresh_child(host: ClusterHost, number: int) -> bool:
@@ -223,13 +244,36 @@ def _next_lead(host: ClusterHost, group: Group, info: PartitionInfo) -> None:
     if group.heir:
         return
     wanted = info.leader or _voter_at_home(host.map, info)
-    if not wanted or wanted == host.node or wanted not in group.replica.membership.voters:
-        return
-    for follower in group.replica.followers():
-        if follower.identity == wanted and follower.known and host.links.to(wanted) is not None:
-            if follower.silent_ns < SILENCE_NS and follower.lag_entries < LAG_ENTRIES:
-                group.bequeath(wanted)
-            return
+    if wanted and wanted != host.node and wanted in _heirs(host, group):
+        group.bequeath(wanted)
+
+
+def _heirs(host: ClusterHost, group: Group) -> list[int]:
+    """The voters that could take the lead at once, the one that lacks least first."""
+    fit = [
+        follower
+        for follower in group.replica.followers()
+        if follower.votes
+        and follower.known
+        and follower.silent_ns < SILENCE_NS
+        and follower.lag_entries < LAG_ENTRIES
+        and host.links.to(follower.identity) is not None
+        and not host.draining(follower.identity)
+    ]
+    return [one.identity for one in sorted(fit, key=lambda one: (one.lag_entries, one.identity))]
+
+
+def bequeath_all(host: ClusterHost) -> bool:
+    """Begin to hand over every lead that somebody could take; whether there are such still."""
+    going_on = False
+    for group in host.groups.values():
+        if not group.leading:
+            continue
+        heirs = _heirs(host, group)
+        if heirs and not group.heir:
+            group.bequeath(heirs[0])
+        going_on = going_on or bool(heirs)
+    return going_on
 
 
 def _voter_at_home(whole: Map, info: PartitionInfo) -> int:

@@ -21,6 +21,7 @@ from bench.machine import Machine, examine, resident_bytes
 from bench.node import Node
 from bench.plan import Answer, Connect, Done, Fill, Measure, Measured, Request
 from bench.processes import BenchError, Cores, choose_cores, end, line_of, start
+from bench.progress import Begin
 from bench.workloads import KEY_BYTES, VALUE_BYTES
 
 IN_FLIGHT: dict[str, tuple[int, ...]] = {
@@ -34,9 +35,6 @@ IN_FLIGHT: dict[str, tuple[int, ...]] = {
 ETCD_IN_FLIGHT = 256
 _PROBE = "key/000000000000"
 _PROJECT = Path(__file__).resolve().parent.parent
-
-Progress = Callable[[str, float], None]
-"""Told what begins now, and about how many seconds it will take."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,13 +80,18 @@ class Findings(msgspec.Struct):
 
 
 class LoadProcess:
-    """The process that makes the load, asked over a pipe."""
+    """The process that makes the load, asked over a pipe.
 
-    def __init__(self, keys: int, core: int, folder: Path) -> None:
+    `before` is the command line that runs a command where the load shall stand.
+    """
+
+    def __init__(
+        self, keys: int, core: int, folder: Path, *, before: Callable[[list[str]], list[str]] = list
+    ) -> None:
         self._errors = folder / "load.log"
         self._decoder = msgspec.json.Decoder(Answer)
         self._process = start(
-            [sys.executable, "-m", "bench.load", str(keys)],
+            before([sys.executable, "-m", "bench.load", str(keys)]),
             core,
             errors=self._errors,
             folder=_PROJECT,
@@ -121,7 +124,7 @@ class LoadProcess:
         end(self._process)
 
 
-def measure(settings: Settings, progress: Progress) -> Findings:
+def measure(settings: Settings, progress: Begin) -> Findings:
     """Measure everything that the settings ask for."""
     progress("calibrating", 1.0)
     findings = Findings(examine(settings.folder), choose_cores(), settings)
@@ -173,7 +176,7 @@ def _node(folder: Path, cores: Cores) -> Iterator[tuple[Node, Path]]:
         shutil.rmtree(folder)
 
 
-def _fill(node: Node, load: LoadProcess, keys: int, progress: Progress) -> tuple[int, Done]:
+def _fill(node: Node, load: LoadProcess, keys: int, progress: Begin) -> tuple[int, Done]:
     """Write every key; gives the memory the node had before."""
     progress(f"filling {keys:,} keys", keys / 50_000)
     load.connect(node)
@@ -192,7 +195,7 @@ def _restart(node: Node, load: LoadProcess) -> float:
     return time.perf_counter() - began_s
 
 
-def _beside_etcd(findings: Findings, run: int, progress: Progress) -> None:
+def _beside_etcd(findings: Findings, run: int, progress: Begin) -> None:
     """One run of etcd and one of ours, of the same sizes, each on a fresh folder."""
     settings, cores = findings.settings, findings.cores
     title = f"run {run + 1}/{settings.runs}: "

@@ -11,6 +11,7 @@ import click
 from k2store.cli.verbs import Place
 
 COMMANDS: Final[Mapping[str, Place]] = {
+    "geo": Place("bench.geo.command:geo", "Three regions: round trips, visibility, failover."),
     "store": Place("bench.store:store", "One node on one core: rates, latencies, memory, restart."),
 }
 

@@ -12,9 +12,23 @@ REFRESH_S = 0.5
 """Rarely: drawing takes time on the core that makes the load."""
 
 
+Begin = Callable[[str, float], None]
+"""Told what begins, and about how many seconds it will take."""
+
+
 @contextlib.contextmanager
-def bars() -> Iterator[Callable[[str, float], None]]:
-    """Gives a function that is told what begins, and how many seconds it will take."""
+def progress(*, quiet: bool) -> Iterator[Begin]:
+    """Progress unless nobody wants to see it."""
+    if quiet:
+        yield lambda _title, _seconds: None
+    else:
+        with bars() as begin:
+            yield begin
+
+
+@contextlib.contextmanager
+def bars() -> Iterator[Begin]:
+    """A bar on a terminal, lines elsewhere."""
     if sys.stderr.isatty():
         with _drawn() as begin:
             yield begin
@@ -28,7 +42,7 @@ def _written(title: str, seconds: float) -> None:
 
 
 @contextlib.contextmanager
-def _drawn() -> Iterator[Callable[[str, float], None]]:
+def _drawn() -> Iterator[Begin]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 

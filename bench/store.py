@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
 from bench import etcd
-from bench.campaign import IN_FLIGHT, Progress, Settings, measure
+from bench.campaign import IN_FLIGHT, Settings, measure
 from bench.processes import BenchError
-from bench.progress import bars
+from bench.progress import progress
 from bench.report import document, print_tables, warnings
 from k2store.cli.verb import Verb, output
 
@@ -77,8 +75,8 @@ def store(
             with_etcd=peer == "etcd",
         )
         try:
-            with _progress(quiet=told.quiet) as progress:
-                findings = measure(settings, progress)
+            with progress(quiet=told.quiet) as begin:
+                findings = measure(settings, begin)
         except BenchError as error:
             raise click.ClickException(str(error)) from None
     if told.as_json:
@@ -87,12 +85,3 @@ def store(
         told.document(document(findings), "")
     else:
         print_tables(findings, told)
-
-
-@contextlib.contextmanager
-def _progress(*, quiet: bool) -> Iterator[Progress]:
-    if quiet:
-        yield lambda _title, _seconds: None
-    else:
-        with bars() as progress:
-            yield progress

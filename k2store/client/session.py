@@ -16,13 +16,16 @@ When the connection ends nobody knows which of the last frames arrived. On the n
 
 The node drops what it has not read of the old stream when it meets the new hello, so nothing
 that is sent again can be overtaken by its first copy.
+
+A read outside of transactions that the node could not serve, for want of a leader, is asked again
+until its deadline.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from k2store.client.bounded_time import BoundedTime
 from k2store.client.doubt import doubtful
@@ -78,6 +81,8 @@ _VALUE_BYTES_MAX: Final = 1024 * 1024
 _UNRESOLVED_MAX: Final = 1024
 _UNCERTAIN: Final = (OutcomeUnknown, Unavailable, Deadline, Corruption)
 """When the node answers a commit like this, the commit may have taken."""
+READ_PAUSE_S: Final = 0.04
+"""Before a read is asked again that nobody could serve; half as much, or half as much more."""
 
 
 class CommitLost(Exception):
@@ -604,8 +609,37 @@ class Session:
         if entry is not None and not entry[FUTURE].done():
             if failure.request in self._sent_before:
                 error = doubtful(entry, error)
+            if isinstance(error, Unavailable) and self._put_off(entry, error):
+                return
             uncertain = entry[KIND] == COMMIT and isinstance(error, _UNCERTAIN)
             entry[FUTURE].set_exception(CommitLost(error.message) if uncertain else error)
+
+    def _put_off(self, entry: Entry, error: Unavailable) -> bool:
+        """Whether a read that nobody could serve is asked again a little later.
+
+        It is, outside of transactions and in time: its partition is between two leaders, perhaps.
+        Transactions and one-shots have their own retries.
+        """
+        plain = entry[4] == b"" if entry[KIND] == READ else entry[KIND] == CALL and _is_scan(entry)
+        pause_s = max(error.retry_after_s or 0.0, READ_PAUSE_S) * (0.5 + self._rng.random())
+        if not plain or self.now_s() + pause_s >= entry[DEADLINE]:
+            return False
+        self._loop.call_later(pause_s, self._ask_again, entry)
+        return True
+
+    def _ask_again(self, entry: Entry) -> None:
+        if entry[FUTURE].done():  # Its caller has been cancelled.
+            return
+        if self._closed:
+            entry[FUTURE].set_exception(self._refusal())
+            return
+        self._pending[entry[REQUEST]] = entry
+        if entry[KIND] == READ:
+            self._outbox.reads.append(cast("Read", entry))
+        else:
+            self._outbox.calls.append(cast("Call", entry))
+        if not self._flushing:
+            self._schedule_flush()
 
     def _fail_session(self, error: K2Error) -> None:
         """The node has given the session up: for good if it says that we are wrong."""
@@ -790,3 +824,8 @@ class Session:
         watches, self._watches = self._watches, {}
         for watch in watches.values():
             watch.fail(error)
+
+
+def _is_scan(entry: Entry) -> bool:
+    """Whether a call is for a page of rows outside of transactions."""
+    return entry[4] == "scans" and not entry[5].txn

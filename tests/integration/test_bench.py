@@ -81,3 +81,36 @@ def test_the_tables_tell_the_conditions(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     for said in ("clock bound 0.5 ms", "every commit synced", "fdatasync p50", "snapshot"):
         assert said in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_the_geo_bench_measures_three_regions_and_kills_a_leader(tmp_path: Path) -> None:
+    """Its last line states every figure; nothing was lost or stale, no view had half a
+    transaction; what is counted exactly is what the protocol says; the data is gone."""
+    done = subprocess.run(
+        [
+            *(sys.executable, "-c", K2, "bench", "geo", "--quick", "--kills", "1", "--json"),
+            *("--data", str(tmp_path)),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    broken = ("acknowledged_lost", "stale_reads", "half_transactions_seen", "staleness_understated")
+    assert [found[name] for name in broken] == [0, 0, 0, 0]
+    assert found["failover_s"]["kills"] == 1
+    assert found["failover_s"]["p99"] > 0
+    for name in ("visibility_delay_ms", "visibility_delay_remote_writers_ms"):
+        assert found[name].keys() >= {"p50", "p99", "one_way", "epoch"}
+        assert found[name]["p50"] > found[name]["one_way"] == 80.0
+    assert found["views"] > 0
+    assert found["replica_read_ratio"] > 0
+    requests = found["commit_requests_elsewhere"]
+    assert requests["one_shot"]["zone, at home in fra"] == 0
+    assert requests["one_shot"]["zone, from sin"] == 1
+    assert requests["strong_read"]["region, from iad"] == 1
+    assert found["commit_round_trips"]["one_shot"].keys() == requests["one_shot"].keys()
+    assert list(tmp_path.iterdir()) == []

@@ -13,7 +13,7 @@ The tuples begin alike, whatever they ask for::
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar, cast
 
 from k2store.client.conditions import FIELD, NO_ROW, VALUE, VERSION, Condition, Own, Predicate
 from k2store.v1 import session_pb2 as wire
@@ -97,6 +97,14 @@ class Outbox:
         self.calls: list[Call] = []
         self.progress: dict[int, wire.WatchProgress] = {}
         self.finished: list[bytes] = []
+
+    def put(self, entry: Entry) -> None:
+        """Let a read or a call leave."""
+        if entry[KIND] == READ:
+            self.reads.append(cast("Read", entry))
+        else:
+            assert entry[KIND] == CALL, "what may take twice is not simply sent"
+            self.calls.append(cast("Call", entry))
 
     def __bool__(self) -> bool:
         """Whether anything should leave; transactions that are over can wait for company."""

@@ -25,10 +25,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from k2store.client.bounded_time import BoundedTime
-from k2store.client.doubt import doubtful
+from k2store.client.doubt import CommitLost, doubtful, pause_before, too_late
 from k2store.client.outbox import (
     CALL,
     COMMIT,
@@ -81,12 +81,6 @@ _VALUE_BYTES_MAX: Final = 1024 * 1024
 _UNRESOLVED_MAX: Final = 1024
 _UNCERTAIN: Final = (OutcomeUnknown, Unavailable, Deadline, Corruption)
 """When the node answers a commit like this, the commit may have taken."""
-READ_PAUSE_S: Final = 0.04
-"""Before a read is asked again that nobody could serve; half as much, or half as much more."""
-
-
-class CommitLost(Exception):
-    """Nobody knows whether a commit has taken: ask what became of it."""
 
 
 class Session:
@@ -615,29 +609,19 @@ class Session:
             entry[FUTURE].set_exception(CommitLost(error.message) if uncertain else error)
 
     def _put_off(self, entry: Entry, error: Unavailable) -> bool:
-        """Whether a read that nobody could serve is asked again a little later.
-
-        It is, outside of transactions and in time: its partition is between two leaders, perhaps.
-        Transactions and one-shots have their own retries.
-        """
-        plain = entry[4] == b"" if entry[KIND] == READ else entry[KIND] == CALL and _is_scan(entry)
-        pause_s = max(error.retry_after_s or 0.0, READ_PAUSE_S) * (0.5 + self._rng.random())
-        if not plain or self.now_s() + pause_s >= entry[DEADLINE]:
-            return False
-        self._loop.call_later(pause_s, self._ask_again, entry)
-        return True
+        """Whether it is asked again, a little later."""
+        pause_s = pause_before(entry, error, self.now_s(), self._rng)
+        if pause_s:
+            self._loop.call_later(pause_s, self._ask_again, entry)
+        return pause_s > 0
 
     def _ask_again(self, entry: Entry) -> None:
-        if entry[FUTURE].done():  # Its caller has been cancelled.
-            return
-        if self._closed:
+        if self._closed and not entry[FUTURE].done():
             entry[FUTURE].set_exception(self._refusal())
+        if entry[FUTURE].done():  # Or its caller has been cancelled.
             return
         self._pending[entry[REQUEST]] = entry
-        if entry[KIND] == READ:
-            self._outbox.reads.append(cast("Read", entry))
-        else:
-            self._outbox.calls.append(cast("Call", entry))
+        self._outbox.put(entry)
         if not self._flushing:
             self._schedule_flush()
 
@@ -789,24 +773,14 @@ class Session:
 
     def _too_late(self, entry: Entry) -> Exception:
         """What an operation past its deadline has to be told."""
-        outbox, kind = self._outbox, entry[KIND]
+        outbox = self._outbox
         waiting = (*outbox.commits, *outbox.one_shots, *outbox.reads)
         if entry[REQUEST] not in self._sent_before and any(entry is one for one in waiting):
             return Unavailable(
                 f"no connection to {', '.join(self._addresses)} before the deadline; "
                 "nothing was sent"
             )
-        if kind == COMMIT:
-            return CommitLost("the deadline passed before the answer")
-        if kind == ONE_SHOT and entry[8]:  # type: ignore[misc]  # a one-shot's keys
-            txn = entry[4]
-            assert isinstance(txn, bytes)
-            return OutcomeUnknown(
-                "the deadline passed before the answer; the transaction may or may not have "
-                "taken: ask db.outcome()",
-                transaction=txn.hex(),
-            )
-        return Deadline("the deadline passed before the answer")
+        return too_late(entry)
 
     def _fail_everything(self, error: K2Error) -> None:
         pending, self._pending = self._pending, {}
@@ -824,8 +798,3 @@ class Session:
         watches, self._watches = self._watches, {}
         for watch in watches.values():
             watch.fail(error)
-
-
-def _is_scan(entry: Entry) -> bool:
-    """Whether a call is for a page of rows outside of transactions."""
-    return entry[4] == "scans" and not entry[5].txn

@@ -23,10 +23,11 @@ import enum
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
+from k2store.client.doubt import CommitLost
 from k2store.client.outcome import resolve
 from k2store.client.records import Record
 from k2store.client.scan import Scan
-from k2store.client.session import CommitLost, Session
+from k2store.client.session import Session
 from k2store.errors import Conflict, K2Error, OutcomeUnknown, Rejected
 from k2store.v1 import session_pb2 as wire
 

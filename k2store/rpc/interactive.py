@@ -15,8 +15,9 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
+from k2store.client.doubt import CommitLost
 from k2store.client.outcome import resolve
-from k2store.client.session import CommitLost, Session
+from k2store.client.session import Session
 from k2store.errors import Conflict, Expired, K2Error, OutcomeUnknown, Overloaded
 from k2store.v1 import session_pb2
 

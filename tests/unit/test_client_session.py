@@ -560,6 +560,35 @@ def test_one_shots_are_repeated_by_class_of_failure() -> None:
     play(scenario)
 
 
+def test_reads_that_nobody_could_serve_are_asked_again() -> None:
+    """Between two leaders a read, a read of a view and a page of a scan wait for the next one; in a
+    transaction the attempt fails, and without time the failure is told as it was."""
+
+    async def scenario(db: k2store.Database, peer: Peer) -> None:
+        await db.put(b"k", b"v")
+        loop = asyncio.get_running_loop()
+        start_s = loop.time()
+        peer.hooks.append(fail_once("reads", reason="Unavailable", retry_after_ms=200))
+        assert await db.get(b"k") == b"v"
+        assert loop.time() - start_s >= 0.1
+        peer.hooks.append(fail_once("reads", reason="Unavailable"))
+        async with db.snapshot(strong=True) as view:
+            assert await view.get(b"k") == b"v"
+        peer.hooks.append(fail_once("scans", reason="Unavailable"))
+        assert [row.key async for row in db.scan(b"k")] == [b"k"]
+        peer.hooks.append(fail_once("reads", reason="Unavailable", message="nobody leads"))
+        with pytest.raises(k2store.Unavailable, match="nobody leads"):
+            await db.get(b"k", timeout=0.015)
+        peer.hooks.append(fail_once("reads", reason="Unavailable", message="nobody leads"))
+        with pytest.raises(k2store.Unavailable, match="nobody leads"):
+            async for txn in db.transactions(attempts=1):
+                async with txn:
+                    await txn.get(b"k")
+        assert db.session.in_flight == 0
+
+    play(scenario)
+
+
 def test_what_was_called_unsent_is_never_sent() -> None:
     """A commit begun at the moment at which deadlines are looked at either leaves, or its caller
     is told that nothing was sent; never both, in whichever order the moment plays out."""

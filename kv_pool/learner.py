@@ -19,7 +19,7 @@ a worker that is not fenced. When that row changes, everything that it makes inv
 bit of `active`, before any row is looked at; the runs are cleaned behind that, some with each
 commit, and the bit is used again when none of them carries it.
 
-Rows that are not what they should be are counted and otherwise not there.
+Rows that are not what they should be are counted and otherwise not there. One thread feeds and asks.
 """
 
 from __future__ import annotations

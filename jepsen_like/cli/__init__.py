@@ -15,6 +15,10 @@ COMMANDS: dict[str, str] = {
     "gen": "jepsen_like.cli.generate:generate",
     "sim": "jepsen_like.cli.sim:sim",
     "kill": "jepsen_like.cli.kill:kill",
+    "mutants": "jepsen_like.cli.mutants:mutants",
+    "replay": "jepsen_like.cli.swarm:replay",
+    "shrink": "jepsen_like.cli.swarm:shrink",
+    "swarm": "jepsen_like.cli.swarm:swarm",
 }
 """Name of a subcommand -> the click command, as "module:object"."""
 

@@ -1,0 +1,205 @@
+"""Every mutant against what should notice it.
+
+Each lives in processes of its own, one after the other. Seeds are run until one fails; that one is
+then run with the store as it is, and counts only if it holds there. A process that says nothing for
+`SILENT_S` is ended, and its seed counts as stuck.
+"""
+
+from __future__ import annotations
+
+import collections
+import statistics
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from jepsen_like.mutants.mutant import Mutant, Stage
+from jepsen_like.mutants.subject import UNCHANGED, Told
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+"""The project's folder, where its tests are if this is a checkout."""
+SILENT_S: Final = 180
+SCRIPTS_S: Final = 900
+FIRST_SEED: Final = 1
+FOUND_CHARACTERS: Final = 300
+_TESTS_FAILED: Final = 1
+_SUBJECT: Final = (sys.executable, "-m", "jepsen_like.mutants.subject")
+
+
+class Catch(msgspec.Struct, frozen=True):
+    """How one mutant fared. `by` is empty for one that nobody noticed."""
+
+    name: str
+    rule: str
+    visible: bool
+    by: str
+    """history, inside, invariant, liveness or script."""
+    stage: str = ""
+    seeds: int = 0
+    """Seeds run up to the one that showed it."""
+    what: str = ""
+
+
+class Report(msgspec.Struct, frozen=True):
+    """All in sum: what `k2 check mutants --json` prints last."""
+
+    mutants: int
+    caught: int
+    caught_by_history_alone: int
+    seeds_median: float
+    seeds_max: int
+    by: dict[str, int]
+    survived: list[str]
+    caught_by: dict[str, str]
+
+
+def pursue(
+    mutants: Sequence[Mutant], seeds_max: int, *, history: bool = False, tests: Path = ROOT
+) -> Iterator[Catch]:
+    """Each mutant in turn. `history`: go on until clients' histories alone show a visible one."""
+    for mutant in mutants:
+        yield _pursue(mutant, seeds_max, history=history, tests=tests)
+
+
+def _pursue(mutant: Mutant, seeds_max: int, *, history: bool, tests: Path) -> Catch:
+    best: Catch | None = None
+    for stage in mutant.stages:
+        if stage is Stage.SCRIPTS:
+            found = _by_scripts(mutant, tests) if best is None else None
+        else:
+            found = _by_seeds(mutant, stage, seeds_max, history=history and mutant.visible)
+        best = best or found
+        if found is not None and (found.by == "history" or not (history and mutant.visible)):
+            return found
+    return best or Catch(mutant.name, mutant.rule, mutant.visible, "")
+
+
+def _by_seeds(mutant: Mutant, stage: Stage, seeds_max: int, *, history: bool) -> Catch | None:
+    first, last = FIRST_SEED, FIRST_SEED + seeds_max - 1
+    best: Catch | None = None
+    while first <= last:
+        told = _run(mutant.name, stage, first, last - first + 1)
+        if told is None:
+            return best
+        by, what = _seen(told)
+        if by and (mutant.workloads or _holds(stage, told.seed)):
+            catch = Catch(
+                mutant.name,
+                mutant.rule,
+                mutant.visible,
+                by,
+                stage.value,
+                told.seed - FIRST_SEED + 1,
+                what[:FOUND_CHARACTERS],
+            )
+            if by == "history" or not history:
+                return catch
+            best = best or catch
+        first = told.seed + 1
+    return best
+
+
+def _seen(told: Told) -> tuple[str, str]:
+    if told.history:
+        return "history", told.history[0]
+    if told.inside:
+        return "inside", told.inside[0]
+    for what in told.others:
+        if "AssertionError" in what:
+            return "invariant", what
+    return ("liveness", told.others[0]) if told.others else ("", "")
+
+
+def _holds(stage: Stage, seed: int) -> bool:
+    """Whether the store as it is passes the seed."""
+    told = _run(UNCHANGED, stage, seed, 1)
+    return told is None
+
+
+def _run(name: str, stage: Stage, first: int, count: int) -> Told | None:
+    """The first seed that failed, None if none did."""
+    command = [*_SUBJECT, name, stage.value, str(first), str(count)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        complaints: collections.deque[str] = collections.deque(maxlen=3)
+        reader = threading.Thread(target=complaints.extend, args=(process.stderr,), daemon=True)
+        reader.start()
+        latest = first - 1
+        timer = _killer(process)
+        for line in process.stdout:
+            timer.cancel()
+            told = msgspec.json.decode(line, type=Told)
+            latest = told.seed
+            if _seen(told)[0]:
+                return told
+            timer = _killer(process)
+        timer.cancel()
+        status = process.wait()
+        reader.join()
+    if status:
+        # It said nothing any more, or something came out that no run should let out.
+        died = "".join(complaints).strip() or f"nothing for {SILENT_S} s"
+        return Told(latest + 1, [], [], [died])
+    return None
+
+
+def _killer(process: subprocess.Popen[str]) -> threading.Timer:
+    timer = threading.Timer(SILENT_S, process.kill)
+    timer.daemon = True
+    timer.start()
+    return timer
+
+
+def _by_scripts(mutant: Mutant, tests: Path) -> Catch | None:
+    if not (tests / "tests").is_dir():
+        return None
+    done = subprocess.run(
+        [*_SUBJECT, mutant.name, Stage.SCRIPTS.value],
+        cwd=tests,
+        capture_output=True,
+        text=True,
+        timeout=SCRIPTS_S,
+        check=False,
+    )
+    if done.returncode != _TESTS_FAILED:
+        if done.returncode:
+            raise RuntimeError(f"{mutant.name}: pytest ended with {done.returncode}: {done.stderr}")
+        return None
+    failed = [line for line in done.stdout.splitlines() if line.startswith("FAILED ")]
+    what = failed[0].removeprefix("FAILED ") if failed else done.stdout[-FOUND_CHARACTERS:]
+    return Catch(
+        mutant.name,
+        mutant.rule,
+        mutant.visible,
+        "script",
+        Stage.SCRIPTS.value,
+        0,
+        what[:FOUND_CHARACTERS],
+    )
+
+
+def summed(catches: Sequence[Catch]) -> Report:
+    """All in one."""
+    caught = [one for one in catches if one.by]
+    seeds = [one.seeds for one in caught if one.seeds]
+    return Report(
+        len(catches),
+        len(caught),
+        sum(one.by == "history" for one in caught),
+        statistics.median(seeds) if seeds else 0,
+        max(seeds, default=0),
+        dict(collections.Counter(one.by for one in caught).most_common()),
+        [one.name for one in catches if not one.by],
+        {
+            one.name: f"{one.by} ({one.stage} {one.seeds or ''})".replace(" )", ")")
+            for one in caught
+        },
+    )

@@ -1,0 +1,85 @@
+"""The process in which a mutant lives: ``python -m jepsen_like.mutants.subject NAME WHERE ...``.
+
+WHERE is ``node`` or ``cluster`` with a first seed and a count, of which each seed is told as one
+line of JSON; or ``scripts``, whose exit status is that of pytest. The name ``none`` is the store as
+it is.
+
+Only modules that import nothing of the store are imported before the sources are changed.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Container
+from typing import Final
+
+import msgspec
+
+from jepsen_like.mutants.catalogue import named
+from jepsen_like.mutants.mutant import Mutant
+from jepsen_like.mutants.transform import install
+
+UNCHANGED: Final = "none"
+
+
+class Told(msgspec.Struct, frozen=True):
+    """One seed."""
+
+    seed: int
+    history: list[str]
+    inside: list[str]
+    others: list[str]
+
+
+def _seeds(mutant: Mutant | None, *, cluster: bool, first: int, count: int) -> None:
+    # Only here: what these import is changed by now.
+    from jepsen_like.sim import swarm
+    from jepsen_like.workloads import WORKLOADS
+
+    only = () if mutant is None else mutant.workloads
+    for seed in range(first, first + count):
+        summary = swarm.one(seed, only, cluster=cluster)
+        history = [what for what in summary.anomalies if _by_history(what, WORKLOADS)]
+        inside = [what for what in summary.anomalies if what not in history]
+        others = [
+            what
+            for what in summary.failures
+            if what not in summary.anomalies and not what.startswith("vacuous")
+        ]
+        told = Told(seed, history, inside, others)
+        sys.stdout.write(msgspec.json.encode(told).decode() + "\n")
+        sys.stdout.flush()
+        if history or inside or others:
+            return
+
+
+def _by_history(what: str, workloads: Container[str]) -> bool:
+    """Whether a finding is of a checker that saw only what clients and watchers saw."""
+    where = what.partition(":")[0]
+    return where.partition("@")[0] in workloads or where.startswith("watch ")
+
+
+def _scripts(mutant: Mutant) -> int:
+    import pytest
+
+    quiet = ["-q", "-x", "--no-header", "-p", "no:cacheprovider", "-p", "no:randomly"]
+    return int(pytest.main([*quiet, *mutant.scripts]))
+
+
+def main(arguments: list[str]) -> int:
+    """Change the sources, then run what is asked for."""
+    name, where, *numbers = arguments
+    mutant = None if name == UNCHANGED else named(name)
+    if mutant is not None:
+        install(mutant.changes)
+    if where == "scripts":
+        assert mutant is not None
+        return _scripts(mutant)
+    first, count = map(int, numbers)
+    _seeds(mutant, cluster=where == "cluster", first=first, count=count)
+    return os.EX_OK
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,179 @@
+"""One swarm: seeds while there is time, the canary, and the sum."""
+
+from __future__ import annotations
+
+import collections
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final
+
+import msgspec
+
+from jepsen_like.sim.swarm import CLUSTER_ALL_PROBES
+from jepsen_like.swarm.crew import Stuck, Task, together
+from jepsen_like.swarm.ledger import Ledger, Line
+from jepsen_like.swarm.reach import OUT_OF_REACH
+from jepsen_like.swarm.worker import CLUSTER, KINDS, NODE, Answer
+
+FIRST_SEED: Final = 1_000_000
+CANARY_EVERY: Final = 50
+"""One seed in so many is run once more, by another process."""
+NODES_EVERY: Final = 4
+"""Of so many seeds one is of a cluster, which takes about as long as the others together."""
+DECLARED: Final = tuple(sorted(set(CLUSTER_ALL_PROBES) - set(OUT_OF_REACH)))
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What `k2 check swarm --json` prints last."""
+
+    seeds: int
+    transactions: int
+    commits: int
+    virtual_hours: float
+    """Only time during which clients were at work."""
+    fault_kinds: dict[str, int]
+    """Of each kind how many took effect."""
+    probes_declared: int
+    probes_hit: int
+    probes_missed: list[str]
+    anomalies: int
+    failed_seeds: list[str]
+    stuck_seeds: list[str]
+    canaries: int
+    trace_mismatches: int
+    first_seed: int
+    seconds: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether nothing went wrong; what was not reached is another question."""
+        return not (self.failed_seeds or self.stuck_seeds or self.trace_mismatches)
+
+
+class Total:
+    """What has come so far."""
+
+    def __init__(self) -> None:
+        """Nothing so far."""
+        self.answers = 0
+        self.transactions = self.commits = self.load_ns = self.anomalies = 0
+        self.kinds: collections.Counter[str] = collections.Counter()
+        self.probes: collections.Counter[str] = collections.Counter()
+        self.failed: list[str] = []
+        self.stuck: list[str] = []
+        self.traces: dict[str, str] = {}
+        self.canaries = self.mismatches = 0
+
+    def take(self, task: Task, came: Answer | Stuck) -> Line:
+        """Add one seed, or compare the second run of one; returns its line for the ledger."""
+        name = f"{task.kind} {task.seed}"
+        if isinstance(came, Stuck):
+            self.stuck.append(name)
+            return Line(task.kind, task.seed, "stuck", "", 0, 0, 0)
+        summary = came.summary
+        verdict = "failed" if summary.failures else "holds"
+        if not task.again:
+            self._add(name, came)
+        if _canary(task.seed):
+            known = self.traces.setdefault(name, summary.trace)
+            self.canaries += task.again
+            if known != summary.trace:
+                self.mismatches += 1
+                verdict = "trace"
+        return Line(
+            task.kind,
+            task.seed,
+            verdict,
+            summary.trace,
+            summary.transactions,
+            summary.commits,
+            came.load_ns,
+        )
+
+    def _add(self, name: str, came: Answer) -> None:
+        summary = came.summary
+        self.answers += 1
+        self.transactions += summary.transactions
+        self.commits += summary.commits
+        self.load_ns += came.load_ns
+        self.anomalies += len(summary.anomalies)
+        self.kinds.update(summary.fault_kinds)
+        self.probes.update({each: count for each, count in summary.probes.items() if count})
+        if summary.failures:
+            self.failed.append(name)
+
+
+def total_of(came: Iterable[tuple[Task, Answer | Stuck]]) -> Total:
+    """The sum of some seeds."""
+    total = Total()
+    for task, each in came:
+        total.take(task, each)
+    return total
+
+
+def _canary(seed: int) -> bool:
+    return seed % CANARY_EVERY == 0
+
+
+def _tasks(first: int, kinds: tuple[str, ...], more: Callable[[int], bool]) -> Iterator[Task]:
+    """Seeds from `first` on while there is `more`; those of the canary twice, at some distance."""
+    again: collections.deque[tuple[int, Task]] = collections.deque()
+    seed = first
+    while more(seed - first):
+        if again and again[0][0] <= seed:
+            yield again.popleft()[1]
+            continue
+        kind = kinds[0]
+        if len(kinds) > 1:
+            kind = CLUSTER if seed % NODES_EVERY == 0 else NODE
+        task = Task(kind, seed)
+        if _canary(seed):
+            again.append((seed + NODES_EVERY, Task(kind, seed, again=True)))
+        yield task
+        seed += 1
+    for _, task in again:
+        yield task
+
+
+def swarm(
+    *,
+    minutes: float = 0.0,
+    seeds: int = 0,
+    jobs: int = 1,
+    ledger: Ledger,
+    first: int | None = None,
+    kinds: tuple[str, ...] = KINDS,
+    told: Callable[[Task, Answer | Stuck], None] = lambda _task, _came: None,
+) -> Report:
+    """Run for so many minutes, or so many seeds; `told` hears of each seed as it ends."""
+    began_s = time.monotonic()
+    start = ledger.next_seed(FIRST_SEED) if first is None else first
+    total = Total()
+
+    def more(begun: int) -> bool:
+        if seeds and begun >= seeds:
+            return False
+        return not minutes or time.monotonic() - began_s < minutes * 60
+
+    for task, came in together(_tasks(start, kinds, more), jobs, random.Random(start)):
+        ledger.add(total.take(task, came))
+        told(task, came)
+    missed = [name for name in DECLARED if not total.probes[name]]
+    return Report(
+        total.answers,
+        total.transactions,
+        total.commits,
+        round(total.load_ns / 3.6e12, 4),
+        dict(sorted(total.kinds.items())),
+        len(DECLARED),
+        len(DECLARED) - len(missed),
+        missed,
+        total.anomalies,
+        sorted(total.failed),
+        sorted(total.stuck),
+        total.canaries,
+        total.mismatches,
+        start,
+        round(time.monotonic() - began_s, 1),
+    )

@@ -56,8 +56,11 @@ def _seeds(mutant: Mutant | None, *, cluster: bool, first: int, count: int) -> N
 
 def _by_history(what: str, workloads: Container[str]) -> bool:
     """Whether a finding is of a checker that saw only what clients and watchers saw."""
-    where = what.partition(":")[0]
-    return where.partition("@")[0] in workloads or where.startswith("watch ")
+    where, said, _ = what.partition(": ")
+    if not said:
+        return False
+    judged = where.partition("@")[0] in workloads and " " not in where
+    return judged or where.startswith("watch ")
 
 
 def _scripts(mutant: Mutant) -> int:

@@ -75,10 +75,11 @@ class Member:
         """Carry actions out, each after the one before; a refusal ends it."""
         carried = Carried()
         for action in actions:
+            if isinstance(action, Begin):
+                carried.at = (await self.begin()).at
+                continue
             registration = self.registration or await self.begin()
             match action:
-                case Begin():
-                    carried.at = (await self.begin()).at
                 case Publish(extends=extends):
                     stretch = action.stretch(registration)
                     published = await (

@@ -256,19 +256,15 @@ class Relay:
             return await self._carry_one(publish)
 
         async with asyncio.TaskGroup() as group:
-            tasks = []
-            for publish in publishes:
+            for part, publish in _merged(publishes).items():
                 before = None
                 if publish.parent is not None:
                     first = publish.parent.first
                     before = under_way.get(
                         keys.run_id(publish.namespace, publish.parent.tier, first)
                     )
-                task = group.create_task(one(publish, before))
-                part = keys.run_id(publish.namespace, publish.tier, publish.names[:NAME_BYTES])
-                under_way[part] = task
-                tasks.append(task)
-        return all(task.result() for task in tasks)
+                under_way[part] = group.create_task(one(publish, before))
+        return all(task.result() for task in under_way.values())
 
     async def _carry_one(self, action: Action) -> bool:
         """One transaction; False when the directory refuses it, or nobody knows who the worker is now."""
@@ -327,6 +323,22 @@ class Relay:
 
     def _expiry_ns(self) -> int:
         return self._pool.bounds.earliest_ns() + int(self._ttl_s * _BILLION)
+
+
+def _merged(publishes: list[Publish]) -> dict[bytes, Publish]:
+    """One publish for each run: what makes it longer goes with what came before, by the run's key.
+
+    What goes on from a run comes behind it in either list.
+    """
+    found: dict[bytes, Publish] = {}
+    for publish in publishes:
+        part = keys.run_id(publish.namespace, publish.tier, publish.names[:NAME_BYTES])
+        before = found.get(part)
+        if before is not None:
+            assert publish.extends, "a run that was not reported gone is begun once"
+            publish = msgspec.structs.replace(publish, extends=before.extends)
+        found[part] = publish
+    return found
 
 
 def _first(errors: BaseExceptionGroup[k2store.K2Error]) -> k2store.K2Error:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from k2store.node.cluster.links import NODE_KEY, Links
+from k2store.node.cluster.links import NODE_KEY, RECEIVER_KEY, Links
 from k2store.rpc.transport import ConnectFailed, Connection, Handler
 
 
@@ -23,9 +23,9 @@ class NoWay:
 class Stream:
     """A stream that another node has dialled, as far as links look at it."""
 
-    def __init__(self, node: str) -> None:
+    def __init__(self, node: str, receiver: str = "1") -> None:
         self.peer = f"node {node}"
-        self.metadata = {NODE_KEY: node}
+        self.metadata = {NODE_KEY: node, RECEIVER_KEY: receiver}
         self.closed = False
         self.queued_bytes = 0
         self.why = ""
@@ -55,7 +55,9 @@ def lost() -> list[int]:
 @pytest.fixture
 def links(lost: list[int]) -> Links:
     """The streams of a node that knows no others yet."""
-    return Links(NoWay(), arrived=lambda *_: None, lost=lost.append, changed=lambda: None)
+    links = Links(NoWay(), arrived=lambda *_: None, lost=lost.append, changed=lambda: None)
+    links.introduce(1, b"life")
+    return links
 
 
 def test_what_was_asked_while_no_answer_could_come_is_given_up(
@@ -88,4 +90,14 @@ def test_a_stream_without_a_name_is_closed(links: Links, lost: list[int]) -> Non
         stream = Stream(name)
         links.on_connect(stream)
         assert stream.closed
+    assert lost == []
+
+
+def test_a_stream_for_somebody_else_is_closed(links: Links, lost: list[int]) -> None:
+    """A node with an empty disk stands where another one stood: it takes nothing in its place."""
+    for receiver in ("9", ""):
+        stream = Stream("2", receiver)
+        links.on_connect(stream)
+        assert stream.closed
+        assert "this is node 1" in stream.why
     assert lost == []

@@ -37,6 +37,8 @@ from replication import Message as LogMessage
 
 NODE_KEY: Final = "k2-node"
 INCARNATION_KEY: Final = "k2-incarnation"
+RECEIVER_KEY: Final = "k2-receiver"
+"""Whom the stream is for: behind the address may stand somebody else by now."""
 
 DIAL_S_MAX: Final = 3.0
 RETRY_S_MIN: Final = 0.05
@@ -224,7 +226,8 @@ class Links:
         delay_s = RETRY_S_MIN
         while True:
             try:
-                await link.dial(self._dialer, self._metadata)
+                receiver = {RECEIVER_KEY: str(link.info.id)}
+                await link.dial(self._dialer, {**self._metadata, **receiver})
             except (TransportError, TimeoutError):
                 await asyncio.sleep(delay_s)
                 delay_s = min(2 * delay_s, RETRY_S_MAX)
@@ -234,6 +237,7 @@ class Links:
             await link.changed.wait()
             self._lost(link.info.id)
             self._changed()
+            await asyncio.sleep(delay_s)  # who is refused at once need not ask at once
 
     def flush(self, lo_ns: int, accuses: Callable[[int], bool]) -> None:
         """Send what has gathered for everybody; `accuses` says whose clocks are ahead."""
@@ -256,6 +260,12 @@ class Links:
         node = _node_of(connection)
         if node is None:
             connection.close("the stream does not say which node it comes from")
+            return
+        receiver = connection.metadata.get(RECEIVER_KEY, "")
+        if receiver != str(self._own):
+            # A node that has lost its disk comes back as another one, at the same address; what
+            # the old one has promised and acknowledged binds nobody here.
+            connection.close(f"this is node {self._own}, not {receiver or 'one without a name'}")
             return
         name = connection.metadata.get(PEER_NAME)
         link = self._links.get(node)

@@ -19,6 +19,7 @@ COMMANDS: dict[str, str] = {
     "replay": "jepsen_like.cli.swarm:replay",
     "shrink": "jepsen_like.cli.swarm:shrink",
     "swarm": "jepsen_like.cli.swarm:swarm",
+    "failover": "jepsen_like.cli.failover:failover",
 }
 """Name of a subcommand -> the click command, as "module:object"."""
 

@@ -24,9 +24,9 @@ def failover(ctx: click.Context, kills: int, seed: int, *, as_json: bool) -> Non
     """
     import msgspec
 
-    from jepsen_like.sim.cluster.failover import KILLS_A_RUN, distribution, measure
+    from jepsen_like.sim.cluster.failover import KILLS_A_RUN, Failover, distribution, measure
 
-    found = []
+    found: list[Failover] = []
     while len(found) < kills:
         found += measure(seed, min(KILLS_A_RUN, kills - len(found)))
         seed += 1

@@ -21,7 +21,7 @@ from k2store.storage import (
     StoreLocked,
     open_store,
 )
-from k2store.storage.identity import encode_identity
+from k2store.storage.identity import FORMAT, encode_identity
 from k2store.storage.ports import Identity
 from tests.contract.storage_machines import SMALL
 from tests.contract.storage_writer import OPTIONS, last_acknowledged, payload_of, verify
@@ -157,13 +157,14 @@ def test_an_unknown_format_is_refused(tmp_path: Path) -> None:
     store = open_store(path, SMALL)
     identity = store.identity
     store.close()
-    assert identity.format == 1
-    other = encode_identity(Identity(2, identity.store, identity.created_ns))
+    assert identity.format == FORMAT
+    other = encode_identity(Identity(FORMAT + 1, identity.store, identity.created_ns))
     (path / "IDENTITY").write_bytes(other)
-    with pytest.raises(FormatUnknown, match="format 2"):
+    with pytest.raises(FormatUnknown, match=f"format {FORMAT + 1}"):
         open_store(path, SMALL)
     assert (path / "IDENTITY").read_bytes() == other
-    for broken in (b"", b"{}", b"[1]", other[:-9], other.replace(b'"format": 2', b'"format": 1')):
+    renamed = other.replace(b'"format": %d' % (FORMAT + 1), b'"format": %d' % FORMAT)
+    for broken in (b"", b"{}", b"[1]", other[:-9], renamed):
         (path / "IDENTITY").write_bytes(broken)
         with pytest.raises(Damaged):
             open_store(path, SMALL)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from jepsen_like.sim.actor import Actor, Seen
 
 GROUP_KEYS = 3
-GROUPS = 40
+GROUPS = 400
 """More than a run needs; when all keys are written there is only reading left."""
 
 

@@ -124,6 +124,7 @@ def _cluster_document(told: admin_pb2.GetStatusResponse) -> dict[str, object]:
         "forwarded": cluster.forwarded,
         "forwarded_lost": cluster.forwarded_lost,
         "copying": cluster.copying,
+        "unfounded": list(cluster.unfounded),
         "peers": [
             {
                 "node": peer.node,
@@ -188,6 +189,9 @@ def _cluster_lines(told: admin_pb2.GetStatusResponse) -> list[tuple[str, str]]:
         ("cluster", f"node {cluster.node}, map {cluster.map_version}, {cluster.copying} copying"),
         ("safe", f"{_lag_ns(cluster.safe, told.clock.hi_ns) / 1e6:.0f} ms ago{pinned}"),
     ]
+    if cluster.unfounded:
+        missing = ", ".join(map(str, cluster.unfounded))
+        lines.append(("UNFOUNDED", f"partitions {missing}: the copies here do not reach the cut"))
     for peer in cluster.peers:
         state = "connected" if peer.connected else "NOT CONNECTED"
         lines.append(("peer", f"{peer.node} {peer.name} in {peer.region}: {state}"))

@@ -24,41 +24,41 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16k2store/v1/admin.proto\x12\nk2store.v1\"\x12\n\x10GetStatusRequest\"\x93\x03\n\x11GetStatusResponse\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0e\n\x06region\x18\x02 \x01(\t\x12\x13\n\x0bincarnation\x18\x03 \x01(\x0c\x12\r\n\x05state\x18\x04 \x01(\t\x12\x0f\n\x07version\x18\x05 \x01(\t\x12\x10\n\x08uptime_s\x18\x06 \x01(\x01\x12/\n\npartitions\x18\x07 \x03(\x0b\x32\x1b.k2store.v1.PartitionStatus\x12\x14\n\x0c\x64urable_turn\x18\x08 \x01(\x04\x12\x11\n\tlog_bytes\x18\t \x01(\x04\x12\x15\n\rsettled_bytes\x18\n \x01(\x04\x12\x10\n\x08sessions\x18\x0b \x01(\r\x12\x14\n\x0ctransactions\x18\x0c \x01(\r\x12+\n\x05\x63lock\x18\r \x01(\x0b\x32\x1c.k2store.v1.GetClockResponse\x12\'\n\x06limits\x18\x0e \x03(\x0b\x32\x17.k2store.v1.LimitStatus\x12*\n\x07\x63luster\x18\x0f \x01(\x0b\x32\x19.k2store.v1.ClusterStatus\"\xa3\x01\n\rClusterStatus\x12\x0c\n\x04node\x18\x01 \x01(\r\x12\x13\n\x0bmap_version\x18\x02 \x01(\x04\x12\x0c\n\x04safe\x18\x03 \x01(\x06\x12%\n\x05peers\x18\x04 \x03(\x0b\x32\x16.k2store.v1.PeerStatus\x12\x11\n\tforwarded\x18\x05 \x01(\x04\x12\x16\n\x0e\x66orwarded_lost\x18\x06 \x01(\x04\x12\x0f\n\x07\x63opying\x18\x07 \x01(\r\"a\n\nPeerStatus\x12\x0c\n\x04node\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06region\x18\x03 \x01(\t\x12\x11\n\tconnected\x18\x04 \x01(\x08\x12\x14\n\x0cqueued_bytes\x18\x05 \x01(\x04\"\x99\x02\n\rReplicaStatus\x12%\n\x04role\x18\x01 \x01(\x0e\x32\x17.k2store.v1.ReplicaRole\x12\x0e\n\x06leader\x18\x02 \x01(\r\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\x0f\n\x07\x61pplied\x18\x04 \x01(\x04\x12\x11\n\tcommitted\x18\x05 \x01(\x04\x12\x14\n\x0c\x61pplied_hash\x18\x06 \x01(\x0c\x12\x0e\n\x06voters\x18\x07 \x03(\r\x12\x10\n\x08learners\x18\x08 \x03(\r\x12\x15\n\rlease_left_ns\x18\t \x01(\x12\x12\x0b\n\x03lag\x18\n \x01(\x04\x12\x15\n\relections_won\x18\x0b \x01(\x04\x12\x13\n\x0b\x65pochs_lost\x18\x0c \x01(\x04\x12\x16\n\x0einstalls_taken\x18\r \x01(\x04\"\xed\x01\n\x0fPartitionStatus\x12\x11\n\tpartition\x18\x01 \x01(\r\x12\r\n\x05start\x18\x02 \x01(\x0c\x12\x0b\n\x03\x65nd\x18\x03 \x01(\x0c\x12\x0c\n\x04safe\x18\x04 \x01(\x06\x12\x11\n\tpinned_by\x18\x05 \x01(\x0c\x12\x0e\n\x06\x63losed\x18\x06 \x01(\x06\x12\x0f\n\x07horizon\x18\x07 \x01(\x06\x12\x16\n\x0ekeys_in_memory\x18\x08 \x01(\x04\x12\x14\n\x0ctransactions\x18\t \x01(\x04\x12\x0f\n\x07intents\x18\n \x01(\x04\x12*\n\x07replica\x18\x0b \x01(\x0b\x32\x19.k2store.v1.ReplicaStatus\"9\n\x0bLimitStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04\x12\r\n\x05limit\x18\x03 \x01(\x04\"\x11\n\x0fGetClockRequest\"\xc3\x01\n\x10GetClockResponse\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0f\n\x07\x61ssumed\x18\x02 \x01(\x08\x12\r\n\x05lo_ns\x18\x03 \x01(\x06\x12\r\n\x05hi_ns\x18\x04 \x01(\x06\x12\x14\n\x0c\x61head_ns_max\x18\x05 \x01(\x04\x12\x0f\n\x07refusal\x18\x06 \x01(\t\x12\x0f\n\x07\x63ommits\x18\x07 \x01(\x04\x12\x1c\n\x14\x63ommit_wait_ns_total\x18\x08 \x01(\x04\x12\x1a\n\x12\x63ommit_wait_ns_max\x18\t \x01(\x04\"#\n\x12GrantStampsRequest\x12\r\n\x05\x63ount\x18\x01 \x01(\r\"_\n\x13GrantStampsResponse\x12\x0c\n\x04\x62\x61se\x18\x01 \x01(\x06\x12\x0c\n\x04step\x18\x02 \x01(\x04\x12\r\n\x05\x63ount\x18\x03 \x01(\r\x12\x0e\n\x06ttl_ns\x18\x04 \x01(\x04\x12\r\n\x05lo_ns\x18\x05 \x01(\x06\" \n\x0c\x44rainRequest\x12\x10\n\x08grace_ms\x18\x01 \x01(\r\"\x0f\n\rDrainResponse*{\n\x0bReplicaRole\x12\x1c\n\x18REPLICA_ROLE_UNSPECIFIED\x10\x00\x12\x19\n\x15REPLICA_ROLE_FOLLOWER\x10\x01\x12\x1a\n\x16REPLICA_ROLE_CANDIDATE\x10\x02\x12\x17\n\x13REPLICA_ROLE_LEADER\x10\x03\x32\xad\x02\n\x0c\x41\x64minService\x12H\n\tGetStatus\x12\x1c.k2store.v1.GetStatusRequest\x1a\x1d.k2store.v1.GetStatusResponse\x12\x45\n\x08GetClock\x12\x1b.k2store.v1.GetClockRequest\x1a\x1c.k2store.v1.GetClockResponse\x12N\n\x0bGrantStamps\x12\x1e.k2store.v1.GrantStampsRequest\x1a\x1f.k2store.v1.GrantStampsResponse\x12<\n\x05\x44rain\x12\x18.k2store.v1.DrainRequest\x1a\x19.k2store.v1.DrainResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16k2store/v1/admin.proto\x12\nk2store.v1\"\x12\n\x10GetStatusRequest\"\x93\x03\n\x11GetStatusResponse\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0e\n\x06region\x18\x02 \x01(\t\x12\x13\n\x0bincarnation\x18\x03 \x01(\x0c\x12\r\n\x05state\x18\x04 \x01(\t\x12\x0f\n\x07version\x18\x05 \x01(\t\x12\x10\n\x08uptime_s\x18\x06 \x01(\x01\x12/\n\npartitions\x18\x07 \x03(\x0b\x32\x1b.k2store.v1.PartitionStatus\x12\x14\n\x0c\x64urable_turn\x18\x08 \x01(\x04\x12\x11\n\tlog_bytes\x18\t \x01(\x04\x12\x15\n\rsettled_bytes\x18\n \x01(\x04\x12\x10\n\x08sessions\x18\x0b \x01(\r\x12\x14\n\x0ctransactions\x18\x0c \x01(\r\x12+\n\x05\x63lock\x18\r \x01(\x0b\x32\x1c.k2store.v1.GetClockResponse\x12\'\n\x06limits\x18\x0e \x03(\x0b\x32\x17.k2store.v1.LimitStatus\x12*\n\x07\x63luster\x18\x0f \x01(\x0b\x32\x19.k2store.v1.ClusterStatus\"\xb6\x01\n\rClusterStatus\x12\x0c\n\x04node\x18\x01 \x01(\r\x12\x13\n\x0bmap_version\x18\x02 \x01(\x04\x12\x0c\n\x04safe\x18\x03 \x01(\x06\x12%\n\x05peers\x18\x04 \x03(\x0b\x32\x16.k2store.v1.PeerStatus\x12\x11\n\tforwarded\x18\x05 \x01(\x04\x12\x16\n\x0e\x66orwarded_lost\x18\x06 \x01(\x04\x12\x0f\n\x07\x63opying\x18\x07 \x01(\r\x12\x11\n\tunfounded\x18\x08 \x03(\r\"a\n\nPeerStatus\x12\x0c\n\x04node\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06region\x18\x03 \x01(\t\x12\x11\n\tconnected\x18\x04 \x01(\x08\x12\x14\n\x0cqueued_bytes\x18\x05 \x01(\x04\"\x99\x02\n\rReplicaStatus\x12%\n\x04role\x18\x01 \x01(\x0e\x32\x17.k2store.v1.ReplicaRole\x12\x0e\n\x06leader\x18\x02 \x01(\r\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\x0f\n\x07\x61pplied\x18\x04 \x01(\x04\x12\x11\n\tcommitted\x18\x05 \x01(\x04\x12\x14\n\x0c\x61pplied_hash\x18\x06 \x01(\x0c\x12\x0e\n\x06voters\x18\x07 \x03(\r\x12\x10\n\x08learners\x18\x08 \x03(\r\x12\x15\n\rlease_left_ns\x18\t \x01(\x12\x12\x0b\n\x03lag\x18\n \x01(\x04\x12\x15\n\relections_won\x18\x0b \x01(\x04\x12\x13\n\x0b\x65pochs_lost\x18\x0c \x01(\x04\x12\x16\n\x0einstalls_taken\x18\r \x01(\x04\"\xed\x01\n\x0fPartitionStatus\x12\x11\n\tpartition\x18\x01 \x01(\r\x12\r\n\x05start\x18\x02 \x01(\x0c\x12\x0b\n\x03\x65nd\x18\x03 \x01(\x0c\x12\x0c\n\x04safe\x18\x04 \x01(\x06\x12\x11\n\tpinned_by\x18\x05 \x01(\x0c\x12\x0e\n\x06\x63losed\x18\x06 \x01(\x06\x12\x0f\n\x07horizon\x18\x07 \x01(\x06\x12\x16\n\x0ekeys_in_memory\x18\x08 \x01(\x04\x12\x14\n\x0ctransactions\x18\t \x01(\x04\x12\x0f\n\x07intents\x18\n \x01(\x04\x12*\n\x07replica\x18\x0b \x01(\x0b\x32\x19.k2store.v1.ReplicaStatus\"9\n\x0bLimitStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04\x12\r\n\x05limit\x18\x03 \x01(\x04\"\x11\n\x0fGetClockRequest\"\xc3\x01\n\x10GetClockResponse\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0f\n\x07\x61ssumed\x18\x02 \x01(\x08\x12\r\n\x05lo_ns\x18\x03 \x01(\x06\x12\r\n\x05hi_ns\x18\x04 \x01(\x06\x12\x14\n\x0c\x61head_ns_max\x18\x05 \x01(\x04\x12\x0f\n\x07refusal\x18\x06 \x01(\t\x12\x0f\n\x07\x63ommits\x18\x07 \x01(\x04\x12\x1c\n\x14\x63ommit_wait_ns_total\x18\x08 \x01(\x04\x12\x1a\n\x12\x63ommit_wait_ns_max\x18\t \x01(\x04\"#\n\x12GrantStampsRequest\x12\r\n\x05\x63ount\x18\x01 \x01(\r\"_\n\x13GrantStampsResponse\x12\x0c\n\x04\x62\x61se\x18\x01 \x01(\x06\x12\x0c\n\x04step\x18\x02 \x01(\x04\x12\r\n\x05\x63ount\x18\x03 \x01(\r\x12\x0e\n\x06ttl_ns\x18\x04 \x01(\x04\x12\r\n\x05lo_ns\x18\x05 \x01(\x06\" \n\x0c\x44rainRequest\x12\x10\n\x08grace_ms\x18\x01 \x01(\r\"\x0f\n\rDrainResponse*{\n\x0bReplicaRole\x12\x1c\n\x18REPLICA_ROLE_UNSPECIFIED\x10\x00\x12\x19\n\x15REPLICA_ROLE_FOLLOWER\x10\x01\x12\x1a\n\x16REPLICA_ROLE_CANDIDATE\x10\x02\x12\x17\n\x13REPLICA_ROLE_LEADER\x10\x03\x32\xad\x02\n\x0c\x41\x64minService\x12H\n\tGetStatus\x12\x1c.k2store.v1.GetStatusRequest\x1a\x1d.k2store.v1.GetStatusResponse\x12\x45\n\x08GetClock\x12\x1b.k2store.v1.GetClockRequest\x1a\x1c.k2store.v1.GetClockResponse\x12N\n\x0bGrantStamps\x12\x1e.k2store.v1.GrantStampsRequest\x1a\x1f.k2store.v1.GrantStampsResponse\x12<\n\x05\x44rain\x12\x18.k2store.v1.DrainRequest\x1a\x19.k2store.v1.DrainResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'k2store.v1.admin_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_REPLICAROLE']._serialized_start=1714
-  _globals['_REPLICAROLE']._serialized_end=1837
+  _globals['_REPLICAROLE']._serialized_start=1733
+  _globals['_REPLICAROLE']._serialized_end=1856
   _globals['_GETSTATUSREQUEST']._serialized_start=38
   _globals['_GETSTATUSREQUEST']._serialized_end=56
   _globals['_GETSTATUSRESPONSE']._serialized_start=59
   _globals['_GETSTATUSRESPONSE']._serialized_end=462
   _globals['_CLUSTERSTATUS']._serialized_start=465
-  _globals['_CLUSTERSTATUS']._serialized_end=628
-  _globals['_PEERSTATUS']._serialized_start=630
-  _globals['_PEERSTATUS']._serialized_end=727
-  _globals['_REPLICASTATUS']._serialized_start=730
-  _globals['_REPLICASTATUS']._serialized_end=1011
-  _globals['_PARTITIONSTATUS']._serialized_start=1014
-  _globals['_PARTITIONSTATUS']._serialized_end=1251
-  _globals['_LIMITSTATUS']._serialized_start=1253
-  _globals['_LIMITSTATUS']._serialized_end=1310
-  _globals['_GETCLOCKREQUEST']._serialized_start=1312
-  _globals['_GETCLOCKREQUEST']._serialized_end=1329
-  _globals['_GETCLOCKRESPONSE']._serialized_start=1332
-  _globals['_GETCLOCKRESPONSE']._serialized_end=1527
-  _globals['_GRANTSTAMPSREQUEST']._serialized_start=1529
-  _globals['_GRANTSTAMPSREQUEST']._serialized_end=1564
-  _globals['_GRANTSTAMPSRESPONSE']._serialized_start=1566
-  _globals['_GRANTSTAMPSRESPONSE']._serialized_end=1661
-  _globals['_DRAINREQUEST']._serialized_start=1663
-  _globals['_DRAINREQUEST']._serialized_end=1695
-  _globals['_DRAINRESPONSE']._serialized_start=1697
-  _globals['_DRAINRESPONSE']._serialized_end=1712
-  _globals['_ADMINSERVICE']._serialized_start=1840
-  _globals['_ADMINSERVICE']._serialized_end=2141
+  _globals['_CLUSTERSTATUS']._serialized_end=647
+  _globals['_PEERSTATUS']._serialized_start=649
+  _globals['_PEERSTATUS']._serialized_end=746
+  _globals['_REPLICASTATUS']._serialized_start=749
+  _globals['_REPLICASTATUS']._serialized_end=1030
+  _globals['_PARTITIONSTATUS']._serialized_start=1033
+  _globals['_PARTITIONSTATUS']._serialized_end=1270
+  _globals['_LIMITSTATUS']._serialized_start=1272
+  _globals['_LIMITSTATUS']._serialized_end=1329
+  _globals['_GETCLOCKREQUEST']._serialized_start=1331
+  _globals['_GETCLOCKREQUEST']._serialized_end=1348
+  _globals['_GETCLOCKRESPONSE']._serialized_start=1351
+  _globals['_GETCLOCKRESPONSE']._serialized_end=1546
+  _globals['_GRANTSTAMPSREQUEST']._serialized_start=1548
+  _globals['_GRANTSTAMPSREQUEST']._serialized_end=1583
+  _globals['_GRANTSTAMPSRESPONSE']._serialized_start=1585
+  _globals['_GRANTSTAMPSRESPONSE']._serialized_end=1680
+  _globals['_DRAINREQUEST']._serialized_start=1682
+  _globals['_DRAINREQUEST']._serialized_end=1714
+  _globals['_DRAINRESPONSE']._serialized_start=1716
+  _globals['_DRAINRESPONSE']._serialized_end=1731
+  _globals['_ADMINSERVICE']._serialized_start=1859
+  _globals['_ADMINSERVICE']._serialized_end=2160
 # @@protoc_insertion_point(module_scope)

@@ -57,7 +57,7 @@ class GetStatusResponse(_message.Message):
     def __init__(self, node: _Optional[str] = ..., region: _Optional[str] = ..., incarnation: _Optional[bytes] = ..., state: _Optional[str] = ..., version: _Optional[str] = ..., uptime_s: _Optional[float] = ..., partitions: _Optional[_Iterable[_Union[PartitionStatus, _Mapping]]] = ..., durable_turn: _Optional[int] = ..., log_bytes: _Optional[int] = ..., settled_bytes: _Optional[int] = ..., sessions: _Optional[int] = ..., transactions: _Optional[int] = ..., clock: _Optional[_Union[GetClockResponse, _Mapping]] = ..., limits: _Optional[_Iterable[_Union[LimitStatus, _Mapping]]] = ..., cluster: _Optional[_Union[ClusterStatus, _Mapping]] = ...) -> None: ...
 
 class ClusterStatus(_message.Message):
-    __slots__ = ("node", "map_version", "safe", "peers", "forwarded", "forwarded_lost", "copying")
+    __slots__ = ("node", "map_version", "safe", "peers", "forwarded", "forwarded_lost", "copying", "unfounded")
     NODE_FIELD_NUMBER: _ClassVar[int]
     MAP_VERSION_FIELD_NUMBER: _ClassVar[int]
     SAFE_FIELD_NUMBER: _ClassVar[int]
@@ -65,6 +65,7 @@ class ClusterStatus(_message.Message):
     FORWARDED_FIELD_NUMBER: _ClassVar[int]
     FORWARDED_LOST_FIELD_NUMBER: _ClassVar[int]
     COPYING_FIELD_NUMBER: _ClassVar[int]
+    UNFOUNDED_FIELD_NUMBER: _ClassVar[int]
     node: int
     map_version: int
     safe: int
@@ -72,7 +73,8 @@ class ClusterStatus(_message.Message):
     forwarded: int
     forwarded_lost: int
     copying: int
-    def __init__(self, node: _Optional[int] = ..., map_version: _Optional[int] = ..., safe: _Optional[int] = ..., peers: _Optional[_Iterable[_Union[PeerStatus, _Mapping]]] = ..., forwarded: _Optional[int] = ..., forwarded_lost: _Optional[int] = ..., copying: _Optional[int] = ...) -> None: ...
+    unfounded: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, node: _Optional[int] = ..., map_version: _Optional[int] = ..., safe: _Optional[int] = ..., peers: _Optional[_Iterable[_Union[PeerStatus, _Mapping]]] = ..., forwarded: _Optional[int] = ..., forwarded_lost: _Optional[int] = ..., copying: _Optional[int] = ..., unfounded: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class PeerStatus(_message.Message):
     __slots__ = ("node", "name", "region", "connected", "queued_bytes")

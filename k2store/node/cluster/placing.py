@@ -150,14 +150,21 @@ def adopt(host: ClusterHost, parent: Group, child: int, saved: Checkpoint) -> No
         host.want_epoch(child, group.replica.epoch)
 
 
+def unfounded(host: ClusterHost) -> list[int]:
+    """Partitions of a lost home that this node should have founded and has not."""
+    partitions = () if host.map is None else host.map.partitions
+    return [
+        one.id
+        for one in partitions
+        if one.cut and host.node in one.founders and one.id not in host.groups
+    ]
+
+
 def found(host: ClusterHost, info: PartitionInfo) -> None:
     """This node's copy of a lost home's partition becomes the beginning of another log."""
     old = host.groups.get(info.origin)
     if old is None or old.leading or old.safe() < info.cut:
-        host.engine.counts["promotions_impossible"] = (
-            host.engine.counts.get("promotions_impossible", 0) + 1
-        )
-        return
+        return  # `unfounded` tells; the old copy is kept
     saved = replace(old.partition.cut_checkpoint(info.cut, host.engine.now), partition=info.id)
     settled = host.engine.settled
     for versions in list(old.partition.rows_above(info.cut)):

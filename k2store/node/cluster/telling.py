@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from k2store.node.cluster import placing
 from k2store.v1 import admin_pb2
 from replication import Role
 
@@ -27,6 +28,7 @@ def describe(host: ClusterHost, status: admin_pb2.GetStatusResponse) -> None:
     cluster.forwarded = host.forwarding.forwarded
     cluster.forwarded_lost = host.forwarding.lost
     cluster.copying = len(host.pulls)
+    cluster.unfounded.extend(placing.unfounded(host))
     for link in host.links:
         cluster.peers.add(
             node=link.info.id,

@@ -30,6 +30,9 @@ RARE = frozenset(
         # Rare enough to be missed by three hundred seeds; longer runs by hand must show them.
         "client.died_and_committed",
         "node.refused_busy",
+        "node.refused_deadline",
+        "node.refused_horizon",
+        "node.refused_missing_write",
         # Datagrams are for other programs than the store.
         "network.datagram_doubled",
         "network.datagram_lost",

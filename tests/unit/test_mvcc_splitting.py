@@ -6,6 +6,7 @@ from mvcc.conditions import Condition, Kind
 from mvcc.messages import (
     NOBODY,
     CommitAlone,
+    CommitsAlone,
     Confirm,
     End,
     OneShot,
@@ -70,6 +71,22 @@ def test_leader_and_replica_bring_forth_the_same_child() -> None:
     assert [ended.txn for ended in child.ended] == [b"client-1done----"]
     assert child.closed == done - 50
     assert list(driver.nodes[0].partition.state.transactions) == [ONE, b"client-1done----"]
+
+
+def test_outcomes_of_batches_are_known_on_both_sides() -> None:
+    """A transaction that is remembered by its bare stamp is known to the child as well."""
+    driver = started([b""])
+    stamps = [driver.oracle.next_stamp(), driver.oracle.next_stamp()]
+    requests = [driver.request(), driver.request()]
+    values: list[bytes | None] = [b"v", b"v"]
+    batch = CommitsAlone(0, requests, [ONE, TWO], stamps, [1, 1], [b"a", b"x"], values)
+    driver.send(b"a", batch)
+    driver.quiet()
+    split(driver, b"m")
+    for node in driver.nodes:
+        known = [node.partition.state.known(txn) for txn in (ONE, TWO)]
+        assert [None if one is None else one.stamp for one in known] == stamps
+        assert all(one is not None and one.verdict == Verdict.COMMITTED for one in known)
 
 
 def test_what_leaves_holds_the_safe_time_until_it_is_taken() -> None:

@@ -104,15 +104,9 @@ MUTANTS: Final = (
     Mutant(
         name="session-floor-ignored",
         rule="§5.8 (33): what a session has seen lies below the stamps it gets",
-        changes=(
-            Change(
-                _ENGINE,
-                "        if stamp > seen:\n            return stamp",
-                "        if stamp >= 0:\n            return stamp",
-            ),
-        ),
-        stages=(Stage.CLUSTER, Stage.SCRIPTS),
-        scripts=("tests/golden/test_golden.py", "tests/simulation/test_cluster_scripted.py"),
+        changes=(Change("mvcc.one_shot", "    highest = message.floor\n", "    highest = 0\n"),),
+        stages=(Stage.SCRIPTS,),
+        scripts=("tests/golden/test_golden.py",),
     ),
     Mutant(
         name="retries-share-a-stamp",

@@ -149,7 +149,12 @@ MUTANTS: Final = (
                 "        if False:",
             ),
         ),
-        stages=(Stage.NODE,),
+        stages=(Stage.SCRIPTS, Stage.NODE),
+        scripts=(
+            "tests/simulation/test_store_scripted.py",
+            _GOLDEN,
+            "tests/model/test_mvcc_serial.py",
+        ),
     ),
     Mutant(
         name="one-shot-below-readers",
@@ -200,7 +205,8 @@ MUTANTS: Final = (
                 "        return version, value\n    return version, value",
             ),
         ),
-        stages=(Stage.NODE,),
+        stages=(Stage.SCRIPTS, Stage.NODE),
+        scripts=(_GOLDEN, "tests/model/test_mvcc_serial.py"),
     ),
 )
 """Mistakes of writers."""

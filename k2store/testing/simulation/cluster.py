@@ -28,6 +28,7 @@ from k2store.testing.control import MemoryControl, MemoryPlane
 from k2store.testing.simulation.cluster_probes import CLUSTER_PROBES
 from k2store.testing.simulation.node import FAIL_STOP, PORT, Node, NodeKnobs, engine_settings
 from k2store.testing.simulation.process import Environment
+from mvcc.refusals import Rule
 from replication import ReplicaSettings
 
 __all__ = ["CLUSTER_EXITS", "PEER_PORT", "PORT", "ClusterNode", "Stopped", "patient"]
@@ -188,6 +189,9 @@ class ClusterNode(Node):
                 one.taken_over for one in groups if one.replica.epoch > 1
             )
         mine["cluster.epoch_refused"] += sum(agent.refused for agent in self._agents)
+        mine["cluster.refused_low_water"] += sum(
+            state.refusals[Rule.LOW_WATER] for state in self._states()
+        )
         mine["cluster.joined_again"] += max(0, len(self._identities) - 1)
         return {**found, **{name: mine[name] for name in CLUSTER_PROBES}}
 

@@ -15,6 +15,7 @@ CLUSTER_PROBES: Final[Mapping[str, str]] = MappingProxyType(
         "cluster.forwarded": "a request was answered by another node",
         "cluster.held": "requests waited for a checkpoint of what was proposed",
         "cluster.joined_again": "a node that had lost its disk came back under another number",
+        "cluster.refused_low_water": "a write below the mark that stands for a former leader's reads",
         "cluster.served_by_replica": "a read was answered from a copy that does not lead",
         "cluster.stopped_in_order": "a node was asked to end, and gave its leads away",
         "cluster.took_over": "a replica became leader of a log that had entries",

@@ -255,6 +255,9 @@ class Node:
             (Rule.CACHE, "node.refused_cache"),
             (Rule.BUSY, "node.refused_busy"),
             (Rule.ABORTED, "node.refused_aborted"),
+            (Rule.DEADLINE, "node.refused_deadline"),
+            (Rule.HORIZON, "node.refused_horizon"),
+            (Rule.MISSING_WRITE, "node.refused_missing_write"),
         ):
             hits[name] += refusals[rule]
         unknown = set(hits) - set(NODE_PROBES)

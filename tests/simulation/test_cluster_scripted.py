@@ -524,3 +524,40 @@ def test_a_node_that_ends_in_good_order_hands_its_leads_over():
 
         assert scene.play(main) == b"151"
         assert max(gaps) < 1.0, max(gaps)
+
+
+def test_a_partition_without_its_majority_holds_no_other_one_up():
+    """A segment is left behind while one partition's entries are under way for ever."""
+    keyspaces = (
+        Keyspace("default", b"", "zone", "fra"),
+        Keyspace("world", b"world/", "region", "fra"),
+    )
+    with Simulation(16) as simulation:
+        scene = Scene(
+            simulation,
+            ("fra-1", "iad-1", "sin-1"),
+            keyspaces,
+            NodeKnobs(segment_bytes=1 << 14),
+        )
+        network = simulation.network
+
+        async def main(environment):
+            loop = environment.loop
+            slow = 0.0
+            async with scene.connect(environment, "fra-1") as database:
+                await database.put(b"world/a", b"0")
+                await database.put(b"a", b"0")
+                for _ in range(6):
+                    network.cut(between(("fra-1",), ("iad-1", "sin-1")))
+                    stuck = asyncio.create_task(database.put(b"world/a", b"1"))
+                    for number in range(120):
+                        began_ns = loop.now_ns
+                        await database.put(b"a/%d" % number, bytes(300))
+                        slow = max(slow, (loop.now_ns - began_ns) / 1e9)
+                    network.heal_everything()
+                    await stuck
+            return slow
+
+        slow = scene.play(main)
+        assert slow < 0.9, slow
+        assert scene.nodes["fra-1"].host.engine.log.first_lsn > 1, "no segment was left behind"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from k2store.node.cluster.turns import NodeCheckpoint, encode, kept
 from replication import Persist
@@ -11,6 +11,9 @@ from replication import Persist
 if TYPE_CHECKING:
     from k2store.node.cluster.group import Group
     from k2store.node.cluster.host import ClusterHost
+
+HOLD_NS_MAX: Final = 500_000_000
+"""How long requests wait for the checkpoint of another partition than their own."""
 
 
 class Rotation:
@@ -21,6 +24,7 @@ class Rotation:
         self._log = host.engine.store.log
         self._settled = host.engine.store.settled
         self._flushing = False
+        self._since_ns = 0
         self.due = False
         """What leaders are asked waits until everything proposed stands."""
 
@@ -37,17 +41,21 @@ class Rotation:
 
     def look(self) -> None:
         """Begin another segment when this one is full."""
-        if self._log.segment_full and not self._flushing:
+        if self._log.segment_full and not self._flushing and not self.due:
             self.due = True
+            self._since_ns = self._host.engine.clock.monotonic_ns()
         if self.due:
             self.step()
 
     def step(self) -> None:
         """Hold back what leaders are asked until everything proposed stands, then begin a segment.
 
-        It takes one round trip to the majority; requests wait for it.
+        It takes one round trip to the majority; requests wait for it. A partition whose majority
+        does not answer keeps its older checkpoint and all entries since, so that the others go on.
         """
-        if not all(group.quiescent for group in self._host.groups.values()):
+        waited_ns = self._host.engine.clock.monotonic_ns() - self._since_ns
+        quiescent = all(group.quiescent for group in self._host.groups.values())
+        if not quiescent and waited_ns < HOLD_NS_MAX:
             return
         self._host.advance()
         self.due = False
@@ -61,9 +69,10 @@ class Rotation:
         self._host.engine.schedule()
 
     def checkpoint(self) -> None:
+        """Begin a segment with the state of every partition."""
         written: list[tuple[Group, Persist]] = []
         for group in self._host.groups.values():
-            if group.replica.applied_lsn > group.base.lsn:
+            if group.quiescent and group.replica.applied_lsn > group.base.lsn:
                 group.compact()
             ready = group.replica.ready()
             for send in ready.sends:

@@ -83,11 +83,11 @@ def _by_seeds(mutant: Mutant, stage: Stage, seeds_max: int, *, history: bool) ->
     first, last = FIRST_SEED, FIRST_SEED + seeds_max - 1
     best: Catch | None = None
     while first <= last:
-        told = _run(mutant.name, stage, first, last - first + 1)
+        told = _run(mutant.name, mutant, stage, first, last - first + 1)
         if told is None:
             return best
         by, what = _seen(told)
-        if by and (mutant.workloads or _holds(stage, told.seed)):
+        if by and _holds(mutant, stage, told.seed):
             catch = Catch(
                 mutant.name,
                 mutant.rule,
@@ -115,15 +115,14 @@ def _seen(told: Told) -> tuple[str, str]:
     return ("liveness", told.others[0]) if told.others else ("", "")
 
 
-def _holds(stage: Stage, seed: int) -> bool:
+def _holds(mutant: Mutant, stage: Stage, seed: int) -> bool:
     """Whether the store as it is passes the seed."""
-    told = _run(UNCHANGED, stage, seed, 1)
-    return told is None
+    return _run(UNCHANGED, mutant, stage, seed, 1) is None
 
 
-def _run(name: str, stage: Stage, first: int, count: int) -> Told | None:
+def _run(name: str, mutant: Mutant, stage: Stage, first: int, count: int) -> Told | None:
     """The first seed that failed, None if none did."""
-    command = [*_SUBJECT, name, stage.value, str(first), str(count)]
+    command = [*_SUBJECT, name, stage.value, str(first), str(count), *mutant.workloads]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:

@@ -1,8 +1,8 @@
 """The process in which a mutant lives: ``python -m jepsen_like.mutants.subject NAME WHERE ...``.
 
-WHERE is ``node`` or ``cluster`` with a first seed and a count, of which each seed is told as one
-line of JSON; or ``scripts``, whose exit status is that of pytest. The name ``none`` is the store as
-it is.
+WHERE is ``node`` or ``cluster`` with a first seed, a count and the workloads to run (none: those
+that each seed draws), of which each seed is told as one line of JSON; or ``scripts``, whose exit
+status is that of pytest. The name ``none`` is the store as it is.
 
 Only modules that import nothing of the store are imported before the sources are changed.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from typing import Final
 
 import msgspec
@@ -32,12 +32,11 @@ class Told(msgspec.Struct, frozen=True):
     others: list[str]
 
 
-def _seeds(mutant: Mutant | None, *, cluster: bool, first: int, count: int) -> None:
+def _seeds(only: Sequence[str], *, cluster: bool, first: int, count: int) -> None:
     # Only here: what these import is changed by now.
     from jepsen_like.sim import swarm
     from jepsen_like.workloads import WORKLOADS
 
-    only = () if mutant is None else mutant.workloads
     for seed in range(first, first + count):
         summary = swarm.one(seed, only, cluster=cluster)
         history = [what for what in summary.anomalies if _by_history(what, WORKLOADS)]
@@ -66,21 +65,31 @@ def _by_history(what: str, workloads: Container[str]) -> bool:
 def _scripts(mutant: Mutant) -> int:
     import pytest
 
-    quiet = ["-q", "-x", "--no-header", "-p", "no:cacheprovider", "-p", "no:randomly"]
+    # Rewritten assertions would be those of the true source: pytest imports what it rewrites itself.
+    quiet = [
+        "--assert=plain",
+        "-q",
+        "-x",
+        "--no-header",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:randomly",
+    ]
     return int(pytest.main([*quiet, *mutant.scripts]))
 
 
 def main(arguments: list[str]) -> int:
     """Change the sources, then run what is asked for."""
-    name, where, *numbers = arguments
+    name, where, *rest = arguments
     mutant = None if name == UNCHANGED else named(name)
     if mutant is not None:
         install(mutant.changes)
     if where == "scripts":
         assert mutant is not None
         return _scripts(mutant)
-    first, count = map(int, numbers)
-    _seeds(mutant, cluster=where == "cluster", first=first, count=count)
+    first, count, *only = rest
+    _seeds(only, cluster=where == "cluster", first=int(first), count=int(count))
     return os.EX_OK
 
 

@@ -33,7 +33,8 @@ MUTANTS: Final = (
                 "            if True:",
             ),
         ),
-        stages=(Stage.NODE,),
+        stages=(Stage.SCRIPTS, Stage.NODE),
+        scripts=("tests/unit/test_client_session.py",),
     ),
     Mutant(
         name="own-writes-not-seen",
@@ -46,7 +47,7 @@ MUTANTS: Final = (
                 "        if self._sent is not None and key in self._sent:",
             ),
         ),
-        stages=(Stage.NODE, Stage.SCRIPTS),
+        stages=(Stage.SCRIPTS,),
         scripts=("tests/unit/test_client_transactions.py",),
     ),
     Mutant(
@@ -59,7 +60,7 @@ MUTANTS: Final = (
                 "        if self._at < 0:\n            error = Conflict(",
             ),
         ),
-        stages=(Stage.NODE, Stage.CLUSTER, Stage.SCRIPTS),
+        stages=(Stage.SCRIPTS, Stage.NODE),
         scripts=("tests/unit/test_client_transactions.py",),
     ),
 )

@@ -20,7 +20,9 @@ MUTANTS: Final = (
                 "        if transaction.phase != COMMITTING:",
             ),
         ),
-        stages=(Stage.NODE, Stage.CLUSTER),
+        stages=(Stage.NODE, Stage.SCRIPTS),
+        workloads=("bank",),
+        scripts=(_GOLDEN,),
     ),
     Mutant(
         name="commit-despite-a-refusal",
@@ -32,7 +34,9 @@ MUTANTS: Final = (
                 "        transaction.refusal = None\n        self._end(transaction, commit=True)",
             ),
         ),
-        stages=(Stage.NODE,),
+        stages=(Stage.NODE, Stage.SCRIPTS),
+        workloads=("bank",),
+        scripts=(_GOLDEN,),
     ),
     Mutant(
         name="verdict-before-it-is-durable",

@@ -383,9 +383,18 @@ class Learner:
         member = self._members.get(worker.prefix)
         return None if member is None else member.rows.get(part)
 
-    def valid_runs(self) -> Iterator[tuple[Worker, int, bytes, Run]]:
-        """Every run that counts: whose, in which tier and namespace, and the row; worker by worker."""
-        for _, member in sorted(self._members.items()):
+    def valid_runs(
+        self, workers: Iterable[Worker] | None = None
+    ) -> Iterator[tuple[Worker, int, bytes, Run]]:
+        """Every run that counts: whose, in which tier and namespace, and the row; worker by worker.
+
+        workers  only theirs
+        """
+        prefixes = self._members if workers is None else [worker.prefix for worker in workers]
+        for prefix in sorted(prefixes):
+            member = self._members.get(prefix)
+            if member is None:
+                continue
             for part, run in sorted(member.rows.items()):
                 if _tree_bit(member, part, run):
                     yield member.worker, part[DIGEST_BYTES], part[:DIGEST_BYTES], run
@@ -403,6 +412,10 @@ class Learner:
     def namespace(self, digest: bytes) -> Namespace | None:
         """The description of a namespace."""
         return self._namespaces.get(digest)
+
+    def known_namespaces(self) -> dict[bytes, Namespace]:
+        """The namespaces that were declared, by digest."""
+        return dict(self._namespaces)
 
     def in_flight(self, namespace: bytes, name: bytes) -> tuple[Holder, ...]:
         """Who has announced a run that begins with this block, and has not got it yet: a hint."""

@@ -14,6 +14,7 @@ EXTRA_OF: Final[Mapping[str, str]] = {
     "grpc_health": "server",
     "grpc_reflection": "server",
     "grpc_status": "server",
+    "h11": "pool",
     "numpy": "check",
     "prometheus_client": "server",
     "rocksdict": "server",

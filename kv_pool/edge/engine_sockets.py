@@ -115,7 +115,9 @@ class EngineSockets:
                     continue
                 if batch[0] < 0:
                     return
-                yield batch
+                # Where several streams come by one socket, each has numbers of its own.
+                if len(frames) < 4 or frames[-3].startswith(self._topic.encode()):
+                    yield batch
         finally:
             dealer.close(linger=0)
 

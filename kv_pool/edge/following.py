@@ -20,6 +20,7 @@ import asyncio
 import heapq
 import itertools
 from collections.abc import Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Final
 
@@ -27,8 +28,8 @@ import k2store
 from k2store.client.settings import Span, seconds
 from kv_pool.blocks import Names
 from kv_pool.fragments import Fragment
-from kv_pool.keys import WORKERS, Worker
-from kv_pool.learner import Counts, Cover, Learner, Longest, Match
+from kv_pool.keys import ID, RUN, WORKERS, Worker, split_worker, worker_of
+from kv_pool.learner import Change, Counts, Cover, Learner, Longest, Match
 from kv_pool.records import Id
 
 if TYPE_CHECKING:
@@ -43,6 +44,44 @@ _PAUSE_MAX_S: Final = 1.0
 _ANY_AGE: Final = "1h"
 
 
+class Touched:
+    """Whose rows have changed since the last look; made by `Tree.changes`."""
+
+    __slots__ = ("_everything", "_prefixes", "_waiter")
+
+    def __init__(self) -> None:
+        self._everything = True
+        self._prefixes: set[bytes] = set()
+        self._waiter = asyncio.Event()
+        self._waiter.set()
+
+    async def next(self) -> frozenset[Worker] | None:
+        """The workers, as soon as there are any; None for all, at first and after a snapshot."""
+        await self._waiter.wait()
+        self._waiter.clear()
+        prefixes, self._prefixes = self._prefixes, set()
+        if self._everything:
+            self._everything = False
+            return None
+        return frozenset([worker_of(prefix) for prefix in prefixes])
+
+    def note(self, records: Sequence[Change] | None) -> None:
+        """Rows have changed; None for all."""
+        if records is None:
+            self._everything = True
+        else:
+            for record in records:
+                if record.key.startswith(WORKERS):
+                    # What is no worker's key is counted by the learner, and is nobody's here.
+                    with suppress(ValueError):
+                        prefix, rest = split_worker(record.key)
+                        if rest.startswith(RUN) or rest == ID:
+                            self._prefixes.add(prefix)
+            if not self._prefixes:
+                return
+        self._waiter.set()
+
+
 class Tree:
     """See the module; made by `Pool.learner`."""
 
@@ -53,6 +92,7 @@ class Tree:
         self._failure: k2store.K2Error | None = None
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
         self._numbers = itertools.count()
+        self._touched: list[Touched] = []
         self.snapshots = 0
 
     def __repr__(self) -> str:
@@ -88,6 +128,11 @@ class Tree:
     def learner(self) -> Learner:
         """The replica itself, to be asked and not fed."""
         return self._learner
+
+    @property
+    def failure(self) -> k2store.K2Error | None:
+        """What has ended the feed for good, if anything has."""
+        return self._failure
 
     @property
     def as_of(self) -> int:
@@ -175,6 +220,12 @@ class Tree:
             await self.caught_up(self.as_of + 1, timeout=left_s)
         return staleness_s
 
+    def changes(self) -> Touched:
+        """From now on, whose rows change; for one reader, which takes what has gathered."""
+        touched = Touched()
+        self._touched.append(touched)
+        return touched
+
     # ----------------------------------------------------------------------------- feeding
 
     async def _follow(self) -> None:
@@ -221,6 +272,8 @@ class Tree:
             learner.load(_FEED, rows)
         learner.finish(_FEED, view.at)
         self.snapshots += 1
+        for touched in self._touched:
+            touched.note(None)
         self._wake()
 
     async def _tail(self) -> None:
@@ -231,6 +284,8 @@ class Tree:
                 match event:
                     case k2store.Changes(at=at, records=records):
                         learner.apply(_FEED, at, records)
+                        for touched in self._touched:
+                            touched.note(records)
                     case k2store.Resolved(at=at):
                         learner.resolved(_FEED, at)
                 self._wake()

@@ -37,6 +37,7 @@ from kv_pool.shots import Reason, Refused
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from kv_pool.directory.membership import Registration
     from kv_pool.namespace import Namespace
 
 _BILLION: Final = 1_000_000_000
@@ -128,6 +129,12 @@ class Pool:
                 return done.at
             outcome = done
         raise Denied(f"fence {worker}", outcome)
+
+    async def end_life(self, registration: Registration) -> int:
+        """End a life that is one's own, at once; gives a stamp at which it is over."""
+        # A lease that has run out already may be fenced without waiting.
+        over = await membership.renew(self.store, registration, self.bounds.earliest_ns())
+        return over.at if isinstance(over, Refused) else await self.fence(registration.worker)
 
     async def fence_expired(self) -> list[Worker]:
         """Fence the workers of this region whose leases have run out; gives those."""

@@ -135,6 +135,11 @@ class Relay:
         except* k2store.K2Error as errors:
             raise _first(errors) from None
 
+    async def leave(self) -> None:
+        """End the worker's life at once, after `run` has ended."""
+        if self._member.registration is not None:
+            await self._pool.end_life(self._member.registration)
+
     # ------------------------------------------------------------------------------ in
 
     async def _attend(self) -> None:

@@ -43,8 +43,7 @@ class Scopes:
                 return None
             changes |= {"kind": Kind.ADAPTER, "adapter": content}
         if scope.salt:
-            digest = hashlib.sha256(_SALT_TAG + self._base.salt + scope.salt.encode()).digest()
-            changes["salt"] = digest[:SALT_BYTES]
+            changes["salt"] = salt_of(scope.salt, self._base.salt)
         try:
             namespace = msgspec.structs.replace(self._base, **changes)
         except ValueError:
@@ -56,6 +55,17 @@ class Scopes:
         """Namespaces that were resolved since the last call, to be declared."""
         new, self._new = self._new, []
         return new
+
+
+def salt_of(text: str, before: bytes = b"") -> bytes:
+    """A salt out of somebody's word; empty for no word.
+
+    It keeps names apart and guards nothing: who must not match blocks of others is kept from it by
+    `kv_pool.namespace.derive_salt`, with a secret.
+    """
+    if not text:
+        return before
+    return hashlib.sha256(_SALT_TAG + before + text.encode()).digest()[:SALT_BYTES]
 
 
 def _attention(scope: Scope, usual: str) -> str:

@@ -150,12 +150,8 @@ class WorkerSession:
         if self._renewal is not None:
             self._renewal.cancel()
             await asyncio.gather(self._renewal, return_exceptions=True)
-        registration = self.registration
-        # A lease that has run out already may be fenced without waiting.
-        gone = await membership.renew(self._store, registration, self._pool.bounds.earliest_ns())
-        if not isinstance(gone, Refused):
-            await self._pool.fence(self.worker)
-        self._lose(Refused(Reason.FENCED, gone.at))
+        at = await self._pool.end_life(self.registration)
+        self._lose(Refused(Reason.FENCED, at))
 
     async def drain(self) -> None:
         """Take no new blocks; what is there is served until it is elsewhere or gone."""

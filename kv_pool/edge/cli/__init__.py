@@ -11,6 +11,7 @@ from kv_pool.edge.cli.blocks import blocks
 from kv_pool.edge.cli.match import match
 from kv_pool.edge.cli.relay import relay
 from kv_pool.edge.cli.replay import replay
+from kv_pool.edge.cli.serve import serve
 from kv_pool.edge.cli.stats import stats
 from kv_pool.edge.cli.tree import tree
 
@@ -20,5 +21,5 @@ def pool() -> None:
     """Look into the prompt tree and the block directory."""
 
 
-for _verb in (blocks, match, relay, replay, stats, tree):
+for _verb in (blocks, match, relay, replay, serve, stats, tree):
     pool.add_command(_verb)

@@ -120,7 +120,7 @@ async def relay(
                 pool,
                 who,
                 sockets,
-                Scopes(base, _adapters(adapters)),
+                Scopes(base, adapters_of(adapters)),
                 ttl_s=ttl_s,
                 endpoints=endpoints,
                 voided=_tell_voided,
@@ -132,7 +132,8 @@ async def relay(
                 telling.cancel()
 
 
-def _adapters(said: tuple[str, ...]) -> Mapping[str, bytes]:
+def adapters_of(said: tuple[str, ...]) -> Mapping[str, bytes]:
+    """Digests of adapters by name; `Rejected` for what is not NAME=SHA256."""
     found = {}
     for each in said:
         name, _, digest = each.partition("=")

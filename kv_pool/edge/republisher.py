@@ -65,7 +65,6 @@ class Republisher:
         self._publisher: zmq.asyncio.Socket | None = None
         self._router: zmq.asyncio.Socket | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self.batches = 0
         self.events = ""
         self.replay = ""
 
@@ -96,6 +95,10 @@ class Republisher:
         assert self._context is not None, "what is closed was open"
         self._context.destroy(linger=0)
 
+    def number_of(self, worker: Worker, model: str) -> int:
+        """How many batches have been published about a worker's blocks of a model."""
+        return self._numbers.get(_topic(worker, model), 0)
+
     async def _publish(self) -> None:
         """Whatever the learner has learned, as one round of batches: a worker's in one."""
         changes = self._tree.changes()
@@ -109,11 +112,10 @@ class Republisher:
 
     async def _send(self, worker: Worker, model: str, batch: list[object]) -> None:
         assert self._publisher is not None, "a republisher is open"
-        topic = f"kv@{worker}@{model}".encode()
+        topic = _topic(worker, model)
         payload = _ENCODE(batch)
         number = self._numbers.get(topic, 0)
         self._numbers[topic] = number + 1
-        self.batches += 1
         self._kept.append((topic, number, payload))
         await self._publisher.send_multipart([topic, number.to_bytes(8, "big"), payload])
 
@@ -219,6 +221,10 @@ class Republisher:
         except zmq.ZMQError as error:
             raise k2store.Rejected(f"cannot bind {address!r}: {error}", field="republish") from None
         return socket, socket.getsockopt_string(zmq.LAST_ENDPOINT)
+
+
+def _topic(worker: Worker, model: str) -> bytes:
+    return f"kv@{worker}@{model}".encode()
 
 
 def _shared(before: Run, after: Run) -> int:

@@ -317,7 +317,7 @@ def test_a_follower_of_the_republished_stream_believes_the_same(
             await source.publish(digest, names(*range(800, 805)), Tier.DEVICE)
             async with Republisher(tree, "tcp://127.0.0.1:*", "tcp://127.0.0.1:*") as told:
                 async with asyncio.timeout(10):
-                    while not told.batches:
+                    while not told.number_of(source.worker, "m"):
                         await asyncio.sleep(0.01)
                 with EngineSockets(told.events, told.replay, "kv@fra/source@m") as sockets:
                     mirror = Relay(pool, Worker("fra", "mirror"), sockets, Scopes(BASE, {}))
@@ -379,7 +379,13 @@ def test_the_verb_serves_and_republishes(node: LocalNode, engine: EngineProcess)
         with EngineSockets(ready["events"], ready["replay"], "kv@fra/7.dp0@m9") as sockets:
             presence = sockets.presence()
             assert await anext(presence)
-            await asyncio.sleep(0.5)
+            async with asyncio.timeout(15):
+                while not any(
+                    rank["connected"]
+                    for one in (await client("GET", "/workers"))[1]
+                    for rank in one["ranks"].values()
+                ):
+                    await asyncio.sleep(0.05)
             engine.say(stored(engine_hash(900), engine_hash(901)))
             asked = {"model_name": "m9", "block_hashes": [engine_hash(900).hex()]}
             async with asyncio.timeout(15):

@@ -72,6 +72,8 @@ FRAME_BYTES_FULL = 1 << 20
 """Keys and values after which a frame leaves; what one answer adds to it is at most as much."""
 SEND_QUEUE_BYTES_FULL = 8 << 20
 """Bytes waiting for one client after which its reads are refused."""
+TICK_LATE_NS = 200_000
+"""How long after its moment a tick is due: a little early would be a whole tick late."""
 SEND_AHEAD_MIN = 48
 """Answers to reads that are sent before the commits of the same turn are made durable."""
 
@@ -679,16 +681,19 @@ class Engine:
         assert self._loop is not None
         if self.stopped or self.failed is not None:
             return
-        self._ticker = self._loop.call_later(self.settings.tick_ns / 1e9, self._tick)
         try:
             self._upkeep()
         except ClockUncertain:
-            return  # no stamps are given and no time is closed until the clock is certain again
+            pass  # no stamps are given and no time is closed until the clock is certain again
         except StorageFailed as error:
             self.fail(error)
         except BaseException as error:
             self.fail(error)
             raise
+        # Just after multiples of the tick, so that nodes that agree on the time act together.
+        tick_ns = self.settings.tick_ns
+        delay_ns = tick_ns - self.now.lo_ns % tick_ns + TICK_LATE_NS
+        self._ticker = self._loop.call_later(delay_ns / 1e9, self._tick)
 
     def _upkeep(self) -> None:
         self.see()

@@ -75,6 +75,10 @@ def point_reads(session: Session, reads: wire.ReadColumns, now: Interval) -> Non
 def _deliver_by_partition(session: Session, message: Reads) -> None:
     """Give each partition the reads of its keys."""
     host, of = session.engine.host, session.engine.route.of
+    first = of(min(message.keys))
+    if first == of(max(message.keys)):
+        host.deliver(first, message)
+        return
     by_partition: dict[int, list[int]] = {}
     for index, key in enumerate(message.keys):
         by_partition.setdefault(of(key), []).append(index)

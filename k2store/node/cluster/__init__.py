@@ -16,6 +16,8 @@
 - :mod:`~k2store.node.cluster.group`: one partition here, its machine and its replica of the log.
 - :mod:`~k2store.node.cluster.links`, :mod:`~k2store.node.cluster.frames`: what nodes say to each
   other, and the streams that carry it.
+- :mod:`~k2store.node.cluster.incoming`, :mod:`~k2store.node.cluster.upkeep`: what a turn takes from others,
+  what a tick does.
 - :mod:`~k2store.node.cluster.forwarding`: requests that are answered by another node.
 - :mod:`~k2store.node.cluster.pulling`: a whole partition for a replica whose log is too far behind.
 - :mod:`~k2store.node.cluster.placing`: from the map of the control plane to logs and their members.

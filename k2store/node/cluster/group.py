@@ -89,7 +89,8 @@ class Group:
         self.told = False
         """Whether a leader elsewhere may keep outcomes for clients of this node."""
         self.measure = Measure(0)
-        self.closed_ns = 0
+        self.closed_epoch = 0
+        self.led_safe = 0
         self.reconciled_ns = 0
         self.taken_over = 0
         self.rebuilt = 0
@@ -129,6 +130,11 @@ class Group:
     def safe(self) -> int:
         """Reads at or below this stamp are final here."""
         return self.partition.safe()[0] if self.leading else self.partition.state.shown
+
+    @property
+    def seen(self) -> int:
+        """What `safe` was at least; cheap, and for a leader as of the last tick."""
+        return self.led_safe if self.leading else self.partition.state.shown
 
     # -- the leader's side -------------------------------------------------------------------------
 
@@ -176,6 +182,7 @@ class Group:
         self.leading = True
         self.heir = 0
         self.full = False
+        self.led_safe = 0
         self.taken_over += 1
 
     def bequeath(self, heir: int) -> None:

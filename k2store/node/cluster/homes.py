@@ -23,7 +23,8 @@ class Homes:
 
     def __init__(self) -> None:
         self._bits: dict[int, int] = {}
-        self._several = False
+        self.several = False
+        """Whether there is more than one home."""
         self._touched: dict[bytes, tuple[int, int]] = {}
 
     def follow(self, present: Map) -> None:
@@ -38,11 +39,11 @@ class Homes:
                 if keyspace.survive == "region"
                 else EVERYWHERE << 1 + regions.index(keyspace.home)
             )
-        self._several = len(set(self._bits.values())) > 1
+        self.several = len(set(self._bits.values())) > 1
 
     def allows(self, txn: bytes, partition: int, *, writes: bool) -> bool:
         """Note that a transaction reads or writes in a partition; False if it must not."""
-        if not self._several or not txn:
+        if not self.several or not txn:
             return True
         bit = self._bits.get(partition, 0)
         read, written = self._touched.get(txn, (0, 0))

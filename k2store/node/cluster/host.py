@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 from msgspec import Struct
 
-from k2store.errors import ClockUncertain, Unavailable
-from k2store.node.cluster import placing, pulling, telling, upkeep
+from k2store.errors import Unavailable
+from k2store.node.cluster import incoming, placing, pulling, telling, upkeep
 from k2store.node.cluster.fence import Fence
 from k2store.node.cluster.forwarding import (
     PEER_OWNER,
@@ -21,7 +21,7 @@ from k2store.node.cluster.forwarding import (
     owner_of,
     refusals,
 )
-from k2store.node.cluster.frames import Forwarded, Frame, Report, decode
+from k2store.node.cluster.frames import Forwarded, Report, decode
 from k2store.node.cluster.group import ENDS_LEAD, Group, data_lost
 from k2store.node.cluster.home_leases import HomeLeases
 from k2store.node.cluster.homes import Homes
@@ -295,6 +295,8 @@ class ClusterHost:
 
     def _whole_reads(self, number: int, message: Reads) -> Reads:
         """Reads without those of transactions that could be lost in part, which are refused."""
+        if not self.homes.several or not any(message.txns):
+            return message
         allows = self.homes.allows
         torn = {
             index
@@ -466,7 +468,7 @@ class ClusterHost:
             except msgspec.DecodeError:
                 self.engine.counts["peer_garbage"] = self.engine.counts.get("peer_garbage", 0) + 1
                 continue
-            self._take(node, frame)
+            incoming.take(self, node, frame)
 
     @property
     def silenced(self) -> set[int]:
@@ -477,49 +479,6 @@ class ClusterHost:
         """Whether a node stands in a region that was declared off: nothing of it counts."""
         region = None if self.map is None else self.map.region(self.map.region_of(node) or "")
         return region is not None and region.off
-
-    def _take(self, node: int, frame: Frame) -> None:
-        if self.is_off(node):
-            return
-        now = self.engine.now
-        self._compare_clocks(node, frame)
-        for number, message in frame.logs:
-            self.log_message(number, message)
-        if frame.answers:
-            self.engine.dispatch(self.forwarding.receive(frame.answers))
-        for forwarded in frame.requests:
-            self._forwarded(forwarded)
-        for key, carried in frame.carried:
-            group = self.groups.get(self.route.of(key))
-            if group is not None and group.leading:
-                self.run(group.number, carried)
-        for hint in frame.hints:
-            led = self.groups.get(hint.partition)
-            if led is not None and led.leading:
-                led.hints[node] = (hint.stamp, now.lo_ns)
-        for name, said in frame.homes:
-            self.home_leases.receive(name, said, now)
-        if frame.report is not None:
-            self.reports[node] = (frame.report, now.lo_ns)
-        for pull in frame.pulls:
-            pulling.serve(self, node, pull)
-        for page in frame.pages:
-            self.pulls.receive(node, page)
-
-    def _compare_clocks(self, node: int, frame: Frame) -> None:
-        clock = self.engine.clock
-        try:
-            # Not the turn's reading: that stands still while the own clock is doubted.
-            now = clock.now()
-        except ClockUncertain:
-            return
-        self.fence.hear(
-            node,
-            frame.lo_ns,
-            accuses=frame.accuses,
-            now=now,
-            monotonic_ns=clock.monotonic_ns(),
-        )
 
     def log_message(self, number: int, message: LogMessage) -> None:
         """A message of another replica; a snapshot without its content is fetched first."""
@@ -533,21 +492,6 @@ class ClusterHost:
         """Take a message of a log in a turn of its own."""
         self._late.append((number, message))
         self.engine.schedule()
-
-    def _forwarded(self, forwarded: Forwarded) -> None:
-        message = forwarded.message
-        if isinstance(message, Forgets):
-            for group in self.groups.values():
-                if group.leading:
-                    group.partition.receive(message, self.engine.now)
-            return
-        led = self.groups.get(forwarded.partition)
-        if led is None or not led.leading:
-            self.refuse(message, Rule.NOT_LEADER)
-        elif led.end != forwarded.end:
-            self.refuse(message, Rule.WRONG_PARTITION)
-        else:
-            self.run(led.number, message)
 
     # -- logs --------------------------------------------------------------------------------------
 
@@ -740,6 +684,15 @@ class ClusterHost:
         group = self.groups.get(number)
         return group is not None and (group.leading or stamp <= group.safe())
 
+    def _show(self) -> None:
+        """Let clients know of a safe time that has risen since the last tick."""
+        seen = min(
+            (one.seen for one in self.groups.values() if one.number not in self.retired),
+            default=0,
+        )
+        if seen > self.engine.safe:
+            self.engine.safe = seen
+
     def safe(self) -> int:
         """The least of all partitions: the region's safe time as this node knows it."""
         return min(
@@ -770,6 +723,7 @@ class ClusterHost:
             if group.leading and group.heir:
                 self._hand_over(group)
         self.rotation.look()
+        self._show()
         self._flush_links()
 
     def let_in(self, group: Group) -> None:

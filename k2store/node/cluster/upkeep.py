@@ -38,8 +38,12 @@ def tick_machine(
         ]
         oldest = min([*fresh, *([oldest_open] if oldest_open else [])], default=0)
         partition.tick(now, oldest, protected)
-        if now.lo_ns - group.closed_ns >= host.settings.close_interval_ns:
-            group.closed_ns = now.lo_ns
+        group.led_safe = partition.safe()[0]
+        epoch = now.lo_ns // host.settings.close_interval_ns
+        if epoch > group.closed_epoch:
+            # By the clock, so that all leaders everywhere do it at once: what waits for the last
+            # of several partitions then waits for one epoch.
+            group.closed_epoch = epoch
             group.replica.close(partition.state.closed, now)
         key = group.measure.step(host.engine.settled, group, now.lo_ns)
         if key is not None:

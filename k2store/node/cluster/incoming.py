@@ -1,0 +1,76 @@
+"""What other nodes say in a frame, handed to whom it concerns."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from k2store.errors import ClockUncertain
+from k2store.node.cluster import pulling
+from k2store.node.cluster.frames import Forwarded, Frame
+from mvcc.messages import Forgets
+from mvcc.refusals import Rule
+
+if TYPE_CHECKING:
+    from k2store.node.cluster.host import ClusterHost
+
+
+def take(host: ClusterHost, node: int, frame: Frame) -> None:
+    """Hand on everything in a frame of another node."""
+    if host.is_off(node):
+        return
+    now = host.engine.now
+    _compare_clocks(host, node, frame)
+    for number, message in frame.logs:
+        host.log_message(number, message)
+    if frame.answers:
+        host.engine.dispatch(host.forwarding.receive(frame.answers))
+    for forwarded in frame.requests:
+        _forwarded(host, forwarded)
+    for key, carried in frame.carried:
+        group = host.groups.get(host.route.of(key))
+        if group is not None and group.leading:
+            host.run(group.number, carried)
+    for hint in frame.hints:
+        led = host.groups.get(hint.partition)
+        if led is not None and led.leading:
+            led.hints[node] = (hint.stamp, now.lo_ns)
+    for name, said in frame.homes:
+        host.home_leases.receive(name, said, now)
+    if frame.report is not None:
+        host.reports[node] = (frame.report, now.lo_ns)
+    for pull in frame.pulls:
+        pulling.serve(host, node, pull)
+    for page in frame.pages:
+        host.pulls.receive(node, page)
+
+
+def _compare_clocks(host: ClusterHost, node: int, frame: Frame) -> None:
+    clock = host.engine.clock
+    try:
+        # Not the turn's reading: that stands still while the own clock is doubted.
+        now = clock.now()
+    except ClockUncertain:
+        return
+    host.fence.hear(
+        node,
+        frame.lo_ns,
+        accuses=frame.accuses,
+        now=now,
+        monotonic_ns=clock.monotonic_ns(),
+    )
+
+
+def _forwarded(host: ClusterHost, forwarded: Forwarded) -> None:
+    message = forwarded.message
+    if isinstance(message, Forgets):
+        for group in host.groups.values():
+            if group.leading:
+                group.partition.receive(message, host.engine.now)
+        return
+    led = host.groups.get(forwarded.partition)
+    if led is None or not led.leading:
+        host.refuse(message, Rule.NOT_LEADER)
+    elif led.end != forwarded.end:
+        host.refuse(message, Rule.WRONG_PARTITION)
+    else:
+        host.run(led.number, message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,7 +55,7 @@ def swarm(
     import msgspec
 
     from jepsen_like import swarm as swarms
-    from jepsen_like.swarm.worker import KINDS
+    from jepsen_like.swarm.worker import CLUSTER, KINDS, length_of
 
     if minutes is None and seeds is None:
         raise click.UsageError("give --minutes or --seeds")
@@ -63,7 +64,10 @@ def swarm(
         failures = _failures(came)
         if not failures:
             return
-        again = f"k2 check replay {task.seed}" + (" --cluster" if task.kind == "cluster" else "")
+        length = length_of(task.kind, task.seed)
+        again = f"k2 check replay {task.seed}" + (
+            " --cluster" if task.kind == CLUSTER else f" --length {length}" if length > 1 else ""
+        )
         if as_json:
             document = {"kind": task.kind, "seed": task.seed, "failures": failures, "replay": again}
             click.echo(msgspec.json.encode(document).decode())
@@ -111,25 +115,34 @@ def _sentences(report: Report) -> str:
 @click.argument("seed", type=click.IntRange(0))
 @click.option("--cluster", is_flag=True, help="A seed of regions of nodes.")
 @click.option(
+    "--length",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1),
+    help="How many times as long; a swarm says it with the seed.",
+)
+@click.option(
     "--trace",
     type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
     help="Write every event to this file.",
 )
 @click.pass_context
-def replay(ctx: click.Context, seed: int, trace: Path | None, *, cluster: bool) -> None:
+def replay(
+    ctx: click.Context, seed: int, length: int, trace: Path | None, *, cluster: bool
+) -> None:
     """Run one seed again, tell its faults as they took effect, and judge it.
 
     Exit status: 0 when it holds, 5 when not.
     """
     from jepsen_like.sim import cluster as clusters
-    from jepsen_like.sim import run
+    from jepsen_like.sim import draw, run
 
-    play = clusters.run if cluster else run
-    if trace is None:
-        result = play(seed)
-    else:
-        with click.open_file(str(trace), "w") as sink:
-            result = play(seed, trace_sink=sink)
+    with contextlib.ExitStack() as stack:
+        sink = None if trace is None else stack.enter_context(click.open_file(str(trace), "w"))
+        if cluster:
+            result = clusters.run(seed, trace_sink=sink)
+        else:
+            result = run(seed, plan=draw(seed, length=length), trace_sink=sink)
     plan = result.plan
     click.echo(f"workloads {', '.join(plan.workloads)}; {len(plan.clients)} clients")
     for fault in plan.schedule:
@@ -146,7 +159,14 @@ def replay(ctx: click.Context, seed: int, trace: Path | None, *, cluster: bool) 
 @click.command()
 @click.argument("seed", type=click.IntRange(0))
 @click.option("--cluster", is_flag=True, help="A seed of regions of nodes.")
-def shrink(seed: int, *, cluster: bool) -> None:
+@click.option(
+    "--length",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1),
+    help="How many times as long; a swarm says it with the seed.",
+)
+def shrink(seed: int, length: int, *, cluster: bool) -> None:
     """Leave out faults of a failing seed that do not matter, and print those that are left."""
     from jepsen_like.sim.swarm import shortest
     from k2store.testing.simulation import encode
@@ -155,7 +175,7 @@ def shrink(seed: int, *, cluster: bool) -> None:
         click.echo(f"with {count} faults it {'fails' if failed else 'holds'}", err=True)
 
     try:
-        left = shortest(seed, tried=tried, cluster=cluster)
+        left = shortest(seed, tried=tried, cluster=cluster, length=length)
     except ValueError:
         raise click.ClickException(f"seed {seed} holds: there is nothing to shorten") from None
     click.echo(encode(left).decode())

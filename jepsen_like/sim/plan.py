@@ -116,8 +116,11 @@ class Plan(Load, frozen=True, kw_only=True):
     """Clients in another region than the node."""
 
 
-def draw(seed: int, only: Sequence[str] = (), *, honest: bool = True) -> Plan:
-    """The plan of a seed; `only` restricts its workloads to these."""
+def draw(seed: int, only: Sequence[str] = (), *, honest: bool = True, length: int = 1) -> Plan:
+    """The plan of a seed; `only` restricts its workloads to these.
+
+    `length`: how many times as long, with as many times more commits and faults.
+    """
     rng = stream(seed, "plan")
     names = tuple(only) or _draw_workloads(rng, honest=honest)
     if set(names) == {"lease"}:
@@ -128,8 +131,8 @@ def draw(seed: int, only: Sequence[str] = (), *, honest: bool = True) -> Plan:
             raise ValueError(f"no workload {name!r}; there are {', '.join(sorted(WORKLOADS))}")
     clients = tuple(f"client-{number}" for number in range(rng.randint(3, 8)))
     watchers = (b"", b"stream/")[: rng.randint(1, 2)] if "watch" in names else ()
-    duration_ns = rng.randint(1_500, 3_500) * MILLISECOND_NS
-    commits = rng.randint(105, 125)
+    duration_ns = rng.randint(1_500, 3_500) * MILLISECOND_NS * length
+    commits = rng.randint(105, 125) * length
     hosts = [SERVER, *clients, *(f"watcher-{number}" for number in range(len(watchers)))]
     return Plan(
         seed=seed,
@@ -143,7 +146,7 @@ def draw(seed: int, only: Sequence[str] = (), *, honest: bool = True) -> Plan:
         offsets_ns=tuple(rng.randint(-_BOUND_NS // 4, _BOUND_NS // 4) for _ in hosts),
         # A node's clock that nobody sets right must not leave its bound in the time of a run.
         drifts_ppb=(
-            rng.choice((0, -20_000, 20_000)),
+            rng.choice((0, -20_000, 20_000)) // length,
             *(rng.choice((0, -50_000, 50_000, 400_000)) for _ in hosts[1:]),
         ),
         near_ns=rng.choice((50_000, 250_000, 2_000_000)),

@@ -79,9 +79,13 @@ def one(
     seed: int, only: Sequence[str] = (), *, honest: bool = True, cluster: bool = False
 ) -> Summary:
     """Run a seed of one node, or of a cluster."""
-    result = _run(seed, only, honest=honest, cluster=cluster)
+    return summary_of(_run(seed, only, honest=honest, cluster=cluster))
+
+
+def summary_of(result: Result) -> Summary:
+    """A run in short."""
     return Summary(
-        seed,
+        result.seed,
         result.trace,
         tuple(result.failures),
         tuple(result.anomalies),
@@ -186,9 +190,10 @@ def shortest(
     *,
     tried: Callable[[int, bool], None] | None = None,
     cluster: bool = False,
+    length: int = 1,
 ) -> list[Fault]:
     """A shortest part of a failing seed's faults with which it still fails."""
-    plan = clusters.draw(seed, only) if cluster else draw(seed, only)
+    plan = clusters.draw(seed, only) if cluster else draw(seed, only, length=length)
 
     def fails(schedule: list[Fault]) -> bool:
         shorter = without(plan, schedule)

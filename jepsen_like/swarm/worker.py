@@ -8,12 +8,15 @@ from typing import Final
 import msgspec
 
 from jepsen_like.sim import cluster as clusters
+from jepsen_like.sim import run
 from jepsen_like.sim.plan import draw
-from jepsen_like.sim.swarm import Summary, one
+from jepsen_like.sim.swarm import Summary, summary_of
+from k2store.testing.simulation import stream
 
 CLUSTER: Final = "cluster"
 NODE: Final = "node"
 KINDS: Final = (NODE, CLUSTER)
+LENGTHS: Final = (1, 4, 12, 12)
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -24,12 +27,19 @@ class Answer(msgspec.Struct, frozen=True):
     load_ns: int
 
 
+def length_of(kind: str, seed: int) -> int:
+    """How many times as long as usual a seed runs: short runs meet much, long ones much at once."""
+    return 1 if kind == CLUSTER else stream(seed, "length").choice(LENGTHS)
+
+
 def answer(kind: str, seed: int) -> Answer:
     """Run one seed."""
-    cluster = kind == CLUSTER
-    summary = one(seed, cluster=cluster)
-    plan = clusters.draw(seed) if cluster else draw(seed)
-    return Answer(kind, summary, min(plan.duration_ns, summary.virtual_ns))
+    if kind == CLUSTER:
+        result = clusters.run(seed)
+    else:
+        result = run(seed, plan=draw(seed, length=length_of(kind, seed)))
+    load_ns = min(result.plan.duration_ns, result.virtual_ns)
+    return Answer(kind, summary_of(result), load_ns)
 
 
 def main() -> None:

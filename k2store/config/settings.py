@@ -173,7 +173,7 @@ class Transactions(Section, frozen=True, kw_only=True):
     ] = Duration.parse("1h")
     slack_min: Annotated[
         Duration, About("Smallest distance of a closed timestamp behind the clock.", "0s", "1m")
-    ] = Duration.parse("50ms")
+    ] = Duration.parse("20ms")
     retry_offset_max: Annotated[
         Duration,
         About(

@@ -8,10 +8,13 @@
         await tree.within("50ms")  # wait until it lags no more than this
         await tree.caught_up(chain.at)  # wait until it shows a commit of ours
 
-The watch goes on by itself when a connection ends. When a reader has fallen so far behind that the node gave
+Each region is followed by a *feed* of its own, so what one region says arrives whatever has become of the
+others. The tree's own stamp is that of the feed that is furthest behind; `in_region` tells of one.
+
+A watch goes on by itself when a connection ends. When a reader has fallen so far behind that the node gave
 up, another watch goes on from the cursor; when the history behind the cursor is gone, a new snapshot
-is loaded beside what is there, and takes its place at once. So what the tree answers is always the state
-at one stamp, an old one at worst.
+is loaded beside what is there, and takes its place at once. So what the tree answers about a region is
+always the state at one stamp, an old one at worst.
 """
 
 from __future__ import annotations
@@ -31,13 +34,15 @@ from kv_pool.fragments import Fragment
 from kv_pool.keys import ID, RUN, WORKERS, Worker, split_worker, worker_of
 from kv_pool.learner import Change, Counts, Cover, Learner, Longest, Match
 from kv_pool.records import Id
+from truetime.timestamp import time_ns
 
 if TYPE_CHECKING:
     from kv_pool.edge.pool import Pool
 
 FOLLOWED: Final = k2store.KeyRange(WORKERS, b"o/")
 """Rows of workers (``d/``) and namespaces (``n/``)."""
-_FEED: Final = "local"
+_ALL: Final = ""
+"""Stands for all feeds together."""
 _PAGE: Final = 512
 _PAUSE_S: Final = 0.05
 _PAUSE_MAX_S: Final = 1.0
@@ -85,12 +90,13 @@ class Touched:
 class Tree:
     """See the module; made by `Pool.learner`."""
 
-    def __init__(self, pool: Pool, *, fragments: bool) -> None:
+    def __init__(self, pool: Pool, regions: Sequence[str], *, fragments: bool) -> None:
         self._pool = pool
         self._learner = Learner(fragments=fragments)
-        self._task: asyncio.Task[None] | None = None
+        self._feeds = feeds_of(regions)
+        self._tasks: list[asyncio.Task[None]] = []
         self._failure: k2store.K2Error | None = None
-        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._waiting: dict[str, list[tuple[int, int, asyncio.Future[None]]]] = {}
         self._numbers = itertools.count()
         self._touched: list[Touched] = []
         self.snapshots = 0
@@ -101,7 +107,13 @@ class Tree:
     # ------------------------------------------------------------------------------- life
 
     async def __aenter__(self) -> Tree:
-        self._task = asyncio.get_running_loop().create_task(self._follow(), name="learner")
+        # Every feed is known before one is loaded, so the tree has no stamp before all have.
+        for feed, where in self._feeds.items():
+            self._learner.begin(feed, where.start, where.end)
+        loop = asyncio.get_running_loop()
+        for feed in self._feeds:
+            task = loop.create_task(self._follow(feed), name=f"learner of {feed}")
+            self._tasks.append(task)
         try:
             await self.caught_up(1)
         except BaseException:
@@ -118,9 +130,9 @@ class Tree:
         await self._end()
 
     async def _end(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     # ------------------------------------------------------------------------------ asking
 
@@ -143,6 +155,14 @@ class Tree:
     def staleness_s(self) -> float:
         """By how much the answers may lag behind at this moment, at most, in seconds."""
         return self._learner.staleness_ns(self._pool.bounds.now()) / 1e9
+
+    def in_region(self, region: str) -> tuple[int, float]:
+        """The stamp up to which a region's workers are known, and by how many seconds that may lag.
+
+        `Rejected` for a region that has no feed of its own.
+        """
+        at = self._learner.cursor(self._feed_of(region))
+        return at, max(0, self._pool.bounds.now().hi_ns - time_ns(at)) / 1e9
 
     def match(self, namespace: bytes, names: Names) -> Match:
         """How much of a prompt each holder has: a hint."""
@@ -182,18 +202,22 @@ class Tree:
 
     # ----------------------------------------------------------------------------- waiting
 
-    async def caught_up(self, at: int, *, timeout: Span | None = None) -> None:
-        """Return when everything up to a stamp is shown.
+    async def caught_up(
+        self, at: int, *, region: str | None = None, timeout: Span | None = None
+    ) -> None:
+        """Return when everything up to a stamp is shown; with a region, everything there.
 
         Raises `Deadline` when that takes too long, and what ended the feed when it has ended.
         """
-        if self.as_of >= at:
+        feed = _ALL if region is None else self._feed_of(region)
+        if self._reached(feed) >= at:
             return
         if self._failure is not None:
             raise self._failure
         timeout_s = self._pool.db.timeout_s if timeout is None else seconds(timeout)
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._waiting, (at, next(self._numbers), future))
+        waiting = self._waiting.setdefault(feed, [])
+        heapq.heappush(waiting, (at, next(self._numbers), future))
         try:
             async with asyncio.timeout(timeout_s):
                 await future
@@ -228,17 +252,17 @@ class Tree:
 
     # ----------------------------------------------------------------------------- feeding
 
-    async def _follow(self) -> None:
+    async def _follow(self, feed: str) -> None:
         """Feed the learner until the session ends; a failure that does not pass ends it."""
         pause_s = _PAUSE_S
         while True:
-            began_at = self.as_of
+            began_at = self._learner.cursor(feed)
             try:
-                if not self._learner.cursor(_FEED):
-                    await self._load()
-                await self._tail()
+                if not began_at:
+                    await self._load(feed)
+                await self._tail(feed)
             except k2store.TooOld:
-                await self._load_again()
+                await self._load_again(feed)
             except k2store.K2Error as error:
                 if error.retry not in {
                     k2store.Retry.NOW,
@@ -247,59 +271,88 @@ class Tree:
                 }:
                     self._fail(error)
                     return
-            pause_s = _PAUSE_S if self.as_of > began_at else min(2 * pause_s, _PAUSE_MAX_S)
+            went_on = self._learner.cursor(feed) > began_at
+            pause_s = _PAUSE_S if went_on else min(2 * pause_s, _PAUSE_MAX_S)
             await asyncio.sleep(pause_s)
 
-    async def _load_again(self) -> None:
+    async def _load_again(self, feed: str) -> None:
         try:
-            await self._load()
+            await self._load(feed)
         except k2store.K2Error:
             # The same cursor is tried again, and leads here again.
             return
 
-    async def _load(self) -> None:
+    async def _load(self, feed: str) -> None:
         """A snapshot of the local replica, beside what is there."""
-        learner = self._learner
+        learner, where = self._learner, self._feeds[feed]
         async with self._pool.db.snapshot(max_staleness=_ANY_AGE, local=True) as view:
-            learner.begin(_FEED)
+            learner.begin(feed, where.start, where.end)
             rows: list[tuple[bytes, bytes]] = []
-            async for row in view.scan(FOLLOWED):
+            async for row in view.scan(where):
                 rows.append((row.key, row.value))
                 if len(rows) == _PAGE:
-                    learner.load(_FEED, rows)
+                    learner.load(feed, rows)
                     rows = []
                     await asyncio.sleep(0)
-            learner.load(_FEED, rows)
-        learner.finish(_FEED, view.at)
+            learner.load(feed, rows)
+        learner.finish(feed, view.at)
         self.snapshots += 1
         for touched in self._touched:
             touched.note(None)
-        self._wake()
+        self._wake(feed)
 
-    async def _tail(self) -> None:
+    async def _tail(self, feed: str) -> None:
         learner = self._learner
-        watch = self._pool.db.watch(FOLLOWED, since=learner.cursor(_FEED))
+        watch = self._pool.db.watch(self._feeds[feed], since=learner.cursor(feed))
         async with watch:
             async for event in watch:
                 match event:
                     case k2store.Changes(at=at, records=records):
-                        learner.apply(_FEED, at, records)
+                        learner.apply(feed, at, records)
                         for touched in self._touched:
                             touched.note(records)
                     case k2store.Resolved(at=at):
-                        learner.resolved(_FEED, at)
-                self._wake()
+                        learner.resolved(feed, at)
+                self._wake(feed)
 
-    def _wake(self) -> None:
-        waiting, as_of = self._waiting, self._learner.as_of
-        while waiting and waiting[0][0] <= as_of:
-            future = heapq.heappop(waiting)[2]
-            if not future.done():
-                future.set_result(None)
+    def _feed_of(self, region: str) -> str:
+        if region not in self._feeds:
+            raise k2store.Rejected(
+                f"the region {region!r} is not followed by itself: name it to `Pool.learner`",
+                field="region",
+            )
+        return region
+
+    def _reached(self, feed: str) -> int:
+        return self._learner.cursor(feed) if feed else self._learner.as_of
+
+    def _wake(self, fed: str) -> None:
+        for feed in (fed, _ALL):
+            waiting = self._waiting.get(feed)
+            if waiting:
+                reached = self._reached(feed)
+                while waiting and waiting[0][0] <= reached:
+                    future = heapq.heappop(waiting)[2]
+                    if not future.done():
+                        future.set_result(None)
 
     def _fail(self, error: k2store.K2Error) -> None:
         self._failure = error
-        for _, _, future in self._waiting:
-            if not future.done():
-                future.set_exception(error)
+        for waiting in self._waiting.values():
+            for _, _, future in waiting:
+                if not future.done():
+                    future.set_exception(error)
         self._waiting.clear()
+
+
+def feeds_of(regions: Sequence[str]) -> dict[str, k2store.KeyRange]:
+    """The followed keys in ranges: each region's own under its name, and what lies between."""
+    feeds: dict[str, k2store.KeyRange] = {}
+    start = FOLLOWED.start
+    for own, region in sorted([(f"d/{region}/".encode(), region) for region in set(regions)]):
+        if start < own:
+            feeds[f"before {region}"] = k2store.KeyRange(start, own)
+        feeds[region] = k2store.prefix(own)
+        start = feeds[region].end
+    feeds["rest"] = k2store.KeyRange(start, FOLLOWED.end)
+    return feeds

@@ -35,7 +35,7 @@ from kv_pool.records import Id, Lease, State, decode
 from kv_pool.shots import Reason, Refused
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from kv_pool.directory.membership import Registration
     from kv_pool.namespace import Namespace
@@ -259,9 +259,14 @@ class Pool:
 
     # ----------------------------------------------------------------------------- asking
 
-    def learner(self, *, fragments: bool = False) -> Tree:
-        """A replica of the directory in this process, for ``async with``."""
-        return Tree(self, fragments=fragments)
+    def learner(self, *, regions: Sequence[str] = (), fragments: bool = False) -> Tree:
+        """A replica of the directory in this process, for ``async with``.
+
+        regions    other regions that are followed each by itself, so that none that is cut off keeps
+                   news of the others back; this process's own always is
+        fragments  also index blocks by content
+        """
+        return Tree(self, [self.region, *map(check_name, regions)], fragments=fragments)
 
     # ------------------------------------------------------------------------------ inside
 
@@ -294,7 +299,8 @@ class Pool:
         """Take a stamp, for what it says of true time."""
         mark_ns = self.bounds.mark()
         async with self._db.snapshot(strong=True) as view:
-            await view.get(keys.WORKERS)
+            # A key of this region, so that no other one is asked.
+            await view.get(f"d/{self.region}/".encode())
         self.bounds.measure(view.at, mark_ns)
 
     async def _measure_now_and_then(self) -> None:

@@ -1,0 +1,108 @@
+"""The pool over three regions of real nodes, with delays between them, and one that is cut off."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import AsyncExitStack
+
+import pytest
+
+import k2store
+from k2store.testing.cluster import LocalCluster, local_cluster
+from kv_pool.edge.following import FOLLOWED, feeds_of
+from kv_pool.edge.pool import Pool
+from kv_pool.edge.refusals import Denied
+from kv_pool.records import Tier
+from kv_pool.shots import Reason
+from tests.integration.pool_worker import NAMESPACE, names
+
+REGIONS = ("fra", "iad", "sin")
+KEYSPACES = (
+    "fra:d/fra/:zone:fra",
+    "iad:d/iad/:zone:iad",
+    "sin:d/sin/:zone:sin",
+    "default:region:fra",
+)
+ONE_WAY_S = 0.04
+"""Less than any delay between two of the regions."""
+
+
+def test_feeds_cover_everything_once() -> None:
+    """The ranges of the feeds follow on each other without gap or overlap, for any set of regions."""
+    for regions in ([], ["fra"], ["fra", "iad", "fra"], ["z", "a", "a-b"]):
+        ranges = sorted(feeds_of(regions).values(), key=lambda each: each.start)
+        assert ranges[0].start == FOLLOWED.start
+        assert ranges[-1].end == FOLLOWED.end
+        assert all(left.end == right.start for left, right in zip(ranges, ranges[1:], strict=False))
+        assert all(each.start < each.end for each in ranges)
+        assert set(regions) <= set(feeds_of(regions))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_regions_share_one_directory() -> None:
+    """A publish stays in its region and is seen in the others, late by the delay and told so; a claim
+    and a fence reach over; what is cut off publishes all the while, and is seen whole afterwards."""
+
+    async def scene(cluster: LocalCluster) -> None:
+        async with AsyncExitStack() as stack:
+            pools, trees = {}, {}
+            for region in REGIONS:
+                db = await stack.enter_async_context(cluster.connect(region))
+                pools[region] = await stack.enter_async_context(Pool(db, region))
+                learner = pools[region].learner(regions=REGIONS)
+                trees[region] = await stack.enter_async_context(learner)
+            workers = {
+                region: await stack.enter_async_context(pools[region].worker("w", ttl_s=60))
+                for region in REGIONS
+            }
+            fra, sin = workers["fra"], workers["sin"]
+            took_s = []
+            for number in range(10):
+                began_s = time.monotonic()
+                chain = await fra.publish(NAMESPACE, names(number), Tier.DEVICE)
+                took_s.append(time.monotonic() - began_s)
+            # The quickest of them: no round trip between regions, however busy the machine is.
+            assert min(took_s) < ONE_WAY_S
+            chain = await fra.publish(NAMESPACE, names(*range(100, 110)), Tier.DEVICE)
+            for region in REGIONS:
+                await trees[region].caught_up(chain.at, timeout=20)
+                assert trees[region].match(NAMESPACE, names(*range(100, 111))).blocks == 10
+            assert trees["sin"].in_region("fra")[1] > ONE_WAY_S
+            assert trees["sin"].as_of <= trees["sin"].in_region("sin")[0]
+            cover = trees["sin"].cover(fra.worker, NAMESPACE, names(*range(100, 110)))
+            assert cover is not None
+            claim = await pools["sin"].acquire(cover)
+            assert (claim.blocks, (await fra.evict(Tier.DEVICE, names(109))).gone) == (10, b"")
+            await pools["sin"].release(claim)
+
+            cluster.wan.isolate("sin")
+            cut_at = trees["fra"].in_region("sin")[0]
+            here = await sin.publish(NAMESPACE, names(200, 201), Tier.HOST)
+            there = await fra.publish(NAMESPACE, names(300, 301), Tier.HOST)
+            for region in REGIONS:
+                assert trees[region].match(NAMESPACE, names(*range(100, 110))).blocks == 10
+            with pytest.raises(k2store.Deadline):
+                await trees["fra"].caught_up(here.at, timeout=0.5)
+            assert trees["sin"].match(NAMESPACE, names(300)).blocks == 0
+            assert trees["fra"].as_of < there.at
+            assert trees["fra"].in_region("sin")[0] < here.at
+            assert cut_at
+
+            cluster.wan.heal()
+            for region in REGIONS:
+                await trees[region].caught_up(max(here.at, there.at), timeout=30)
+                assert trees[region].match(NAMESPACE, names(200, 201)).blocks == 2
+                assert trees[region].match(NAMESPACE, names(300, 301)).blocks == 2
+            assert {tree.snapshots for tree in trees.values()} == {len(feeds_of(REGIONS))}
+
+            await fra.leave()
+            with pytest.raises(Denied) as denied:
+                await pools["sin"].acquire(cover, blocks_min=1)
+            assert denied.value.reason is Reason.FENCED
+            with pytest.raises(k2store.Rejected):
+                trees["sin"].in_region("elsewhere")
+
+    with local_cluster(REGIONS, wan="proxy", keyspaces=KEYSPACES) as cluster:
+        asyncio.run(scene(cluster))

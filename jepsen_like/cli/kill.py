@@ -23,17 +23,30 @@ import click
     show_default=True,
     help="Where the node's data lies meanwhile.",
 )
+@click.option(
+    "--cluster", is_flag=True, help="Three nodes of a cluster, of which leaders are killed."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object at the end.")
 @click.option("-q", "--quiet", is_flag=True, help="No line a round.")
 @click.pass_context
 def kill(
-    ctx: click.Context, rounds: int, seed: int | None, data: Path, *, as_json: bool, quiet: bool
+    ctx: click.Context,
+    rounds: int,
+    seed: int | None,
+    data: Path,
+    *,
+    cluster: bool,
+    as_json: bool,
+    quiet: bool,
 ) -> None:
     """Load a node, kill it, restart it, and compare what it holds with what clients were told.
 
+    With --cluster the nodes are three, and who is killed leads; the others go on.
+
     Exit status: 0 when nothing is lost or left unknown, 5 otherwise.
     """
-    from jepsen_like.kill.campaign import Campaign
+    from jepsen_like.kill.campaign import Attacked, Campaign, Result
+    from jepsen_like.kill.cluster import ClusterServer
     from jepsen_like.kill.server import NodeFailed, Server
 
     def tell(text: str) -> None:
@@ -43,13 +56,22 @@ def kill(
     if seed is None:
         seed = Random().getrandbits(32)
     with tempfile.TemporaryDirectory(prefix="k2-kill-", dir=data) as folder:
-        server = Server(Path(folder) / "data", Path(folder) / "node.log")
-        campaign = Campaign(server, Random(seed), tell=tell)
-        result = campaign.result
-        try:
-            asyncio.run(campaign.run(rounds))
-        except* NodeFailed as failed:
-            result.violations.append(str(failed.exceptions[0]))
+        result = Result()
+
+        def run(campaign: Campaign[Attacked]) -> None:
+            nonlocal result
+            result = campaign.result
+            try:
+                asyncio.run(campaign.run(rounds))
+            except* NodeFailed as failed:
+                result.violations.append(str(failed.exceptions[0]))
+
+        if cluster:
+            nodes = ClusterServer(Path(folder) / "nodes")
+            run(Campaign(nodes, Random(seed), crash=ClusterServer.kill_a_leader, tell=tell))
+        else:
+            server = Server(Path(folder) / "data", Path(folder) / "node.log")
+            run(Campaign(server, Random(seed), tell=tell))
     if as_json:
         import msgspec
 

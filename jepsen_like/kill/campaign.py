@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from random import Random
-from typing import Final
+from typing import Final, Generic, Protocol, TypeVar
 
 from msgspec import Struct, field
 
 import k2store
 from jepsen_like.kill.clients import Clients, audit, open_bank
 from jepsen_like.kill.ledger import End, Ledger, Row
-from jepsen_like.kill.server import Server
 
 CLIENTS_EACH: Final = 12
 RUN_S_MIN: Final = 0.1
@@ -25,8 +24,28 @@ AGAIN_SHARE: Final = 0.25
 
 ANSWER_S: Final = "60s"
 
-Crash = Callable[[Server], Awaitable[None]]
-"""Ends the node in the worst way, and returns when it may be started again."""
+
+class Target(Protocol):
+    """What is attacked: one node, or a cluster. `kill` ends all of it."""
+
+    @property
+    def address(self) -> str:
+        """Where clients connect."""
+        ...
+
+    async def spawn(self) -> None:
+        """Start what does not run."""
+
+    async def ready(self) -> None:
+        """Return when what was started can be used."""
+
+    async def kill(self) -> None:
+        """End it."""
+
+
+Attacked = TypeVar("Attacked", bound=Target)
+Crash = Callable[[Attacked], Awaitable[None]]
+"""Ends a node in the worst way, and returns when it may be started again."""
 
 
 class Result(Struct):
@@ -51,20 +70,20 @@ class Result(Struct):
         return not self.violations and self.acknowledged > 0
 
 
-async def kill_it(server: Server) -> None:
+async def kill_it(server: Target) -> None:
     """kill -9."""
     await server.kill()
 
 
-class Campaign:
-    """Rounds against one node, which keeps its data from one to the next."""
+class Campaign(Generic[Attacked]):
+    """Rounds against a node or a cluster, which keeps its data from one to the next."""
 
     def __init__(
         self,
-        server: Server,
+        server: Attacked,
         random: Random,
         *,
-        crash: Crash = kill_it,
+        crash: Crash[Attacked] = kill_it,
         tell: Callable[[str], None] = lambda _text: None,
     ) -> None:
         self._server = server

@@ -150,7 +150,10 @@ def account(number: int) -> bytes:
 
 async def open_bank(db: k2store.Database) -> None:
     """Give every account its money."""
-    await db.transact(writes=[(account(number), b"%d" % BALANCE) for number in range(ACCOUNTS)])
+    async for txn in db.transactions(timeout=PATIENT):  # not a one-shot: they may lie apart
+        async with txn:
+            for number in range(ACCOUNTS):
+                txn.put(account(number), b"%d" % BALANCE)
 
 
 async def audit(db: k2store.Database) -> list[str]:

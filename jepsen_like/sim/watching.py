@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
+from typing import Generic, TypeVar
 
 import msgspec
 
@@ -20,8 +21,9 @@ import k2store
 from jepsen_like.history import Recorder
 from jepsen_like.sim.journal import Entry, Journal
 from jepsen_like.workloads.judging import judged
-from k2store.testing.simulation import Environment
 
+Place = TypeVar("Place")
+"""What says where a watcher stands, and is enough to connect from there."""
 Commit = tuple[int, tuple[tuple[bytes, bytes | None], ...]]
 
 
@@ -36,14 +38,14 @@ class Watched(msgspec.Struct):
     told_at: list[str] = []
 
 
-class Watcher:
+class Watcher(Generic[Place]):
     """Follows a range and keeps its cursor, as an application would keep it in the store."""
 
     def __init__(
         self,
         where: k2store.KeyRange,
         rng: random.Random,
-        connect: Callable[[Environment], k2store.Database],
+        connect: Callable[[Place], k2store.Database],
     ) -> None:
         self.streams: list[Watched] = []
         self.goal = 0
@@ -53,8 +55,8 @@ class Watcher:
         self._connect = connect
         self._lazy = rng.random() < 0.4
 
-    async def main(self, environment: Environment) -> None:
-        """What a process of the simulator runs; a further incarnation goes on at the cursor."""
+    async def main(self, environment: Place) -> None:
+        """What a process of the simulator runs, for one; a further incarnation goes on at the cursor."""
         while True:
             try:
                 async with self._connect(environment) as database:

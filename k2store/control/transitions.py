@@ -184,12 +184,14 @@ def split(present: Map, partition: int, key: bytes) -> Map:
 
 
 def moved(present: Map, partition: int, node: int) -> Map:
-    """A node should lead a partition; one that has no vote yet takes the place of a voter.
+    """A node should lead a partition; one that has no vote yet takes the place of a voter. 0: any.
 
     Raises Rejected for a node that may not vote: outside the home of a keyspace that survives a
     zone, or in a region without a vote of one that survives a region.
     """
     found = _partition(present, partition)
+    if node == 0:
+        return _checked(present, _replaced(present, replace(found, leader=0)))
     member = present.node(node)
     if member is None:
         _refuse(f"no member has the id {node}", "node")

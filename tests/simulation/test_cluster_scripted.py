@@ -222,6 +222,41 @@ def test_a_lost_disk_is_another_member():
         assert scene.play(main) == b"31"
 
 
+def test_a_node_that_comes_after_splits_gets_every_part():
+    """A copy that begins when partitions have split again and again lives through the splits as it
+    reads the logs from their beginning: it has every key, and no part twice."""
+    with Simulation(31) as simulation:
+        scene = Scene(simulation, ("fra-1", "fra-2", "fra-3", "iad-1"))
+        keys = [b"a", b"g", b"m", b"t", b"z"]
+
+        async def main(environment):
+            async with scene.connect(environment, "fra-1") as database:
+                for key in keys:
+                    await database.put(key, b"of " + key)
+                control = scene.nodes["fra-1"].control
+                for key in (b"m", b"g", b"t", b"c"):
+                    number = scene.plane.map.partition_at(key).id
+                    await change(control, partial(split, partition=number, key=key))
+                    await asyncio.sleep(2)
+                    await database.put(key, b"after the split")
+                for victim in ("iad-1", "fra-3"):
+                    scene.processes[victim].kill()
+                    await asyncio.sleep(0.5)
+                    scene.processes[victim].start(disk="lost")
+                    await asyncio.sleep(5)
+                    host = scene.nodes[victim].host
+                    assert len(host.route) == 5
+                    assert sorted(host.groups) == sorted(scene.nodes["fra-1"].host.groups)
+                    async with (
+                        scene.connect(environment, victim) as away,
+                        away.snapshot(strong=True, local=True) as view,
+                    ):
+                        assert [await view.get(key) for key in keys] == parts
+
+        parts = [b"of a", b"after the split", b"after the split", b"after the split", b"of z"]
+        scene.play(main)
+
+
 def test_what_could_be_torn_is_refused():
     """Two homes, or a home and writes to what survives regions: refused, and nothing is written."""
     with Simulation(7) as simulation:

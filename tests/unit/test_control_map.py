@@ -170,6 +170,9 @@ def test_a_move_makes_a_leader_and_if_need_be_a_voter() -> None:
     assert (apart.partitions[0].leader, apart.partitions[0].voters) == (5, (1, 5, 7))
     assert placed(apart) == apart, "the next placement leaves it so"
     assert moved(apart, 1, 5) is apart
+    freed = moved(apart, 1, 0)
+    assert freed.partitions[0].leader == 0, "`k2 move 1 any`"
+    assert freed.partitions[0].voters == apart.partitions[0].voters
 
 
 def test_a_promotion_replaces_the_logs_of_the_lost_home() -> None:

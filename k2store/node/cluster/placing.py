@@ -116,11 +116,26 @@ def _begin_missing(host: ClusterHost) -> None:
             continue
         founder = host.node in info.founders and not info.origin
         membership = Membership(voters=info.founders) if founder else Membership()
-        state = encode_checkpoint(empty_checkpoint(info.id, info.start, info.end))
+        end = _end_at_first(host.map, info)
+        state = encode_checkpoint(empty_checkpoint(info.id, info.start, end))
         group = host.begin(info.id, Saved(first_snapshot(GENESIS, membership, state)))
         first = info.leader or _voter_at_home(host.map, info) or info.founders[0]
         if founder and host.node == first:
             host.want_epoch(info.id, group.replica.epoch)
+
+
+def _end_at_first(whole: Map, info: PartitionInfo) -> bytes:
+    """Where a partition ended before its first split: what its log is to be read from.
+
+    A copy that begins after splits reads of them in the log, and has to have what they take away.
+    """
+    ends = [_end_at_first(whole, one) for one in whole.partitions if _is_part_of(one, info)]
+    ends.append(info.end)
+    return b"" if b"" in ends else max(ends)
+
+
+def _is_part_of(one: PartitionInfo, origin: PartitionInfo) -> bool:
+    return one.origin == origin.id and not one.cut
 
 
 def _ours_to_begin(host: ClusterHost, info: PartitionInfo) -> bool:

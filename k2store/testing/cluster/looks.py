@@ -29,6 +29,14 @@ class Look(NamedTuple):
     state: str
     status: admin_pb2.GetStatusResponse | None
 
+    @property
+    def leads(self) -> list[int]:
+        """The partitions that it leads, as it says itself."""
+        from k2store.v1.admin_pb2 import REPLICA_ROLE_LEADER
+
+        partitions = () if self.status is None else self.status.partitions
+        return [one.partition for one in partitions if one.replica.role == REPLICA_ROLE_LEADER]
+
 
 class Looks:
     """Connections to the admin services of nodes, for ``with``; they last over restarts."""

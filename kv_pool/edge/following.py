@@ -349,7 +349,9 @@ def feeds_of(regions: Sequence[str]) -> dict[str, k2store.KeyRange]:
     """The followed keys in ranges: each region's own under its name, and what lies between."""
     feeds: dict[str, k2store.KeyRange] = {}
     start = FOLLOWED.start
-    for own, region in sorted([(f"d/{region}/".encode(), region) for region in set(regions)]):
+    for own, region in sorted(
+        [(f"d/{region}/".encode(), region) for region in dict.fromkeys(regions)]
+    ):
         if start < own:
             feeds[f"before {region}"] = k2store.KeyRange(start, own)
         feeds[region] = k2store.prefix(own)

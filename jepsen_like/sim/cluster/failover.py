@@ -26,7 +26,7 @@ from k2store.testing.simulation import (
     Simulation,
 )
 from k2store.testing.simulation.cluster import PORT, ClusterNode, patient
-from k2store.testing.simulation.founding import DEFAULT, Keyspace, found
+from k2store.testing.simulation.operating import DEFAULT, Keyspace, found
 
 KILLS_A_RUN: Final = 15
 PATIENCE_NS: Final = 1_100 * MILLISECOND_NS

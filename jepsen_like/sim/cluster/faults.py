@@ -18,12 +18,13 @@ from k2store.testing.simulation import (
     Simulation,
     draw_schedule,
 )
-from k2store.testing.simulation.founding import Keyspace
+from k2store.testing.simulation.operating import Keyspace, move, split_at
 from k2store.testing.simulation.partitions import between
 from k2store.testing.simulation.swarm import PROCESS_FAULTS
 
 if TYPE_CHECKING:
-    from k2store.testing.control import MemoryControl
+    from k2store.testing.control import MemoryPlane
+    from k2store.testing.simulation.cluster import ClusterNode
     from k2store.testing.simulation.network import Pair
 
 NODE_KINDS: Final = (
@@ -51,7 +52,7 @@ NODE_KINDS: Final = (
 )
 """Kinds that `draw_schedule` draws by itself."""
 REGION_KINDS: Final = ("cut-region", "cut-region-one-way", "slow-region")
-CLUSTER_KINDS: Final = ("stop", "control-away", "lose-disk")
+CLUSTER_KINDS: Final = ("stop", "control-away", "lose-disk", "move", "split")
 KINDS: Final = (*NODE_KINDS, *REGION_KINDS, *CLUSTER_KINDS)
 """Faults after which a cluster must have kept everything that it acknowledged."""
 SURE: Final = ("kill", "power-cut", "pause", "cut-region", "stop")
@@ -68,9 +69,13 @@ def draw_faults(
     keyspaces: Sequence[Keyspace],
     duration_ns: int,
     *,
+    borders: Sequence[bytes],
     honest: bool,
 ) -> list[Fault]:
-    """A schedule for nodes and for others, each given with its region."""
+    """A schedule for nodes and for others, each given with its region.
+
+    `borders` are keys at which partitions may be split.
+    """
     knobs = Knobs(
         kinds=tuple(kind for kind in NODE_KINDS if rng.random() < 0.35)
         or (rng.choice(NODE_KINDS),),
@@ -97,6 +102,7 @@ def draw_faults(
     schedule = [one for one in schedule if not _in_the_way(one, sure)]
     schedule.append(sure)
     schedule += _draw_loss(rng, nodes, keyspaces, duration_ns)
+    schedule += _draw_operations(rng, borders, duration_ns)
     if not honest:
         for _ in range(3):
             amount = rng.choice((-1, 1)) * rng.randint(50, 2_000) * MILLISECOND_NS
@@ -174,6 +180,17 @@ def _draw_loss(
     return [Fault(at_ns, "lose-disk", rng.randint(100, 3_000) * MILLISECOND_NS, rng.choice(able))]
 
 
+def _draw_operations(rng: random.Random, borders: Sequence[bytes], duration_ns: int) -> list[Fault]:
+    """What operators do meanwhile: it goes wrong with whatever else does."""
+    found: list[Fault] = []
+    for kind in ("move", "split"):
+        for _ in range(rng.choice((0, 0, 1, 2))):
+            at_ns = rng.randrange(duration_ns)
+            target = rng.choice(borders).decode() if kind == "split" else ""
+            found.append(Fault(at_ns, kind, 3 * SECOND_NS, target, (), rng.randrange(1 << 20)))
+    return found
+
+
 def _spare(node: str, nodes: Mapping[str, str], keyspaces: Sequence[Keyspace]) -> bool:
     """Whether every log in which the node may vote has three voters."""
     region = nodes[node]
@@ -189,8 +206,33 @@ def _spare(node: str, nodes: Mapping[str, str], keyspaces: Sequence[Keyspace]) -
 # -- what only a cluster has ---------------------------------------------------------------------
 
 
-def actions(controls: Mapping[str, MemoryControl]) -> dict[str, Action]:
-    """Actions beside those that the simulator has; `controls` are the nodes' control planes."""
+def actions(plane: MemoryPlane, nodes: Sequence[ClusterNode]) -> dict[str, Action]:
+    """Actions beside those that the simulator has."""
+    controls = {node.name: node.control for node in nodes}
+
+    def leads(number: int) -> list[int]:
+        """Who leads a partition, as these nodes know of themselves."""
+        return [
+            node.host.node
+            for node in nodes
+            if node.engine is not None and node.engine.handler_ready()
+            for group in (node.host.groups.get(number),)
+            if group is not None and group.leading
+        ]
+
+    def move_lead(simulation: Simulation, fault: Fault) -> Running:
+        del simulation
+        wanted = move(plane, int(fault.amount))
+        yield
+        if wanted is None or wanted[1] not in leads(wanted[0]):
+            return None
+        return f"node {wanted[1]} leads partition {wanted[0]}"
+
+    def split(simulation: Simulation, fault: Fault) -> Running:
+        del simulation
+        number = split_at(plane, fault.target.encode())
+        yield
+        return f"partition {number} is led" if number is not None and leads(number) else None
 
     def away(simulation: Simulation, fault: Fault) -> Running:
         del simulation
@@ -209,6 +251,8 @@ def actions(controls: Mapping[str, MemoryControl]) -> dict[str, Action]:
         "cut-region": ACTIONS["isolate"],
         "cut-region-one-way": ACTIONS["one-way"],
         "slow-region": ACTIONS["slow-link"],
+        "move": move_lead,
+        "split": split,
         "stop": _stop,
     }
 

@@ -14,8 +14,8 @@ from jepsen_like.sim.plan import OPERATIONS_PER_COMMIT, Load, draw_client
 from jepsen_like.workloads import WORKLOADS
 from k2store import ClientSettings
 from k2store.testing.simulation import MILLISECOND_NS, SECOND_NS, stream
-from k2store.testing.simulation.founding import DEFAULT, Keyspace
 from k2store.testing.simulation.node import NodeKnobs, draw_node_knobs
+from k2store.testing.simulation.operating import DEFAULT, Keyspace
 
 REGIONS: Final = ("fra", "iad", "sin")
 GLOBAL: Final = "global"
@@ -98,7 +98,17 @@ def draw(seed: int, only: Sequence[str] = (), *, honest: bool = True) -> Cluster
         },
         node=_draw_knobs(rng),
         client=_draw_client(rng),
-        schedule=tuple(draw_faults(rng, nodes, places, keyspaces, duration_ns, honest=honest)),
+        schedule=tuple(
+            draw_faults(
+                rng,
+                nodes,
+                places,
+                keyspaces,
+                duration_ns,
+                borders=_borders(workloads),
+                honest=honest,
+            )
+        ),
         honest=honest,
     )
 
@@ -133,13 +143,19 @@ def _placed(name: str, prefix: str) -> str:
 
 
 def _draw_splits(rng: random.Random, workloads: Sequence[str]) -> tuple[bytes, ...]:
+    candidates = _borders(workloads)
+    return tuple(sorted(rng.sample(candidates, rng.randint(0, min(3, len(candidates))))))
+
+
+def _borders(workloads: Sequence[str]) -> list[bytes]:
+    """Keys at which a partition may begin: in the middle of a workload's, and the first of them."""
     fixed = random.Random(0)
-    candidates: list[bytes] = []
+    found: list[bytes] = []
     for workload in workloads:
         name, _, prefix = workload.partition("@")
         keys = WORKLOADS[name](Recorder(), fixed, prefix.encode()).keys
-        candidates += (keys[len(keys) // 2], keys[0])
-    return tuple(sorted(rng.sample(candidates, rng.randint(0, min(3, len(candidates))))))
+        found += (keys[len(keys) // 2], keys[0])
+    return found
 
 
 def _draw_knobs(rng: random.Random) -> NodeKnobs:

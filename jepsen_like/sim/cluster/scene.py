@@ -17,8 +17,8 @@ from k2store.testing.control import MemoryPlane
 from k2store.testing.simulation import SECOND_NS, Environment, Main, Process, Simulation
 from k2store.testing.simulation.cluster import CLUSTER_EXITS, PORT, ClusterNode, patient
 from k2store.testing.simulation.convergence import differences, marks, unsettled
-from k2store.testing.simulation.founding import found
 from k2store.testing.simulation.node import stamp_before_ns
+from k2store.testing.simulation.operating import found
 
 LOOKING: Final = "looking-"
 ROAM: Final = "roam"
@@ -26,6 +26,8 @@ CONVERGE_LIMIT_NS: Final = 30 * SECOND_NS
 """From the end of all load to equal logs everywhere."""
 READ_LIMIT_NS: Final = 30 * SECOND_NS
 FINDINGS_MAX: Final = 10
+MAJORITY_OF_CLOCKS: Final = 3
+"""Nodes of which two can tell the third that its clock is wrong."""
 
 
 def run(
@@ -49,7 +51,8 @@ class ClusterScene(Stage):
         self.plan = plan
         self.plane = MemoryPlane()
         super().__init__(plan, simulation)
-        self.actions = actions({node.name: node.control for node in self.nodes})
+        self.ordered_by_luck = not plan.honest
+        self.actions = actions(self.plane, self.nodes)
         keys = [
             key
             for workload in self.workloads.values()
@@ -93,6 +96,14 @@ class ClusterScene(Stage):
         """Wait until all nodes have joined, and found the keyspaces."""
         plan = self.plan
         await found(self.plane, len(self.nodes), plan.keyspaces, plan.split_keys)
+
+    def count(self, result: Result) -> None:
+        """Figures, and whether the fence has noticed clocks outside their bound."""
+        super().count(result)
+        if self.plan.honest or result.failures or len(self.nodes) < MAJORITY_OF_CLOCKS:
+            return
+        if "clock-step" in result.fault_kinds and not result.probes["cluster.clock_fenced"]:
+            result.failures.append("clocks left their bound, and no node was fenced")
 
     # ------------------------------------------------------------------------------ in the end
 

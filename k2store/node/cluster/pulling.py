@@ -23,8 +23,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from k2store.node.cluster.frames import Page, Pull, Row
+from k2store.node.cluster.group import decode_checkpoint
 from k2store.node.spaces import SPACE
-from replication import Fetched, Install, Position
+from replication import GENESIS, Fetched, Install, Position
 from replication import Message as LogMessage
 
 if TYPE_CHECKING:
@@ -61,8 +62,14 @@ def serve(host: ClusterHost, node: int, pull: Pull) -> None:
     snapshot = group.replica.state.log.snapshot
     state = group.partition.state
     if snapshot.position != pull.position:
-        page = Page(pull.partition, snapshot.position, pull.start, b"", 0, b"", [])
-        link.page(page)
+        link.page(Page(pull.partition, snapshot.position, pull.start, b"", 0, b"", []))
+        return
+    saved = decode_checkpoint(snapshot.state)
+    if (saved.start, saved.end) != (state.start, state.end):
+        # The partition was split since: the rows that the snapshot has beyond its present end go
+        # their own way. A snapshot of the half that is left will be offered.
+        host.rotation.wanted = True
+        link.page(Page(pull.partition, GENESIS, pull.start, b"", 0, b"", []))
         return
     state.settle()
     first = not pull.start

@@ -27,6 +27,8 @@ class Rotation:
         self._since_ns = 0
         self.due = False
         """What leaders are asked waits until everything proposed stands."""
+        self.wanted = False
+        """A segment is to be begun before this one is full."""
 
     def prepare(self) -> None:
         """Have a spare segment lie ready."""
@@ -40,9 +42,10 @@ class Rotation:
         return not self._flushing
 
     def look(self) -> None:
-        """Begin another segment when this one is full."""
-        if self._log.segment_full and not self._flushing and not self.due:
+        """Begin another segment when this one is full, or when one is wanted."""
+        if (self._log.segment_full or self.wanted) and not self._flushing and not self.due:
             self.due = True
+            self.wanted = False
             self._since_ns = self._host.engine.clock.monotonic_ns()
         if self.due:
             self.step()

@@ -181,6 +181,7 @@ class ClusterNode(Node):
         for host in self._hosts:
             groups = host.groups.values()
             mine["cluster.answer_lost"] += host.forwarding.lost
+            mine["cluster.clock_fenced"] += host.fence.trips
             mine["cluster.copied"] += host.pulls.finished
             mine["cluster.deposed"] += sum(one.rebuilt for one in groups)
             mine["cluster.forwarded"] += host.forwarding.forwarded

@@ -9,6 +9,7 @@ from typing import Final
 CLUSTER_PROBES: Final[Mapping[str, str]] = MappingProxyType(
     {
         "cluster.answer_lost": "a forwarded request was given up, its node gone or deposed",
+        "cluster.clock_fenced": "a node found its clock to contradict most others",
         "cluster.copied": "a partition was copied to a replica whose log was too far behind",
         "cluster.deposed": "a leader's machine made way for one built from what stands",
         "cluster.epoch_refused": "the control plane was away when an epoch was wanted",

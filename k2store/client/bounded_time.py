@@ -14,15 +14,29 @@ from collections.abc import Callable
 from typing import Final
 
 from truetime import Passed
+from truetime.commit_wait import DRIFT_PPM_DEFAULT
 from truetime.timestamp import floor
 
 _BILLION: Final = 1_000_000_000
+_MILLION: Final = 1_000_000
 
 
 class BoundedTime:
     """What this process knows about true time, and who waits for it to pass a stamp."""
 
-    __slots__ = ("_loop", "_monotonic_ns", "_numbers", "_passed", "_spin_ns", "_timer", "_waiting")
+    __slots__ = (
+        "_asked_at_ns",
+        "_latest_at_ns",
+        "_latest_ns",
+        "_loop",
+        "_monotonic_ns",
+        "_numbers",
+        "_passed",
+        "_spin_ns",
+        "_timer",
+        "_told_ns",
+        "_waiting",
+    )
 
     def __init__(
         self,
@@ -39,15 +53,40 @@ class BoundedTime:
         self._loop = loop
         self._spin_ns = spin_ns
         self._passed = Passed()
+        self._told_ns = 0
+        self._asked_at_ns = 0
+        self._latest_ns = 0
+        self._latest_at_ns = 0
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
         self._numbers = itertools.count()
         self._timer: asyncio.Handle | None = None
 
     def observe(self, lo_ns: int) -> None:
         """A frame has arrived just now that left when true time was at least `lo_ns`."""
+        self._told_ns = lo_ns
         self._passed.observe(lo_ns, self._monotonic_ns())
         if self._waiting:
             self._wake()
+
+    def asked(self) -> None:
+        """A question leaves whose answer will say how late true time can be."""
+        self._asked_at_ns = self._monotonic_ns()
+
+    def answered(self, width_ns: int) -> None:
+        """The answer stands in the latest frame, whose sender was sure of the time to `width_ns`.
+
+        However long it was under way: it is no older than the question.
+        """
+        latest_ns, elapsed_ns = self._told_ns + width_ns, self._monotonic_ns() - self._asked_at_ns
+        known_ns = self.upper_ns()
+        if not known_ns or latest_ns + _at_most_ns(elapsed_ns) < known_ns:
+            self._latest_ns, self._latest_at_ns = latest_ns, self._asked_at_ns
+
+    def upper_ns(self) -> int:
+        """True time now is at most this; 0 before the first answer."""
+        if not self._latest_ns:
+            return 0
+        return self._latest_ns + _at_most_ns(self._monotonic_ns() - self._latest_at_ns)
 
     def lower_ns(self) -> int:
         """True time now is at least this; 0 before the first frame."""
@@ -105,3 +144,8 @@ class BoundedTime:
                 future.set_result(None)
         if waiting:
             self._set_timer()
+
+
+def _at_most_ns(elapsed_ns: int) -> int:
+    """How much true time has passed at most while the clock for durations showed `elapsed_ns`."""
+    return elapsed_ns + elapsed_ns * DRIFT_PPM_DEFAULT // (_MILLION - DRIFT_PPM_DEFAULT) + 2

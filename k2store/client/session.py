@@ -494,6 +494,7 @@ class Session:
         self._connection = connection
         self._draining = False
         self._send_again()
+        self.bounded_time.asked()
         self._send(connection, self._hello)
 
     def on_frame(self, connection: Connection, frame: bytes) -> None:
@@ -508,14 +509,12 @@ class Session:
         answered: Answered = []
         if response.values.request:
             self._take_values(response.values, answered)
-        committed = response.committed
-        if committed.request:
-            self._take_committed(committed, answered)
+        if response.committed.request:
+            self._take_committed(response.committed, answered)
         if answered:
             self._waker.tell(answered)
-        if response.failures:
-            for failure in response.failures:
-                self._take_failure(failure)
+        for failure in response.failures:
+            self._take_failure(failure)
         self._take_others(response)
         if response.HasField("welcome"):
             self._take_welcome(response.welcome)
@@ -640,6 +639,7 @@ class Session:
     def _take_welcome(self, welcome: wire.SessionWelcome) -> None:
         self.welcome = wire.SessionWelcome()
         self.welcome.CopyFrom(welcome)
+        self.bounded_time.answered(welcome.ahead_ns_max)
         self._pause_s = 0.0
         self.key_bytes_max = welcome.key_bytes_max or _KEY_BYTES_MAX
         # A frame must have room for at least one write of the largest size.

@@ -79,10 +79,8 @@ class View:
             if not bounded_time.covers(self.at):
                 await bounded_time.past(self.at)
         elif self._staleness_ns is not None and session.safe:
-            stale_ns = bounded_time.lower_ns() - time_ns(session.safe)
-            # True time may be later than its lower bound; the node's own uncertainty is part of
-            # the staleness we promise.
-            fresh = stale_ns + session.welcome.ahead_ns_max <= self._staleness_ns
+            # How late it may be counts, not how late it is at least: frames take their time.
+            fresh = bounded_time.upper_ns() - time_ns(session.safe) <= self._staleness_ns
             if fresh and session.safe >= self._since:
                 self.at = session.safe
         self._open = True
@@ -96,7 +94,7 @@ class View:
         if not self.at:
             return 0.0
         session = self._session
-        latest_ns = session.bounded_time.lower_ns() + session.welcome.ahead_ns_max
+        latest_ns = session.bounded_time.upper_ns()
         return max(0, latest_ns - time_ns(self.at)) / 1e9
 
     async def _wait_until_safe(self) -> None:

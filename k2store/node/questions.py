@@ -38,7 +38,11 @@ def scan(session: Session, call: wire.ScanCall, now: Interval) -> None:
     rest = touched[-2] if call.reverse and len(touched) > 1 else None
     token = session.base | call.request
     if len(touched) > 1:
-        partition = engine.host.partition(index).state
+        try:
+            partition = engine.host.partition(index).state
+        except Unavailable as error:
+            session.fail(call.request, error)
+            return
         engine.continue_scan(token, partition.start if rest is not None else partition.end)
     message = Scan(
         token,

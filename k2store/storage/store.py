@@ -285,7 +285,12 @@ def open_memory_store(
     if machine.identity is None:
         identity = Identity(FORMAT, entropy(16).hex(), now_ns())
         store = bytes.fromhex(identity.store)
-        create_log(machine.disk, store, options.segment_bytes, entropy(16))
+        try:
+            for name in machine.disk.names():  # of an earlier creation that was cut short
+                machine.disk.remove(name)
+            create_log(machine.disk, store, options.segment_bytes, entropy(16))
+        except OSError as error:
+            raise StorageFailed(f"cannot make a store: {error}", operation="create") from error
         machine.identity = identity
 
     def mark_quarantine(reason: str) -> None:

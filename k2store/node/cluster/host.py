@@ -694,7 +694,12 @@ class ClusterHost:
             self.engine.safe = seen
 
     def safe(self) -> int:
-        """The least of all partitions: the region's safe time as this node knows it."""
+        """The least of all partitions: the region's safe time as this node knows it.
+
+        It is 0 while there are keys of which no copy is here.
+        """
+        if NOBODY in self.route.covering(b"", b""):
+            return 0
         return min(
             (one.safe() for one in self.groups.values() if one.number not in self.retired),
             default=0,

@@ -15,6 +15,7 @@ COMMANDS: dict[str, str] = {
     "gen": "jepsen_like.cli.generate:generate",
     "sim": "jepsen_like.cli.sim:sim",
     "kill": "jepsen_like.cli.kill:kill",
+    "cluster": "jepsen_like.cli.cluster:cluster",
     "mutants": "jepsen_like.cli.mutants:mutants",
     "replay": "jepsen_like.cli.swarm:replay",
     "shrink": "jepsen_like.cli.swarm:shrink",

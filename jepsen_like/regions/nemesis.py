@@ -6,6 +6,7 @@ import asyncio
 import collections
 import random
 from collections.abc import Callable, Generator
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -20,6 +21,12 @@ Fault = Callable[["LocalCluster", random.Random], Generator[None, None, bool]]
 
 def _cuts(cluster: LocalCluster) -> int:
     return sum(counts.cut for counts in cluster.wan.statistics().values())
+
+
+def _stands_still(process: int) -> bool:
+    """Whether the kernel says that a process is stopped."""
+    state = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2]
+    return state.split()[0] == "T"
 
 
 def kill(cluster: LocalCluster, rng: random.Random) -> Generator[None, None, bool]:
@@ -44,8 +51,8 @@ def pause(cluster: LocalCluster, rng: random.Random) -> Generator[None, None, bo
     """SIGSTOP to a node, and SIGCONT."""
     node = cluster.node(rng.choice(list(cluster.nodes)))
     node.pause()
-    stands = not node.running
     yield
+    stands = _stands_still(node.process)
     node.resume()
     return stands
 

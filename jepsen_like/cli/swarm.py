@@ -90,9 +90,12 @@ def swarm(
 
 
 def _failures(came: Answer | Stuck) -> list[str]:
+    from jepsen_like.swarm.campaign import vacuous
     from jepsen_like.swarm.crew import Stuck
 
-    return [came.what] if isinstance(came, Stuck) else list(came.summary.failures)
+    if isinstance(came, Stuck):
+        return [came.what]
+    return [] if vacuous(came.summary) else list(came.summary.failures)
 
 
 def _sentences(report: Report) -> str:
@@ -104,6 +107,7 @@ def _sentences(report: Report) -> str:
         f"{report.probes_hit} of {report.probes_declared} probes hit",
         f"{len(report.failed_seeds)} seeds failed with {report.anomalies} anomalies",
         f"{len(report.stuck_seeds)} seeds were stuck",
+        f"{len(report.vacuous_seeds)} seeds were vacuous and count for nothing",
         f"{report.trace_mismatches} of {report.canaries} second runs had another trace",
     ]
     if report.probes_missed:

@@ -151,11 +151,16 @@ def draw(seed: int, only: Sequence[str] = (), *, honest: bool = True, length: in
         ),
         near_ns=rng.choice((50_000, 250_000, 2_000_000)),
         far=tuple(name for name in clients if rng.random() < 0.2),
-        node=draw_node_knobs(rng, _split_candidates(names)),
+        node=_lasting(draw_node_knobs(rng, _split_candidates(names)), length),
         client=draw_client(rng),
         schedule=tuple(_draw_faults(rng, hosts, clients, duration_ns, honest=honest)),
         honest=honest,
     )
+
+
+def _lasting(knobs: NodeKnobs, length: int) -> NodeKnobs:
+    """History is kept for as much longer: what is there in the end is read at one stamp."""
+    return msgspec.structs.replace(knobs, retention_ns=knobs.retention_ns * length)
 
 
 def _draw_workloads(rng: random.Random, *, honest: bool) -> tuple[str, ...]:

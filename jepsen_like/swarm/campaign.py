@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from jepsen_like.sim.swarm import CLUSTER_ALL_PROBES
+from jepsen_like.sim.swarm import CLUSTER_ALL_PROBES, Summary
 from jepsen_like.swarm.crew import Stuck, Task, together
 from jepsen_like.swarm.ledger import Ledger, Line
 from jepsen_like.swarm.reach import OUT_OF_REACH
@@ -40,6 +40,8 @@ class Report(msgspec.Struct, frozen=True):
     anomalies: int
     failed_seeds: list[str]
     stuck_seeds: list[str]
+    vacuous_seeds: list[str]
+    """Seeds in which too little happened to prove anything; they count for nothing else."""
     canaries: int
     trace_mismatches: int
     first_seed: int
@@ -62,6 +64,7 @@ class Total:
         self.probes: collections.Counter[str] = collections.Counter()
         self.failed: list[str] = []
         self.stuck: list[str] = []
+        self.vacuous: list[str] = []
         self.traces: dict[str, str] = {}
         self.canaries = self.mismatches = 0
 
@@ -73,6 +76,8 @@ class Total:
             return Line(task.kind, task.seed, "stuck", "", 0, 0, 0)
         summary = came.summary
         verdict = "failed" if summary.failures else "holds"
+        if vacuous(summary):
+            verdict = "vacuous"
         if not task.again:
             self._add(name, came)
         if _canary(task.seed):
@@ -93,6 +98,9 @@ class Total:
 
     def _add(self, name: str, came: Answer) -> None:
         summary = came.summary
+        if vacuous(summary):
+            self.vacuous.append(name)
+            return
         self.answers += 1
         self.transactions += summary.transactions
         self.commits += summary.commits
@@ -102,6 +110,12 @@ class Total:
         self.probes.update({each: count for each, count in summary.probes.items() if count})
         if summary.failures:
             self.failed.append(name)
+
+
+def vacuous(summary: Summary) -> bool:
+    """Whether all that is wrong with a seed is that too little happened."""
+    failures = summary.failures
+    return bool(failures) and all(what.startswith("vacuous") for what in failures)
 
 
 def total_of(came: Iterable[tuple[Task, Answer | Stuck]]) -> Total:
@@ -172,6 +186,7 @@ def swarm(
         total.anomalies,
         sorted(total.failed),
         sorted(total.stuck),
+        sorted(total.vacuous),
         total.canaries,
         total.mismatches,
         start,

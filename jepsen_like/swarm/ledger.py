@@ -9,7 +9,7 @@ import msgspec
 
 
 class Line(msgspec.Struct, frozen=True):
-    """One seed. `kind`: node or cluster; `verdict`: holds, failed, stuck or trace."""
+    """One seed. `kind`: node or cluster; `verdict`: holds, failed, vacuous, stuck or trace."""
 
     kind: str
     seed: int

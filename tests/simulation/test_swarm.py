@@ -31,6 +31,7 @@ def test_a_small_swarm_sums_up_and_numbers_on(tmp_path: Path) -> None:
     first = FIRST_SEED // CANARY_EVERY * CANARY_EVERY
     report = swarm(seeds=SEEDS, jobs=1, ledger=ledger, first=first, kinds=(NODE,))
     assert report.holds, report
+    assert report.vacuous_seeds == []
     assert (report.seeds, report.canaries, report.trace_mismatches) == (SEEDS, 1, 0)
     assert report.transactions >= report.commits >= 100 * SEEDS
     assert report.fault_kinds
@@ -73,10 +74,11 @@ def test_failures_and_stuck_seeds_are_named() -> None:
         (Task(NODE, 1), answer(1, "a", "lost a write")),
         (Task(NODE, 2), Stuck(NODE, 2, "no answer")),
         (Task(NODE, 3), answer(3, "c")),
+        (Task(NODE, 4), answer(4, "d", "vacuous: no conflict")),
     ]
     total = total_of(came)
     assert (total.failed, total.stuck, total.anomalies) == (["node 1"], ["node 2"], 1)
-    assert total.answers == 2
+    assert (total.answers, total.vacuous) == (2, ["node 4"])
 
 
 def test_a_ledger_is_only_added_to(tmp_path: Path) -> None:

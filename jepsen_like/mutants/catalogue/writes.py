@@ -166,7 +166,7 @@ MUTANTS: Final = (
                 "        highest = max(highest, 0 * mark)\n",
             ),
         ),
-        stages=(Stage.NODE, Stage.CLUSTER, Stage.SCRIPTS),
+        stages=(Stage.SCRIPTS, Stage.NODE),
         scripts=(_GOLDEN, "tests/model/test_mvcc_serial.py"),
     ),
     Mutant(

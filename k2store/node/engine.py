@@ -267,7 +267,9 @@ class Engine:
         welcome.value_bytes_max = self.limits.value_bytes_max
         welcome.operations_max = self.limits.operations_max
         welcome.lifetime_ms_max = self.settings.partition.lifetime_ns_max // 1_000_000
-        welcome.ahead_ns_max = self.settings.oracle.ahead_max_ns
+        # While the clock is in doubt, true time may be later still.
+        width_ns = self.now.hi_ns - self.now.lo_ns
+        welcome.ahead_ns_max = max(self.settings.oracle.ahead_max_ns, width_ns)
         welcome.clock_source = source.name
         welcome.clock_assumed = source.assumed
         self.touch(session)

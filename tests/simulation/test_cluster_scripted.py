@@ -101,6 +101,33 @@ def test_a_local_view_shows_what_was_acknowledged():
         scene.play(main)
 
 
+def test_a_writer_elsewhere_that_falls_silent_holds_nobody_up():
+    """When another region has written, and then not for long, its word for its transactions ends:
+    what is written at home is seen there as soon as ever, at that moment, too."""
+    with Simulation(32) as simulation:
+        scene = Scene(simulation, ("fra-1", "iad-1"))
+        delays_s = []
+
+        async def main(environment):
+            loop = environment.loop
+            async with (
+                scene.connect(environment, "fra-1") as home,
+                scene.connect(environment, "iad-1") as away,
+            ):
+                await increment(away)
+                began_s = loop.time()
+                while loop.time() - began_s < 14:
+                    at = await home.put(b"k", b"v")
+                    acknowledged_s = loop.time()
+                    async with away.snapshot(since=at):
+                        delays_s.append(loop.time() - acknowledged_s)
+                assert not any(group.hints for group in scene.nodes["fra-1"].host.groups.values())
+
+        scene.play(main)
+        assert len(delays_s) > 30
+        assert max(delays_s) < 0.5, max(delays_s)
+
+
 def test_leaders_are_lost_and_nothing_with_them():
     """Leaders are killed, or stand still and come back: no increment is lost or done twice."""
     with Simulation(3) as simulation:

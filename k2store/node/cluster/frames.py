@@ -61,8 +61,14 @@ class Page(Struct, frozen=True, gc=False, array_like=True):
     rows: list[Row]
 
 
+NO_MORE: Final = 0
+
+
 class Hint(Struct, frozen=True, gc=False, array_like=True):
-    """The sender has open transactions that may still write to `partition`, none below `stamp`."""
+    """The sender has open transactions that may still write to `partition`, none below `stamp`.
+
+    `NO_MORE` for a stamp: it has none, and gives no further hint.
+    """
 
     partition: int
     stamp: int

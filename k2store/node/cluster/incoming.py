@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from k2store.errors import ClockUncertain
 from k2store.node.cluster import pulling
-from k2store.node.cluster.frames import Forwarded, Frame
+from k2store.node.cluster.frames import NO_MORE, Forwarded, Frame
 from mvcc.messages import Forgets
 from mvcc.refusals import Rule
 
@@ -33,7 +33,10 @@ def take(host: ClusterHost, node: int, frame: Frame) -> None:
     for hint in frame.hints:
         led = host.groups.get(hint.partition)
         if led is not None and led.leading:
-            led.hints[node] = (hint.stamp, now.lo_ns)
+            if hint.stamp == NO_MORE:
+                led.hints.pop(node, None)
+            else:
+                led.hints[node] = (hint.stamp, now.lo_ns)
     for name, said in frame.homes:
         host.home_leases.receive(name, said, now)
     if frame.report is not None:

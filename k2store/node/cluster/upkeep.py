@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from k2store.node.cluster.frames import Hint
+from k2store.node.cluster.frames import NO_MORE, Hint
 from mvcc.refusals import Rule
 from truetime import Interval
 from truetime.timestamp import floor
@@ -74,14 +74,21 @@ def look_for_leader(host: ClusterHost, group: Group, now: Interval) -> None:
 
 
 def hint(host: ClusterHost, now: Interval, oldest_open: int) -> None:
-    """Tell leaders elsewhere what is open here, so that they do not close time over it."""
+    """Tell leaders elsewhere what is open here, so that they do not close time over it.
+
+    The last word is that there is no more to come: else the one before it would hold time up for
+    as long as it counts.
+    """
     stamp = min(oldest_open, floor(now.lo_ns)) if oldest_open else floor(now.lo_ns)
     for group in host.groups.values():
-        if group.leading or now.lo_ns - group.interest_ns > INTEREST_NS:
+        if group.leading or not group.interest_ns:
             continue
+        over = now.lo_ns - group.interest_ns > INTEREST_NS
+        if over:
+            group.interest_ns = 0
         link = host.links.to(group.replica.leader)
         if link is not None:
-            link.hint(Hint(group.number, stamp))
+            link.hint(Hint(group.number, NO_MORE if over else stamp))
 
 
 def report(host: ClusterHost) -> None:

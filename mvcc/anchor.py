@@ -71,7 +71,9 @@ def end(state: State, message: End) -> None:
         return
     local.requests = [*(local.requests or ()), message.request]
     if local.state == ACTIVE:
-        decide(state, local, message.participants, commit=message.commit)
+        # At another stamp it is half of a transaction that was begun twice: none of it may stand.
+        commit = message.commit and message.stamp == local.stamp
+        decide(state, local, message.participants, commit=commit)
 
 
 def decide(state: State, local: Local, participants: list[Span], *, commit: bool) -> None:

@@ -36,8 +36,13 @@ def write(state: State, message: Write) -> None:
     if local is None and _stand_committed(state, keys, message.stamp):
         state.answers.append(Written(message.request))
         return
-    if local is not None and local.state == ACTIVE and message.anchor != local.anchor:
-        # Two coordinators, of which one does not know what the other has written.
+    if (
+        local is not None
+        and local.state == ACTIVE
+        and (message.anchor, message.stamp) != (local.anchor, local.stamp)
+    ):
+        # Two coordinators, of which one does not know what the other has written: a client that
+        # changed nodes before it was told its stamp has begun twice, and was given two.
         refusal = refusal or state.refuse(Rule.ABORTED, other=message.txn)
     fresh: list[tuple[bytes, bytes | None, int]] = []
     overtaken: list[int] = []
@@ -188,6 +193,8 @@ def commit_alone(state: State, message: CommitAlone) -> None:
         _commit_again(state, message, local)
         return
     refusal = _admit(state, stamp)
+    if local is not None and local.state == ACTIVE and local.stamp != stamp:
+        refusal = refusal or state.refuse(Rule.ABORTED, other=txn)
     if refusal is None and message.sequences:
         have = local.sequences if local is not None and local.sequences is not None else set()
         if not have.issuperset(message.sequences):

@@ -8,8 +8,9 @@
         await tree.within("50ms")  # wait until it lags no more than this
         await tree.caught_up(chain.at)  # wait until it shows a commit of ours
 
-Each region is followed by a *feed* of its own, so what one region says arrives whatever has become of the
-others. The tree's own stamp is that of the feed that is furthest behind; `in_region` tells of one.
+Each region is followed by a *feed* of its own; the tree's own stamp is that of the feed that is furthest
+behind, and `in_region` tells of one. A node tells its watches only what is final in all of its partitions, so
+while a region is cut off the feeds of the others stand still, too, and the staleness says so.
 
 A watch goes on by itself when a connection ends. When a reader has fallen so far behind that the node gave
 up, another watch goes on from the cursor; when the history behind the cursor is gone, a new snapshot

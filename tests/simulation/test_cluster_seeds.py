@@ -13,6 +13,19 @@ FIRST_SEED = 1_000
 SEEDS = 10
 JOBS = 2
 
+RARE = frozenset(
+    {
+        # What honest clocks never show; runs beyond the bound must.
+        "cluster.clock_fenced",
+        # Rare enough to be missed by ten seeds.
+        "cluster.copied",
+        "cluster.epoch_refused",
+        "cluster.held",
+        "cluster.joined_again",
+    }
+)
+"""Probes of clusters that this slice need not reach."""
+
 REGRESSIONS = [
     int(line.split()[0])
     for line in (Path(__file__).parent / "cluster_seeds.txt").read_text().splitlines()
@@ -44,7 +57,7 @@ def test_seeds_of_clusters_have_shown_enough():
     assert min(len(one.fault_kinds) for one in found) >= 1
     report = swarm.summed(found, 0.0, swarm.CLUSTER_ALL_PROBES)
     missed = {name for name in report.probes_missed if name.startswith("cluster.")}
-    assert missed == set()
+    assert missed <= RARE
 
 
 @pytest.mark.slow

@@ -228,9 +228,9 @@ def test_any_region_may_die_where_all_are_asked(cluster: LocalCluster) -> None:
 
 
 def test_what_clients_of_every_region_see(cluster: LocalCluster) -> None:
-    """While links fail, a leader moves to another region, is killed there and comes back, what
-    clients in every region read and write is strictly serializable: no view has half a
-    transaction, and watches in every region tell every commit once, in order."""
+    """While links fail, a partition is split, and leaders move to another region, are killed there
+    and come back, what clients in every region read and write is strictly serializable: no view has
+    half a transaction, and watches in every region tell every commit once, in order."""
     wan = cluster.wan
 
     async def faults() -> None:
@@ -238,6 +238,7 @@ def test_what_clients_of_every_region_see(cluster: LocalCluster) -> None:
         wan.part("fra", "sin")
         await asyncio.sleep(1)
         wan.heal()
+        await asyncio.to_thread(k2, cluster, "split", "all/o/stream/4")
         for partition, name in leads(cluster).items():
             if name == "fra-1" and partition in everywhere:
                 await asyncio.to_thread(k2, cluster, "move", str(partition), "iad-1")

@@ -3,6 +3,10 @@
 The ext4 shutdown call ends all writing at once, as if the machine had lost power; unmounting and
 mounting again is the restart. Where that is not possible the tests are skipped with the reason;
 with K2_REQUIRE_POWER_CUT=1 they fail instead.
+
+A process that takes a mount namespace of its own (`ip netns exec` of the tests beside these) holds
+a copy of every mount, and the file system that was shut down lives on in it. So the mount lies in
+a shared one: its end is told to the copies.
 """
 
 from __future__ import annotations
@@ -27,11 +31,17 @@ class PowerSwitch:
 
     def __init__(self, directory: Path) -> None:
         self.image = directory / "disk.img"
-        self.mount = directory / "mounted"
-        self.mount.mkdir()
+        self.shared = directory / "shared"
+        self.mount = self.shared / "mounted"
+
+    def make(self) -> None:
+        """Make the file system; it is not mounted yet."""
+        self.mount.mkdir(parents=True)
         with self.image.open("wb") as file:
             file.truncate(SIZE_BYTES)
         _run("mkfs.ext4", "-q", "-F", str(self.image))
+        _run("mount", "--bind", str(self.shared), str(self.shared))
+        _run("mount", "--make-shared", str(self.shared))
 
     def on(self) -> None:
         """Mount; the file system replays its journal."""
@@ -48,6 +58,11 @@ class PowerSwitch:
     def off(self) -> None:
         """Unmount."""
         _run("umount", str(self.mount))
+
+    def remove(self) -> None:
+        """Leave no mount behind, whatever happened."""
+        for mount in (self.mount, self.shared):
+            subprocess.run(["umount", "-l", str(mount)], capture_output=True, check=False)
 
 
 def _run(*command: str) -> None:
@@ -68,23 +83,19 @@ def power(tmp_path: Path) -> Iterator[PowerSwitch]:
     missing = [name for name in ("mkfs.ext4", "mount", "umount") if shutil.which(name) is None]
     if missing or os.geteuid() != 0:
         _cannot(f"needs root and {', '.join(missing) or 'nothing else'}")
-    mounted = False
+    switch = PowerSwitch(tmp_path)
     try:
-        switch = PowerSwitch(tmp_path)
+        switch.make()
         switch.on()
-        mounted = True
         lost = switch.mount / "never synced"
         lost.write_bytes(b"x" * 100_000)
         switch.cut()
         switch.off()
-        mounted = False
         switch.on()
-        mounted = True
         if lost.exists() and lost.stat().st_size == 100_000:
             raise OSError("an unsynced file survived the cut, so it was none")
     except OSError as error:
-        if mounted:
-            switch.off()
+        switch.remove()
         _cannot(str(error))
     yield switch
-    subprocess.run(["umount", "-l", str(switch.mount)], capture_output=True, check=False)
+    switch.remove()

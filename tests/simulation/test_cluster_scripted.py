@@ -352,6 +352,39 @@ def test_the_lead_is_handed_over():
         assert max(gaps) < 1.0, max(gaps)  # no lease was waited for
 
 
+def test_no_lead_is_given_back_while_the_control_plane_is_away():
+    """The home's voter returns when nobody could grant it an epoch: who leads goes on until it can."""
+    with Simulation(9) as simulation:
+        scene = Scene(
+            simulation,
+            ("fra-1", "iad-1", "sin-1"),
+            (Keyspace("default", b"", "region", "fra"),),
+        )
+
+        async def main(environment):
+            async with scene.connect(environment, "sin-1") as database:
+                await increment(database)
+                assert scene.leader() == "fra-1"
+                scene.processes["fra-1"].kill()
+                await increment(database)
+                stands_in = scene.leader()
+                for node in scene.nodes.values():
+                    node.control.away = True
+                scene.processes["fra-1"].start()
+                for _ in range(16):
+                    await asyncio.sleep(0.5)
+                    await increment(database)
+                assert scene.leader() == stands_in
+                assert scene.nodes[stands_in].control.refused
+                for node in scene.nodes.values():
+                    node.control.away = False
+                await asyncio.sleep(6)
+                assert scene.leader() == "fra-1"
+                return await database.get(b"n")
+
+        assert scene.play(main) == b"18"
+
+
 def test_a_partition_is_split_under_load():
     """Splits go on under transactions over both halves; nothing is lost, every copy follows."""
     with Simulation(9) as simulation:

@@ -1,7 +1,8 @@
 """The control plane's ear and voice in a node: newer maps in, wishes for epochs out.
 
 Nothing else of a node ever waits for the control plane. The last map is kept on disk, so that a
-node can start, follow and be read while the control plane is away; only a new leader needs it.
+node can start, follow and be read while the control plane is away; only a new leader needs it, so
+no lead is handed over unless it answers.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from k2store.control.map import Map
 from k2store.control.ports import Control, change
 from k2store.control.transitions import promoted, split, stopped
 from k2store.errors import K2Error
+from k2store.node.cluster import placing
 
 if TYPE_CHECKING:
     from k2store.node.cluster.host import ClusterHost
@@ -51,8 +53,10 @@ class Agent:
         self.refused = 0
         self._splitting: dict[int, asyncio.Task[None]] = {}
         self._promoting: dict[str, asyncio.Task[None]] = {}
+        self._handing: dict[int, asyncio.Task[None]] = {}
         host.want_epoch = self._want
         host.want_split = self._want_split
+        host.want_hand_over = self._want_hand_over
         host.want_promotion = self._want_promotion
         host.want_cut = self._want_cut
 
@@ -68,6 +72,7 @@ class Agent:
             self._following,
             *self._asking.values(),
             *self._splitting.values(),
+            *self._handing.values(),
             *self._promoting.values(),
         ):
             if task is not None:
@@ -104,6 +109,26 @@ class Agent:
             self.refused += 1  # the next measurement asks again
         finally:
             self._splitting.pop(partition, None)
+
+    def _want_hand_over(self, partition: int, heir: int) -> None:
+        if partition not in self._handing:
+            task = asyncio.get_running_loop().create_task(self._hand_over(partition, heir))
+            self._handing[partition] = task
+
+    async def _hand_over(self, partition: int, heir: int) -> None:
+        """The heir will need an epoch, and nobody leads until it has one: look that it can.
+
+        A leader that nobody replaces needs no control plane. It must not give that up for one that
+        does while the control plane is away.
+        """
+        try:
+            await self._control.load()
+            placing.bequeath(self._host, partition, heir)
+        except K2Error:
+            self.refused += 1
+            await asyncio.sleep(TROUBLE_S)  # and then the leader asks again
+        finally:
+            self._handing.pop(partition, None)
 
     # -- automatic promotion -----------------------------------------------------------------------
 

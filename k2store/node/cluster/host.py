@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -117,6 +118,8 @@ class ClusterHost:
         """How a keyspace's voice asks to replace a silent home; the agent sets it."""
         self.want_cut: Callable[[str, int], None] = lambda keyspace, incarnation: None
         """What follows when the old home serves no more; the agent sets it."""
+        self.want_hand_over: Callable[[int, int], None] = partial(placing.bequeath, self)
+        """How a leader asks whether a voter could take its lead now; the agent sets it."""
         self.reports: dict[int, tuple[Report, int]] = {}
         """What each other node has last said of its safe times, and when it came."""
         self.links = Links(dialer, arrived=self._arrived, lost=self._lost, changed=engine.schedule)

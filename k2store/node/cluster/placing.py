@@ -267,7 +267,16 @@ def _next_lead(host: ClusterHost, group: Group, info: PartitionInfo) -> None:
         return
     wanted = info.leader or _voter_at_home(host.map, info)
     if wanted and wanted != host.node and wanted in _heirs(host, group):
-        group.bequeath(wanted)
+        host.want_hand_over(group.number, wanted)
+
+
+def bequeath(host: ClusterHost, number: int, heir: int) -> None:
+    """Begin to hand the lead of a log to a voter, if that is still possible."""
+    group = host.groups.get(number)
+    if group is None or not group.leading or group.heir or heir not in _heirs(host, group):
+        return
+    group.bequeath(heir)
+    host.engine.schedule()
 
 
 def _heirs(host: ClusterHost, group: Group) -> list[int]:

@@ -7,6 +7,7 @@ wrong. Arguments are handed to pytest: ``./k2 test tests/unit -k stamp``.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -59,6 +60,9 @@ def run_step(title: str, command: tuple[str, ...] | list[str]) -> bool:
 
 def main(arguments: list[str]) -> int:
     """All checks, then all tests; 5 where anything failed, as `k2` answers a failed check."""
+    # A shell lets what it starts with `&` ignore Ctrl-C, and every child would inherit that; many
+    # tests end a verb as its user does.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     began = time.monotonic()
     failed = [title for title, command in CHECKS if not run_step(title, command)]
     if not run_step("tests (pytest)", pytest_command(arguments)):

@@ -87,7 +87,9 @@ class EngineSockets:
                 event = parse_monitor_message(frames)["event"]
                 yield event == zmq.EVENT_HANDSHAKE_SUCCEEDED
         finally:
-            subscriber.disable_monitor()
+            if not subscriber.closed:
+                subscriber.disable_monitor()  # lets go of the monitor, but does not close it
+            monitor.close(linger=0)
 
     async def batches(self) -> AsyncGenerator[tuple[int, bytes]]:
         """Number and payload of every batch, as they come."""

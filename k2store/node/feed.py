@@ -2,10 +2,13 @@
 (docs/protocol.md §5.6).
 
 A change may be told once nothing older can come any more, that is when its stamp is at or below the
-safe time of every partition the watch touches.  While somebody watches, partitions put what they
-commit into a heap here; each tick takes off what has become safe::
+safe time of every partition the watch touches.  While somebody watches, partitions hand on what they
+commit; each watch has a heap of what lies in its range, and each tick takes off what has become safe::
 
-    commits ──► heap by stamp ──► (safe time passes) ──► group by stamp ──► each watch's range ──► its queue ──► session
+    commits ──► each watch's range ──► heap by stamp ──► (safe time passes) ──► group by stamp ──► queue ──► session
+
+So a partition whose safe time stands still, because its home is cut off, holds back only watches that
+touch it.
 
 A new watch begins in the past.  It is given a *join* stamp beyond anything committed so far;
 versions between its cursor and the join come from the store, once the safe time has reached the
@@ -60,6 +63,7 @@ class Watch:
         self.end = end
         self.cursor = since
         self.join = join
+        self.heap: list[tuple[int, bytes, bytes | None]] = []
         self.queue: deque[Commit] = deque()
         self.queued_events = 0
         self.backlog_events = 0
@@ -74,6 +78,23 @@ class Watch:
         """Whether the key lies in the watch's range."""
         return self.start <= key and (not self.end or key < self.end)
 
+    def take_safe(self, safe: int) -> None:
+        """Queue what has become safe, and stand there.
+
+        What a leader had handed on when it was deposed may come once more, from the log.
+        """
+        if safe <= self.cursor:
+            return  # A copy has come or gone; what was told stays true meanwhile.
+        changes: list[tuple[int, bytes, bytes | None]] = []
+        while self.heap and self.heap[0][0] <= safe:
+            change = heappop(self.heap)
+            if not changes or changes[-1] != change:
+                changes.append(change)
+        for commit in _grouped(changes):
+            if commit[0] > self.cursor:
+                self.put(commit)
+        self.cursor = safe
+
     def put(self, commit: Commit) -> None:
         """Queue a commit for sending."""
         self.queue.append(commit)
@@ -86,10 +107,8 @@ class Feed:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._watches: dict[tuple[int, int], Watch] = {}
-        self._heap: list[tuple[int, bytes, bytes | None]] = []
         self.gathering = False
         self._idle_ticks = 0
-        self._told = 0
         self.events = 0
         self.cut_off = 0
 
@@ -157,20 +176,16 @@ class Feed:
             return
         for partition in self._engine.partitions:
             for change in partition.take_changes():
-                heappush(self._heap, change)
-        safe = self._engine.safe
-        if safe < self._told:
-            return  # a copy has come or gone; what was told stays true meanwhile
-        commits = self._take_safe(safe)
+                for watch in self._watches.values():
+                    if watch.covers(change[1]):
+                        heappush(watch.heap, change)
         for watch in list(self._watches.values()):
-            if not watch.live:
-                self._catch_up(watch, commits, safe)
+            safe = self._engine.host.safe_in(watch.start, watch.end)
+            if watch.live:
+                watch.take_safe(safe)
             else:
-                for stamp, changes in commits:
-                    self._offer(watch, stamp, changes)
-                watch.cursor = safe
+                self._catch_up(watch, safe)
             self._send(watch)
-        self._told = safe
         if self._watches:
             self._idle_ticks = 0
             return
@@ -186,7 +201,6 @@ class Feed:
 
     def _stop_gathering(self) -> None:
         self.gathering = False
-        self._heap.clear()
         for partition in self._engine.partitions:
             partition.watch(False)
 
@@ -204,31 +218,11 @@ class Feed:
                 )
                 self._end(watch.session, watch.request, error)
 
-    def _take_safe(self, safe: int) -> list[Commit]:
-        changes: list[tuple[int, bytes, bytes | None]] = []
-        heap = self._heap
-        while heap and heap[0][0] <= safe:
-            changes.append(heappop(heap))
-        return _grouped(changes)
-
-    @staticmethod
-    def _offer(watch: Watch, stamp: int, changes: list[tuple[bytes, bytes | None]]) -> None:
-        """Give a watch the part of a commit that lies in its range."""
-        if stamp <= watch.cursor:
-            return
-        mine = [change for change in changes if watch.covers(change[0])]
-        if mine:
-            watch.put((stamp, mine))
-
-    def _catch_up(self, watch: Watch, commits: list[Commit], safe: int) -> None:
+    def _catch_up(self, watch: Watch, safe: int) -> None:
         """Read what lies between the cursor and the join from the store, a few batches a tick.
 
-        Commits above the join that become safe meanwhile wait in the watch behind what is read.
+        Commits above the join wait in the watch's heap meanwhile.
         """
-        for stamp, changes in commits:
-            if stamp > watch.join:
-                mine = [change for change in changes if watch.covers(change[0])]
-                watch.found.extend((stamp, key, value) for key, value in mine)
         if safe < watch.join:
             return
         if watch.rows is None:
@@ -242,9 +236,10 @@ class Feed:
                 watch.found = []
                 watch.rows = None
                 watch.live = True
+                watch.cursor = watch.join
+                watch.take_safe(safe)
                 # What it had missed is no sign of a slow reader.
                 watch.backlog_events = watch.queued_events
-                watch.cursor = safe
                 return
             watch.found.extend(
                 (stamp, key, value)

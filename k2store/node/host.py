@@ -113,6 +113,11 @@ class Host(Protocol):
         """Everything at or below this stamp is final in every partition here."""
         ...
 
+    def safe_in(self, start: bytes, end: bytes) -> int:
+        """Everything at or below this stamp is final in [start, end) here, as of the last tick; an
+        empty end means everything from the start on."""
+        ...
+
     def flush(self) -> None:
         """The turn is over: what was gathered for other nodes leaves; a full segment is left."""
         ...

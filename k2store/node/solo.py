@@ -152,6 +152,10 @@ class SoloHost:
         """The least of all partitions."""
         return min(partition.safe()[0] for partition in self.partitions)
 
+    def safe_in(self, start: bytes, end: bytes) -> int:
+        """The same for every range: no partition of a lone node stands still."""
+        return self._engine.safe
+
     def flush(self) -> None:
         """Leave a full segment."""
         if self._log.segment_full and not self._flushing:

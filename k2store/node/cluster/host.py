@@ -708,6 +708,11 @@ class ClusterHost:
             default=0,
         )
 
+    def safe_in(self, start: bytes, end: bytes) -> int:
+        """The least of the partitions that a range touches; 0 while one of them is not here."""
+        touched = [self.groups.get(number) for number in self.route.covering(start, end)]
+        return min([0 if group is None else group.safe() for group in touched])
+
     def _flush_links(self) -> None:
         monotonic_ns = self.engine.clock.monotonic_ns()
         self.links.flush(self.engine.now.lo_ns, lambda node: self.fence.accuses(node, monotonic_ns))

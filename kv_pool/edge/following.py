@@ -9,8 +9,8 @@
         await tree.caught_up(chain.at)  # wait until it shows a commit of ours
 
 Each region is followed by a *feed* of its own; the tree's own stamp is that of the feed that is furthest
-behind, and `in_region` tells of one. A node tells its watches only what is final in all of its partitions, so
-while a region is cut off the feeds of the others stand still, too, and the staleness says so.
+behind, and `in_region` tells of one. A node tells a watch what is final in the partitions that it touches, so a
+region that is cut off holds back its own feed and those that touch its keys, and no other one.
 
 A watch goes on by itself when a connection ends. When a reader has fallen so far behind that the node gave
 up, another watch goes on from the cursor; when the history behind the cursor is gone, a new snapshot

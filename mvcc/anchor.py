@@ -20,6 +20,7 @@ because the low-water mark of a restart refuses its late writes.
 
 from __future__ import annotations
 
+from mvcc.cases import Case
 from mvcc.messages import (
     Confirm,
     End,
@@ -67,6 +68,7 @@ def end(state: State, message: End) -> None:
         state.send_verdict(local)
         return
     if local.decided:
+        state.cases[Case.END_REPEATED] += 1
         state.answers.append(answer_for(local, message.request))
         return
     local.requests = [*(local.requests or ()), message.request]
@@ -100,8 +102,10 @@ def push(state: State, message: Push) -> None:
     local = state.known(txn)
     if local is None:
         if stamp <= state.record_edge:
+            state.cases[Case.PUSH_ON_DROPPED] += 1
             state.sends.append((message.origin, Pushed(txn, stamp, Verdict.GONE)))
             return
+        state.cases[Case.PUSH_ON_UNKNOWN] += 1
         # Its first write may still be on the way: hold the pusher on a note that is kept in memory
         # only.
         local = Local(txn, stamp, PLACEHOLDER, message.anchor, [], seen_ns=time_ns(stamp))
@@ -109,6 +113,8 @@ def push(state: State, message: Push) -> None:
     if local.decided:
         state.sends.append((message.origin, Pushed(txn, stamp, local.verdict)))
         return
+    if local.state in (COMMITTING, ABORTING):
+        state.cases[Case.PUSH_UNDER_WAY] += 1
     if local.pushes is None:
         local.pushes = [message.origin]
     elif message.origin not in local.pushes:
@@ -126,6 +132,7 @@ def expire(state: State, local: Local) -> None:
         if silent:
             _abort_unknown(state, local.txn, local.stamp, local)
     elif local.state == ACTIVE and (silent or too_old) and state.owns(local.anchor):
+        state.cases[Case.EXPIRED] += 1
         decide(state, local, local.participants or [], commit=False)
 
 
@@ -148,6 +155,8 @@ def pushed(state: State, message: Pushed) -> None:
 def resolve(state: State, message: Resolve) -> None:
     """Take the verdict; confirm when it is durable here."""
     local = state.known(message.txn)
+    if local is None:
+        state.cases[Case.VERDICT_BEFORE_WRITE] += 1
     if local is None and not message.committed:
         local = Local(message.txn, message.stamp, ABORTED, message.anchor, [])
         state.transactions[message.txn] = local
@@ -193,6 +202,7 @@ def confirm(state: State, message: Confirm) -> None:
         local.unconfirmed = None
         local.participants = None
         if local.acknowledged and droppable(state, local):
+            state.cases[Case.CONFIRMED_LATE] += 1
             state.drop(message.txn)
 
 
@@ -203,6 +213,7 @@ def status(state: State, message: Status) -> None:
         if local.state == ACTIVE and message.decide and state.owns(local.anchor):
             decide(state, local, local.participants or [], commit=False)
         if local.decided:
+            state.cases[Case.OUTCOME_ASKED] += 1
             stamp = local.stamp if local.state == COMMITTED else 0
             state.answers.append(Outcome(message.request, local.verdict, stamp))
         elif local.state == ACTIVE:

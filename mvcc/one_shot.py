@@ -8,6 +8,7 @@ keys it reads.  Each time it has waited it starts again with a new stamp.
 
 from __future__ import annotations
 
+from mvcc.cases import Case
 from mvcc.conditions import Condition, FieldError, Kind, holds, matches
 from mvcc.messages import Committed, Failed, OneShot, Refused
 from mvcc.reads import note_range, wait
@@ -33,6 +34,7 @@ def one_shot(state: State, message: OneShot) -> None:
     """Run it, join its earlier self, or wait."""
     local = state.known(message.txn)
     if local is not None:
+        state.cases[Case.ONE_SHOT_AGAIN] += 1
         if local.decided:
             state.answers.append(answer_for(local, message.request))
         else:
@@ -49,6 +51,7 @@ def one_shot(state: State, message: OneShot) -> None:
         if state.now.width_ns > state.oracle.settings.uncertainty_max_ns:
             _refuse(state, message, Rule.UNCERTAIN)
         else:
+            state.cases[Case.PARKED] += 1
             state.parked.append((state.now.lo_ns + 1, message))
         return
     try:
@@ -100,6 +103,8 @@ def _stamp(state: State, message: OneShot) -> int:
     stamp = state.oracle.next_stamp()
     if stamp > highest:
         return stamp
+    if stamp and highest == message.floor:
+        state.cases[Case.FLOOR_ABOVE_CLOCK] += 1
     if stamp == 0:
         return 0
     return state.oracle.stamp_at_least(highest, state.now.lo_ns, state.now.hi_ns)

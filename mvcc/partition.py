@@ -35,6 +35,7 @@ from mvcc import (
     writes,
 )
 from mvcc.bounds import belongs
+from mvcc.cases import Case
 from mvcc.messages import (
     Answer,
     BatchAnswer,
@@ -134,6 +135,8 @@ class Partition:
 
     def start(self, now: Interval) -> None:
         """Begin to serve."""
+        if self.state.undecided:
+            self.state.cases[Case.STARTED_WITH_OPEN] += 1
         recovery.start(self.state, now)
 
     def checkpoint(self) -> Checkpoint:
@@ -204,6 +207,12 @@ class Partition:
     def parked(self) -> bool:
         """Whether :meth:`wake` has something to do, now or soon."""
         return bool(self.state.parked)
+
+    @property
+    def gathered(self) -> bool:
+        """Whether :meth:`ready` has something to give."""
+        state = self.state
+        return bool(state.records or state.answers or state.sends)
 
     def ready(self) -> Ready:
         """Take what has gathered."""
@@ -297,7 +306,10 @@ class Partition:
         state = self.state
         assert not state.serving
         state.closed = max(state.closed, closed)
-        state.shown = max(state.shown, state.safe()[0])
+        safe = state.safe()[0]
+        if safe < state.closed:
+            state.cases[Case.SAFE_BELOW_CLOSED] += 1
+        state.shown = max(state.shown, safe)
         return state.shown
 
     def safe(self) -> tuple[int, bytes]:

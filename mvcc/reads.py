@@ -8,7 +8,8 @@ tested again after it.
 
 from __future__ import annotations
 
-from mvcc.messages import Read, Refused, Rows, Scan, Value
+from mvcc.cases import Case
+from mvcc.messages import OneShot, Read, Refused, Rows, Scan, Value
 from mvcc.ranges import UNBOUNDED
 from mvcc.refusals import Refusal, Rule
 from mvcc.state import State
@@ -165,6 +166,8 @@ def admit(state: State, stamp: int, txn: bytes) -> Refusal | None:
 def wait(state: State, blocker: Local, message: Waiter) -> None:
     """Queue a request behind an undecided older transaction."""
     state.waits += 1
+    if isinstance(message, OneShot):
+        state.cases[Case.PARKED] += 1
     if blocker.waiters is None:
         blocker.waiters = [message]
     else:

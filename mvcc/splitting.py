@@ -19,6 +19,7 @@ The settled rows are shared: both sides use one space of one store.
 from __future__ import annotations
 
 from mvcc.bounds import belongs
+from mvcc.cases import Case
 from mvcc.messages import Pushed
 from mvcc.records import Checkpoint, Ended, Pending, Split
 from mvcc.refusals import Rule
@@ -69,6 +70,8 @@ def carve(state: State, record: Split) -> Checkpoint:
                 del state.transactions[txn]
         elif local.state != FAILED:
             ended.append(_outcome(state, local, key))
+    if pending:
+        state.cases[Case.SPLIT_OPEN] += 1
     state.end = key
     _turn_waiters(state, woken)
     return Checkpoint(

@@ -15,6 +15,7 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
+from mvcc.cases import Case
 from mvcc.messages import (
     Answer,
     BatchAnswer,
@@ -194,6 +195,12 @@ class State:
         self.commits = 0
         self.waits = 0
         self.pushes = 0
+        self.cases = [0] * len(Case)
+
+    def count_on(self, before: State) -> None:
+        """Go on with the counters of the machine that this one is built in the place of."""
+        self.refusals, self.cases = before.refusals, before.cases
+        self.commits, self.waits, self.pushes = before.commits, before.waits, before.pushes
 
     # -- time --------------------------------------------------------------------------------------
 
@@ -374,6 +381,8 @@ class State:
         none).
         """
         safe, pinned_by = self.closed, b""
+        if not (self.undecided or self.awaiting or self.leaving or self.children):
+            return safe, pinned_by
         for local in self.undecided.values():
             if local.keys and local.stamp <= safe:
                 safe, pinned_by = local.stamp - 1, local.txn
@@ -405,6 +414,7 @@ class State:
                 flight.spelled_out.append(spelled)
                 break
         else:
+            self.cases[Case.SPELLED_OUT] += 1
             spelled = Local(txn, local, COMMITTED, b"", [])
         self.transactions[txn] = spelled
         return spelled

@@ -12,6 +12,7 @@ then.  Only a push is sent back, so that the one who pushed does not wait to be 
 
 from __future__ import annotations
 
+from mvcc.cases import Case
 from mvcc.messages import (
     OWNER_BITS,
     CommitAlone,
@@ -82,6 +83,8 @@ def stop(state: State, rule: Rule) -> None:
 
 
 def _let_go(state: State, local: Local, rule: Rule) -> None:
+    if local.waiters:
+        state.cases[Case.STOPPED_WITH_WAITERS] += 1
     for waiter in local.waiters or ():
         refuse(state, waiter.request, rule)
     local.waiters = None

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from mvcc.anchor import droppable, expire
+from mvcc.cases import Case
 from mvcc.messages import OneShot, Push, Refused
 from mvcc.records import Dropped, Edge, Horizon
 from mvcc.refusals import Rule
@@ -20,6 +21,8 @@ from truetime.timestamp import floor
 
 SWEEP_MAX = 500
 """Transactions looked at in one tick."""
+SWEEP_EVERY_NS = 100_000_000
+"""Time between the beginnings of two passes over all transactions, at least."""
 COLLECT_BATCHES_MAX = 1
 """Batches of stored versions looked at in one tick."""
 DROPPED_MIN = 1_000
@@ -42,7 +45,10 @@ def close(state: State, oldest_open: int) -> None:
     target = floor(lo_ns - settings.slack_ns_min)
     if oldest_open:
         target = max(min(target, oldest_open - 1), floor(lo_ns - settings.lifetime_ns_max))
-    state.closed = max(state.closed, target)
+    if target > state.closed:
+        state.closed = target
+        if any(local.stamp <= target for local in state.undecided.values()):
+            state.cases[Case.CLOSED_OVER_OPEN] += 1
 
 
 def tick(state: State) -> None:
@@ -117,12 +123,15 @@ class Sweep:
 
     def __init__(self) -> None:
         self._left: Iterator[bytes] = iter(())
+        self._began_ns = 0
 
     def step(self, state: State) -> None:
         """Look at the next slice; begin again when all have been looked at."""
         slice_ = list(islice(self._left, SWEEP_MAX))
         if not slice_:
-            self._left = iter(list(state.transactions))
+            if state.now.lo_ns - self._began_ns >= SWEEP_EVERY_NS:
+                self._began_ns = state.now.lo_ns
+                self._left = iter(list(state.transactions))
             return
         horizon = state.record_edge + 1
         if state.serving:
@@ -179,6 +188,7 @@ class Collection:
         self._key: bytes | None = None
         self._kept = False
         self._deletion: tuple[bytes, int] | None = None
+        self._deletions = 0
 
     def _begin(self, state: State) -> bool:
         """Start a pass, if there can be something to delete."""
@@ -218,6 +228,8 @@ class Collection:
         if batch is None:
             self._batches = None
             self._drop_deletion(doomed)
+        state.cases[Case.TOMBSTONE_COLLECTED] += self._deletions
+        self._deletions = 0
         if doomed:
             state.settled.forget(state.space, doomed)
         return len(doomed)
@@ -226,6 +238,7 @@ class Collection:
         if self._deletion is not None:
             doomed.append(self._deletion)
             self._deletion = None
+            self._deletions += 1
 
 
 def evict(state: State) -> int:
@@ -243,4 +256,5 @@ def evict(state: State) -> int:
             state.chains[key] = chain
         else:
             dropped += 1
+    state.cases[Case.EVICTED] += dropped
     return dropped

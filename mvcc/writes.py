@@ -7,6 +7,7 @@ intent is exempt from every test: nobody can have read past it (§5.8 case 3).
 
 from __future__ import annotations
 
+from mvcc.cases import Case
 from mvcc.conditions import FieldError, holds
 from mvcc.messages import CommitAlone, Committed, Failed, Refused, Write, Written
 from mvcc.reads import wait
@@ -34,6 +35,7 @@ def write(state: State, message: Write) -> None:
         return
     keys = [key for key, _, _ in message.writes]
     if local is None and _stand_committed(state, keys, message.stamp):
+        state.cases[Case.WRITE_AFTER_COMMIT] += 1
         state.answers.append(Written(message.request))
         return
     if (
@@ -53,6 +55,7 @@ def write(state: State, message: Write) -> None:
             refusal = refusal or check(state, key, message.stamp)
         elif own.sequence >= sequence:
             # A repeated or overtaken message: its effect already stands.
+            _repeated(state, own, sequence)
             lsn = max(lsn, own.lsn)
             overtaken.append(sequence)
             continue
@@ -77,6 +80,15 @@ def write(state: State, message: Write) -> None:
         state.answers.append(Written(message.request))
 
 
+def _repeated(state: State, own: Intent, sequence: int) -> None:
+    if own.sequence > sequence:
+        state.cases[Case.WRITE_OVERTAKEN] += 1
+    elif own.lsn > state.durable_lsn:
+        state.cases[Case.WRITE_REPEATED_EARLY] += 1
+    else:
+        state.cases[Case.WRITE_REPEATED] += 1
+
+
 def _admit(state: State, stamp: int) -> Refusal | None:
     if not state.serving:
         return state.refuse(Rule.NOT_LEADER)
@@ -88,9 +100,11 @@ def _admit(state: State, stamp: int) -> Refusal | None:
 def _write_after_the_end(state: State, message: Write, local: Local) -> None:
     """A message that arrives after the decision: its effect stands already, or it can have none."""
     if local.state in (ABORTING, ABORTED):
+        state.cases[Case.WRITE_AFTER_ABORT] += 1
         refusal = state.refuse(Rule.ABORTED, other=message.txn)
         state.answers.append(Refused(message.request, refusal))
         return
+    state.cases[Case.WRITE_AFTER_COMMIT] += 1
     sequences = local.sequences or set()
     keys = [key for key, _, _ in message.writes]
     if all(sequence in sequences for _, _, sequence in message.writes):
@@ -164,6 +178,8 @@ def _plant(
     if local is None:
         local = Local(txn, stamp, ACTIVE, message.anchor, [])
         state.transactions[txn] = local
+    if local.state == PLACEHOLDER:
+        state.cases[Case.WRITE_AFTER_PUSH] += 1
     local.state = ACTIVE
     local.anchor = message.anchor
     local.stamp = stamp
@@ -174,6 +190,7 @@ def _plant(
         chain = state.chains[key]
         own = chain.intent_of(txn)
         if own is not None:
+            state.cases[Case.OWN_REWRITTEN] += 1
             own.value, own.sequence, own.lsn = value, sequence, state.lsn
         else:
             chain.plant(Intent(stamp, value, txn, sequence, state.lsn))
@@ -280,6 +297,7 @@ def decide_alone(
         else:
             own = chain.intent_of(txn)
             if own is not None:
+                state.cases[Case.OWN_REWRITTEN] += 1
                 own.value = value
                 continue
             chain.plant(Intent(stamp, value, txn, 0, lsn))

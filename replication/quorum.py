@@ -22,5 +22,5 @@ def reached(voters: Collection[int], marks: Mapping[int, int]) -> int:
     """
     if not voters:
         return 0
-    ordered = sorted((marks.get(voter, 0) for voter in voters), reverse=True)
+    ordered = sorted([marks.get(voter, 0) for voter in voters], reverse=True)
     return ordered[majority(len(voters)) - 1]

@@ -468,7 +468,7 @@ class Engine:
         for _ in range(ROUNDS_MAX):
             moved = self.host.persist(self._gather())
             for partition in self.partitions:
-                if partition.parked:
+                if partition.state.parked:
                     partition.wake(self.now)
             if not moved and not self._pending():
                 break
@@ -483,10 +483,9 @@ class Engine:
         self._set_alarm()
 
     def _pending(self) -> bool:
-        return bool(self.coordinator.sends or self.coordinator.answers) or any(
-            partition.state.answers or partition.state.sends or partition.state.records
-            for partition in self.partitions
-        )
+        if self.coordinator.sends or self.coordinator.answers:
+            return True
+        return any(partition.gathered for partition in self.partitions)
 
     def _gather(self) -> list[Entry]:
         """Deliver messages and answers between the machines; collect the entries to make durable."""
@@ -502,6 +501,8 @@ class Engine:
                 self.dispatch(answers)
             moved = False
             for partition in self.partitions:
+                if not partition.gathered:
+                    continue
                 ready = partition.ready()
                 if ready.entry is not None:
                     entries.append(ready.entry)
@@ -658,7 +659,7 @@ class Engine:
 
     def _set_alarm(self) -> None:
         next_ns = self.held.next_ns()
-        if any(partition.parked for partition in self.partitions):
+        if any(partition.state.parked for partition in self.partitions):
             soon_ns = self.now.lo_ns + 50_000
             next_ns = soon_ns if next_ns is None else min(next_ns, soon_ns)
         if next_ns is not None and self._alarm is not None:

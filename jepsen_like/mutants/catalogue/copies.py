@@ -32,7 +32,7 @@ MUTANTS: Final = (
         changes=(
             Change(
                 "mvcc.partition",
-                "        state.shown = max(state.shown, state.safe()[0])",
+                "        state.shown = max(state.shown, safe)",
                 "        state.shown = max(state.shown, state.lo)",
             ),
         ),
@@ -123,8 +123,8 @@ MUTANTS: Final = (
         changes=(
             Change(
                 "k2store.node.feed",
-                "            if stamp > watch.join:\n                mine",
-                "            if stamp > safe:\n                mine",
+                "                watch.cursor = watch.join\n                watch.take_safe(safe)",
+                "                watch.cursor = safe\n                watch.take_safe(safe)",
             ),
         ),
         stages=(Stage.NODE,),

@@ -157,7 +157,7 @@ class Group:
         if self.leading and {note.kind for note in ready.notes} & ENDS_LEAD:
             return True  # the host takes the machine's last answers, then calls `depose`
         if ready.restore is not None:
-            self.partition = self._rebuild(len(ready.committed))
+            self._replace(len(ready.committed))
         for entry in ready.committed:
             if entry.kind == Kind.DATA:
                 self._apply(entry.lsn, entry.payload, now)
@@ -213,10 +213,15 @@ class Group:
         self._proposed.clear()
         self.hints.clear()
         watched = self.partition.state.watched
-        self.partition = self._rebuild(0)
+        self._replace(0)
         self.partition.watch(watched)
         self.rebuilt += 1
         self.show()
+
+    def _replace(self, ahead: int) -> None:
+        before = self.partition.state
+        self.partition = self._rebuild(ahead)
+        self.partition.state.count_on(before)
 
     def _rebuild(self, ahead: int) -> Partition:
         """The machine as the snapshot and the applied entries tell it, without the last `ahead`."""

@@ -116,6 +116,11 @@ class Link:
         """Rows."""
         self._gathering().pages.append(page)
 
+    @property
+    def gathered(self) -> bool:
+        """Whether there is something to send."""
+        return self._frame is not None
+
     def flush(self, lo_ns: int, *, accuses: bool = False) -> None:
         """Send what has gathered. What cannot be sent is lost, as on any network."""
         frame, self._frame = self._frame, None
@@ -242,7 +247,8 @@ class Links:
     def flush(self, lo_ns: int, accuses: Callable[[int], bool]) -> None:
         """Send what has gathered for everybody; `accuses` says whose clocks are ahead."""
         for node, link in self._links.items():
-            link.flush(lo_ns, accuses=accuses(node))
+            if link.gathered:
+                link.flush(lo_ns, accuses=accuses(node))
 
     def close(self) -> None:
         """End all streams."""

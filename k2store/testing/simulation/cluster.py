@@ -25,7 +25,7 @@ from k2store.node.cluster.host import ClusterHost, ClusterSettings
 from k2store.node.engine import Engine
 from k2store.storage import StorageOptions
 from k2store.testing.control import MemoryControl, MemoryPlane
-from k2store.testing.simulation.cluster_probes import CLUSTER_PROBES
+from k2store.testing.simulation.cluster_probes import CLUSTER_CASE_PROBES, CLUSTER_PROBES
 from k2store.testing.simulation.node import FAIL_STOP, PORT, Node, NodeKnobs, engine_settings
 from k2store.testing.simulation.process import Environment
 from mvcc.refusals import Rule
@@ -127,7 +127,7 @@ class ClusterNode(Node):
         agent.start(self._known)
         self.starts += 1
         self.engine = engine
-        looking = loop.create_task(self._look_on(engine, _LOOK_INTERVAL_S))
+        looking = loop.create_task(self._look_on(host))
         stopping = loop.create_task(environment.stopping.wait())
         stopping.add_done_callback(lambda _: failed(Stopped(self.name)))
         try:
@@ -154,10 +154,14 @@ class ClusterNode(Node):
     def _keep(self, present: Map) -> None:
         self._known = present
 
-    def _look(self, engine: Engine) -> None:
-        super()._look(engine)
-        assert isinstance(engine.host, ClusterHost)
-        for group in engine.host.groups.values():
+    async def _look_on(self, host: ClusterHost) -> None:
+        while True:
+            self._look(host)
+            await asyncio.sleep(_LOOK_INTERVAL_S)
+
+    def _look(self, host: ClusterHost) -> None:
+        """Note what can only be seen while it is so."""
+        for group in host.groups.values():
             self.probes["cluster.waited_for_leader"] += bool(group.waiting)
             self.probes["cluster.held"] += bool(group.held)
 
@@ -190,6 +194,9 @@ class ClusterNode(Node):
                 one.taken_over for one in groups if one.replica.epoch > 1
             )
         mine["cluster.epoch_refused"] += sum(agent.refused for agent in self._agents)
+        for state in self._states():
+            for case, name in CLUSTER_CASE_PROBES.items():
+                mine[name] += state.cases[case]
         mine["cluster.refused_low_water"] += sum(
             state.refusals[Rule.LOW_WATER] for state in self._states()
         )

@@ -25,12 +25,10 @@ from k2store.node.alarm import LoopAlarm
 from k2store.node.engine import Engine, EngineSettings
 from k2store.node.limits import SessionLimits
 from k2store.storage import StorageFailed, StorageOptions
-from k2store.testing.simulation.node_probes import NODE_PROBES
+from k2store.testing.simulation.node_probes import CASE_PROBES, NODE_PROBES
 from k2store.testing.simulation.process import Environment, Main
-from mvcc.messages import OneShot
 from mvcc.refusals import Rule
 from mvcc.state import PartitionSettings, State
-from mvcc.transactions import ABORTED, COMMITTED, Local
 from truetime import OracleSettings
 from truetime.timestamp import floor, time_ns
 
@@ -42,7 +40,6 @@ FAIL_STOP = (StorageFailed, ClockUncertain)
 
 _MILLISECOND_NS = 1_000_000
 _SECOND_NS = 1_000 * _MILLISECOND_NS
-_LOOK_INTERVAL_S = 0.01
 _DEFAULT = PartitionSettings()
 _CONFLICTS = (
     Rule.READ_BY,
@@ -129,10 +126,9 @@ class Node:
         self.engine: Engine | None = None
         """The engine of the latest incarnation that came up."""
         self.probes: Counter[str] = Counter()
-        """Hits of `NODE_PROBES`, from what `look` and `harvest` have found."""
+        """Hits of `NODE_PROBES` that no counter of the machines has."""
         self.starts = 0
         self._engines: list[Engine] = []
-        self._chains: dict[int, int] = {}
 
     @property
     def main(self) -> Main:
@@ -166,28 +162,7 @@ class Node:
         await engine.start()
         await environment.listen(PORT, engine)
         self.engine = engine
-        looking = loop.create_task(self._look_on(engine))
-        try:
-            await ended
-        finally:
-            looking.cancel()
-
-    async def _look_on(self, engine: Engine, every_s: float = _LOOK_INTERVAL_S) -> None:
-        while True:
-            self._look(engine)
-            await asyncio.sleep(every_s)
-
-    def _look(self, engine: Engine) -> None:
-        """Note what can only be seen while it is so."""
-        for partition in engine.partitions:
-            state = partition.state
-            before = self._chains.get(id(state), 0)
-            if len(state.chains) < before:
-                self.probes["node.chains_evicted"] += 1
-            self._chains[id(state)] = len(state.chains)
-            if state.parked:
-                self.probes["node.one_shot_parked"] += 1
-            _look_at_transactions(state, self.probes)
+        await ended
 
     # ------------------------------------------------------------------ questions from outside
 
@@ -235,6 +210,8 @@ class Node:
         for state in self._states():
             for rule in Rule:
                 refusals[rule] += state.refusals[rule]
+            for case, name in CASE_PROBES.items():
+                hits[name] += state.cases[case]
             hits["node.waited"] += state.waits
             hits["node.horizon_raised"] += int(state.horizon > 0)
             hits["node.pushed"] += state.pushes
@@ -266,19 +243,6 @@ class Node:
 
     def _states(self) -> list[State]:
         return [partition.state for engine in self._engines for partition in engine.partitions]
-
-
-def _look_at_transactions(state: State, probes: Counter[str]) -> None:
-    for local in state.transactions.values():
-        if not isinstance(local, Local):
-            continue
-        if local.state == COMMITTED and not local.anchor and not local.keys:
-            probes["node.batch_spelled_out"] += 1
-        elif local.state == ABORTED and local.anchor and local.keys and not local.acknowledged:
-            probes["node.expired"] += 1
-        for waiter in local.waiters or ():
-            if isinstance(waiter, OneShot):
-                probes["node.one_shot_parked"] += 1
 
 
 def stamp_time_ns(stamp: int) -> int:

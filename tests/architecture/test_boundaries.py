@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from k2store.cli.verbs import places
 from tests.architecture.tree import PACKAGES, ROOT, imported_modules, python_files
 from tests.run import CHECKS, CONTRACTS
 
@@ -63,8 +64,16 @@ def test_checker_knows_only_the_public_door() -> None:
 
 def test_help_loads_neither_grpc_nor_storage() -> None:
     """`k2 --help` answers without gRPC, protobuf, RocksDB and rich, so it is quick."""
-    heavy = ("grpc", "google.protobuf", "rocksdict", "rich", "uvloop", "numpy", "structlog")
+    heavy = ("grpc", "google.protobuf", "rocksdict", "rich", "uvloop", "numpy", "structlog", "torch")
     assert loaded_by("from k2store.cli import main; main(['--help'])", *heavy) == []
+
+
+def test_no_verb_loads_torch_before_it_runs() -> None:
+    """Importing every verb brings in neither torch nor triton: only what computes waits for them."""
+    modules = sorted({place.target.partition(":")[0] for place in places().values()})
+    assert "kv_pool.edge.cli" in modules
+    code = "import " + ", ".join([*modules, "bench.cli", "serving"])
+    assert loaded_by(code, "torch", "triton", "safetensors", "tokenizers") == []
 
 
 @pytest.mark.parametrize(

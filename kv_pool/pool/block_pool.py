@@ -9,6 +9,12 @@ stays. A block that goes from one tier comes to the next one below, if it is not
 
     put ──▶ tier 0 ──(least worth, no references, no block behind)──▶ tier 1 ──▶ ... ──▶ gone
 
+A block that is still being computed has no name. It *takes* a slot, which stays its own until it is
+given back or the block is named::
+
+    take ──▶ taken ──name──▶ a block with one reference
+               └──give_back──▶ free
+
 Invariants: used and free slots of a tier are all its slots; no slot has two blocks; counts of blocks
 behind are those of the blocks that are there.
 """
@@ -47,6 +53,26 @@ class Put(Struct, frozen=True):
     gone: tuple[Gone, ...]
 
 
+class Census(Struct, frozen=True):
+    """Slots of a tier by what they are for; together they are all of them.
+
+    free    nothing lies there
+    cached  a block that nobody holds: it goes when room is needed
+    held    a block with references
+    taken   a block without a name
+    """
+
+    free: int
+    cached: int
+    held: int
+    taken: int
+
+    @property
+    def total(self) -> int:
+        """All slots of the tier."""
+        return self.free + self.cached + self.held + self.taken
+
+
 class _Block(Struct):
     """A block in a tier."""
 
@@ -65,7 +91,17 @@ class _Tier:
     `behind` counts the blocks that follow a block, whether that one is there or not.
     """
 
-    __slots__ = ("behind", "blocks", "eviction", "free", "generations", "heap", "number", "tick")
+    __slots__ = (
+        "behind",
+        "blocks",
+        "eviction",
+        "free",
+        "generations",
+        "heap",
+        "number",
+        "taken",
+        "tick",
+    )
 
     def __init__(self, number: int, slots: int, eviction: Eviction) -> None:
         self.number = number
@@ -75,6 +111,7 @@ class _Tier:
         self.free = list(range(slots - 1, -1, -1))
         self.generations = [0] * slots
         self.heap: list[tuple[float, bytes]] = []
+        self.taken: dict[int, Slot] = {}
         self.tick = 0
 
     def use(self, block: _Block) -> None:
@@ -105,12 +142,15 @@ class _Tier:
             heapq.heappop(self.heap)
         return None
 
-    def add(self, name: bytes, parent: bytes, depth: int) -> _Block:
-        """A block in a free slot."""
+    def allot(self) -> Slot:
+        """A free slot, under a generation that it never had."""
         number = self.free.pop()
         self.generations[number] += 1
-        slot = Slot(self.number, number, self.generations[number])
-        block = _Block(name, parent, depth, slot)
+        return Slot(self.number, number, self.generations[number])
+
+    def add(self, name: bytes, parent: bytes, depth: int, slot: Slot | None = None) -> _Block:
+        """A block in a slot, in a free one unless told which."""
+        block = _Block(name, parent, depth, slot or self.allot())
         self.blocks[name] = block
         self.behind[parent] = self.behind.get(parent, 0) + 1
         return block
@@ -161,7 +201,62 @@ class BlockPool:
 
     def counts(self) -> tuple[tuple[int, int], ...]:
         """Used and free slots of each tier."""
-        return tuple([(len(tier.blocks), len(tier.free)) for tier in self._tiers])
+        return tuple([(len(tier.blocks) + len(tier.taken), len(tier.free)) for tier in self._tiers])
+
+    def census(self, tier: int) -> Census:
+        """What the slots of a tier are for; looks at every block."""
+        place = self._tiers[tier]
+        held = sum(1 for block in place.blocks.values() if block.references)
+        return Census(len(place.free), len(place.blocks) - held, held, len(place.taken))
+
+    def references(self, name: bytes, tier: int) -> int:
+        """How often a block of a tier is held; 0 where it is not."""
+        block = self._tiers[tier].blocks.get(name)
+        return block.references if block is not None else 0
+
+    def take(self, count: int, tier: int = 0) -> Put:
+        """Have slots for blocks without a name, as many of `count` as found room."""
+        place = self._tiers[tier]
+        slots: list[Slot] = []
+        gone: list[Gone] = []
+        while len(slots) < count and (place.free or self._make_room(place, gone)):
+            slot = place.allot()
+            place.taken[slot.number] = slot
+            slots.append(slot)
+        return Put(tuple(slots), tuple(gone))
+
+    def give_back(self, slots: Sequence[Slot]) -> None:
+        """Taken slots are free."""
+        for slot in slots:
+            place = self._tiers[slot.tier]
+            assert place.taken.get(slot.number) == slot, "what is given back was taken"
+            del place.taken[slot.number]
+            place.free.append(slot.number)
+
+    def name(self, slot: Slot, name: bytes, parent: bytes, depth: int) -> Slot:
+        """The block in a taken slot has a name now, and one reference; gives where it lies.
+
+        If the tier has a block of that name, that one gets the reference and the taken slot is free.
+        """
+        place = self._tiers[slot.tier]
+        assert place.taken.get(slot.number) == slot, "what is named was taken"
+        block = place.blocks.get(name)
+        if block is not None:
+            self.give_back([slot])
+        else:
+            del place.taken[slot.number]
+            block = place.add(name, parent, depth, slot)
+        block.references += 1
+        place.use(block)
+        return block.slot
+
+    def evict(self, count: int, tier: int = 0) -> tuple[Gone, ...]:
+        """Let up to `count` blocks go from a tier, those that are worth least."""
+        gone: list[Gone] = []
+        for _ in range(count):
+            if not self._make_room(self._tiers[tier], gone):
+                break
+        return tuple(gone)
 
     def put(self, names: Names, tier: int = 0, *, parent: bytes = b"", depth: int = 0) -> Put:
         """Have consecutive blocks in a tier; what is there already is used.

@@ -10,7 +10,7 @@ import pytest
 
 from bench.trace import generate, read
 from kv_pool.blocks import split_names
-from kv_pool.pool.block_pool import BlockPool, Slot
+from kv_pool.pool.block_pool import BlockPool, Census, Slot
 from kv_pool.pool.eviction import EVICTIONS, CostAware, LastCopyAware, LeastRecent, Outlook
 from tests.model.test_kv_pool_tree import name, names_of
 
@@ -194,3 +194,29 @@ def test_hits_by_size_are_those_of_the_literature(slots: int, share: float) -> N
         references += len(request.hash_ids)
         pool.put(names)
     assert hits / references == pytest.approx(share, abs=0.01 if real else 0.03)
+
+
+def test_a_slot_is_taken_before_its_block_has_a_name() -> None:
+    """Taken slots count as used and never go; named, a block is held; a second of its name is one too many."""
+    pool = BlockPool([(3, LeastRecent())])
+    pool.put(names_of((0,)))
+    taken = pool.take(3)
+    assert len(taken.slots) == 3
+    assert [one.name for one in taken.gone] == [name((0,))]
+    assert pool.counts() == ((3, 0),)
+    assert pool.take(1).slots == ()
+    assert pool.evict(1) == ()
+    first = pool.name(taken.slots[0], name((1,)), b"", 0)
+    assert first == taken.slots[0]
+    assert pool.name(taken.slots[1], name((1,)), b"", 0) == first
+    assert pool.references(name((1,)), 0) == 2
+    assert pool.references(name((2,)), 0) == 0
+    assert pool.census(0) == Census(free=1, cached=0, held=1, taken=1)
+    pool.give_back(taken.slots[2:])
+    pool.let_go(name((1,)) * 2, [first, first])
+    assert pool.census(0) == Census(free=2, cached=1, held=0, taken=0)
+    assert [one.slot for one in pool.evict(5)] == [first]
+    assert pool.census(0).total == pool.census(0).free == 3
+    [again] = pool.take(1).slots
+    assert again.number == first.number
+    assert again.generation > first.generation

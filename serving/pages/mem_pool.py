@@ -222,6 +222,17 @@ class MemPool:
                     deleted += 1
         return deleted
 
+    def held_pages(self, tokens: Sequence[int]) -> int:
+        """How many blocks of a prompt's beginning are on the device and held by somebody: to hold them
+        once more takes no room."""
+        known = self.match(tokens)
+        names = [self._records[slot.tier, slot.number].name for slot in known]
+        return sum(
+            1
+            for name, slot in zip(names, known, strict=True)
+            if slot.tier == DEVICE and self._blocks.references(name, DEVICE)
+        )
+
     # ----------------------------------------------------------------------------- holding
 
     def hold(self, pages: Sequence[Slot]) -> None:

@@ -1,0 +1,70 @@
+"""A request on its way: its tokens, the pages that it holds, and how far it has come."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+from kv_pool.blocks import Chain
+from kv_pool.pool.block_pool import Slot
+from serving.engine.request import Request, Usage
+from serving.engine.text import TextStream
+
+
+class Phase(enum.Enum):
+    """Where a sequence is; see the picture of the package."""
+
+    WAITING = "waiting"
+    FETCHING = "fetching"
+    RUNNING = "running"
+    PARKED = "parked"
+    FINISHED = "finished"
+
+
+@dataclass(eq=False)
+class Sequence:
+    """State of one request in one engine.
+
+    number    its name in the engine
+    tokens    prompt and what was generated
+    computed  how many of them have keys and values in `pages`
+    pages     on the device, held; the first `chain.blocks` are in the index, the others are its own
+    chain     names of the pages that are in the index
+    cached    tokens of the prompt that were found computed when it first began
+    asked     the remote provider has been asked
+    """
+
+    number: int
+    request: Request
+    tokens: list[int]
+    chain: Chain
+    text: TextStream | None
+    phase: Phase = Phase.WAITING
+    computed: int = 0
+    pages: list[Slot] = field(default_factory=list)
+    cached: int | None = None
+    asked: bool = False
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens of the prompt."""
+        return len(self.request.tokens)
+
+    @property
+    def generated(self) -> list[int]:
+        """What was generated."""
+        return self.tokens[self.prompt_tokens :]
+
+    @property
+    def missing(self) -> int:
+        """Tokens without keys and values."""
+        return len(self.tokens) - self.computed
+
+    @property
+    def is_decoding(self) -> bool:
+        """Whether the next step generates, whatever else runs."""
+        return self.missing == 1
+
+    def usage(self) -> Usage:
+        """What it took so far."""
+        return Usage(self.prompt_tokens, self.cached or 0, len(self.tokens) - self.prompt_tokens)

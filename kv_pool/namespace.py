@@ -130,7 +130,7 @@ class Namespace(Struct, frozen=True, kw_only=True, array_like=True, forbid_unkno
         """Inverse of `encode`; ``ValueError`` for what is no namespace of this schema."""
         try:
             schema, namespace = _ROWS.decode(value)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise ValueError(f"not a namespace: {error}") from None
         if schema != SCHEMA:
             raise ValueError(f"a namespace of schema {schema}; this version knows {SCHEMA}")

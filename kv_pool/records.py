@@ -184,7 +184,7 @@ def decode(record: type[T], value: bytes) -> T:
     """A row of the given kind; ``ValueError`` for a value of another shape."""
     try:
         return msgspec.msgpack.decode(value, type=record)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"not a row of kind {record.__name__}: {error}") from None
 
 
@@ -192,7 +192,7 @@ def decode_run(value: bytes) -> Run:
     """A run; ``ValueError`` for a value of another shape, or with parts that do not fit together."""
     try:
         run = _RUNS.decode(value)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"not a run: {error}") from None
     if (
         len(run.names) % NAME_BYTES

@@ -269,7 +269,7 @@ def compares(value: bytes, place: int, compare: Compare, right: Scalar | Own, at
     """
     try:
         fields = msgspec.msgpack.decode(value)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return False
     if not isinstance(fields, list) or place >= len(fields):
         return False

@@ -35,6 +35,8 @@ def encode(takeover: Takeover) -> bytes:
 
 
 def decode(payload: bytes) -> Takeover:
-    """Inverse of ``encode``; ``ValueError`` for a payload that is too short for its stamp."""
+    """Inverse of ``encode``; ``ValueError`` for a payload of another length."""
+    if len(payload) not in (_STAMP_BYTES, _STAMP_BYTES + _IDENTITY_BYTES):
+        raise ValueError(f"a takeover has 8 or 16 bytes, not {len(payload)}")
     low_water = decode_stamp(payload[:_STAMP_BYTES])
     return Takeover(low_water, int.from_bytes(payload[_STAMP_BYTES:], "big"))

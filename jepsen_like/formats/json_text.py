@@ -13,7 +13,7 @@ def read_all(data: bytes) -> list[object]:
     if stripped.startswith(b"["):
         try:
             return [msgspec.json.decode(stripped)]
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise HistoryError(f"not JSON: {error}") from error
     values: list[object] = []
     decoder = msgspec.json.Decoder()
@@ -22,6 +22,6 @@ def read_all(data: bytes) -> list[object]:
         if text:
             try:
                 values.append(decoder.decode(text))
-            except msgspec.DecodeError as error:
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
                 raise HistoryError(f"line {number}: not JSON: {error}") from error
     return values

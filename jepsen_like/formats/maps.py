@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from jepsen_like.history import Event, HistoryError, Kind, Process
 from jepsen_like.values import show
 
-_KINDS: dict[object, Kind] = {"invoke": "invoke", "ok": "ok", "fail": "fail", "info": "info"}
+_KINDS: dict[str, Kind] = {"invoke": "invoke", "ok": "ok", "fail": "fail", "info": "info"}
 
 
 def events_of(maps: Iterable[object]) -> list[Event]:
@@ -31,7 +31,8 @@ def flatten(values: Iterable[object]) -> Iterable[object]:
 
 
 def _event(entry: Mapping[object, object], position: int) -> Event | None:
-    kind = _KINDS.get(_bare(entry.get("type")))
+    told = _bare(entry.get("type"))
+    kind = _KINDS.get(told) if isinstance(told, str) else None
     if kind is None:
         raise HistoryError(
             f"entry {position}: type is {show(entry.get('type'))}, not invoke, ok, fail or info"

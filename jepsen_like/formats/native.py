@@ -92,7 +92,7 @@ def read(data: bytes, *, forgive_torn_end: bool = False) -> History:
                     record.error,
                 )
             )
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise HistoryError(f"record {len(events)}: {error}") from error
     return History(events, nil_is_a_value=header.nil_is_a_value)
 

@@ -161,7 +161,7 @@ def _pour(
 def _json_entries(block: bytes, position: int) -> list[_Entry]:
     try:
         lines = msgspec.json.Decoder(_Line).decode_lines(block)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise HistoryError(f"after line {position}: not an operation in JSON: {error}") from error
     return [
         _Entry(
@@ -179,7 +179,7 @@ def _decode_json(raws: list[bytes | msgspec.Raw]) -> Iterable[object]:
         return []
     try:
         return msgspec.json.decode(b"[" + b",".join(raws) + b"]", type=list[object])
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise HistoryError(f"a transaction is not JSON: {error}") from error
 
 
@@ -230,6 +230,6 @@ def _decode_edn(raws: list[bytes | msgspec.Raw]) -> Iterable[object]:
             return msgspec.json.decode(
                 b"[" + text.translate(_MICRO, _DROPPED) + b"]", type=list[object]
             )
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             pass
     return [next(iter(edn.read_all(bytes(raw).decode()))) for raw in raws]

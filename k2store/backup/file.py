@@ -256,7 +256,7 @@ def _payloads(path: Path, file: BinaryIO) -> Iterator[bytes]:
 def _decode(path: Path, payload: bytes) -> list[Row]:
     try:
         return msgspec.msgpack.decode(payload, type=list[Row])
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise _damaged(path, f"a frame cannot be read ({error})") from None
 
 

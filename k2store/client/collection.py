@@ -76,7 +76,7 @@ class Codec(Generic[T]):
         """A stored value as a record."""
         try:
             return self._decoder.decode(value)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise Corruption(
                 f"the value at {key!r} is no record of {self.name!r}: {error}", what=self.name
             ) from None

@@ -228,7 +228,7 @@ class Lease:
     def _decoded(self, value: bytes) -> Holding:
         try:
             return _decode(value)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise Rejected(
                 f"the value at {self._key!r} is not a lease: {error}", field="key"
             ) from None

@@ -300,7 +300,11 @@ def decode(document: bytes) -> Map:
                 field="format",
             )
         found = msgspec.json.decode(document, type=_Document).map
-    except msgspec.DecodeError as error:  # ValidationError is one
+    except (
+        msgspec.DecodeError,
+        UnicodeDecodeError,
+        RecursionError,
+    ) as error:  # ValidationError is one
         raise Corruption(f"the map cannot be read: {error}", what="map") from error
     wrong = flaw(found)
     if wrong is not None:

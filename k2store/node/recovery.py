@@ -97,7 +97,7 @@ def _replay(
                 restored = True
                 continue
             decoded = decode_turn(turn.payload)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise Corruption(
                 f"turn {turn.lsn} of the log cannot be understood: {error}", what="log"
             ) from error

@@ -42,7 +42,7 @@ def read(path: Path, limit: int | None = None) -> Iterator[Request]:
                 return
             try:
                 yield decoder.decode(line)
-            except msgspec.MsgspecError as error:
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
                 raise ValueError(f"{path}, line {number + 1}: {error}") from None
 
 

@@ -468,7 +468,7 @@ class ClusterHost:
         for node, data in inbox:
             try:
                 frame = decode(data)
-            except msgspec.DecodeError:
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 self.engine.counts["peer_garbage"] = self.engine.counts.get("peer_garbage", 0) + 1
                 continue
             incoming.take(self, node, frame)

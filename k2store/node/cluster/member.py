@@ -219,7 +219,7 @@ def _read(path: Path, disk: str) -> Remembered | None:
         return None
     try:
         remembered = msgspec.json.decode(content, type=Remembered)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Corruption(f"{path} cannot be understood: {error}", what="cluster") from error
     # A file copied from another folder says nothing about this one.
     return remembered if remembered.disk == disk else None

@@ -157,7 +157,7 @@ def recover(store: Store) -> Recovered:
                     restored = True
                 continue
             decoded = _decode_turn(turn.payload)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise Corruption(
                 f"turn {turn.lsn} of the log cannot be understood: {error}; was this folder made "
                 "by a node outside a cluster?",

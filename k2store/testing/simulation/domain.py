@@ -132,7 +132,7 @@ current: ContextVar[Domain] = ContextVar("simulation_domain")
 """The domain that the running callback belongs to."""
 
 
-class Handle(msgspec.Struct, gc=False, eq=False):
+class Handle(msgspec.Struct, eq=False):
     """A scheduled callback: what asyncio's handles are to those who cancel them, only cheaper."""
 
     callback: Callable[..., object]

@@ -21,6 +21,7 @@ T = TypeVar("T")
 
 START_NS: Final = 1_767_225_600_000_000_000
 """True time at the start of every run: 2026-01-01T00:00:00Z."""
+COLLECT_ALL_RUNS: Final = 16
 
 
 class Simulation:
@@ -29,6 +30,9 @@ class Simulation:
     Inside, Python's garbage collector is off, so that nothing is finalised at a moment that
     depends on memory; at the end the loop is closed and the collector runs.
     """
+
+    _ended = 0
+    """Runs of this process that are over."""
 
     def __init__(
         self,
@@ -64,8 +68,10 @@ class Simulation:
         self.loop.close()
         if self._collecting:
             gc.enable()
-        # All that the run has made is young, for nothing was collected meanwhile.
-        gc.collect(1)
+        # All that the run has made is young, for nothing was collected meanwhile. But whoever has
+        # the run in hand still refers to it, so it grows old now; every few runs the old go too.
+        Simulation._ended += 1
+        gc.collect(1 if Simulation._ended % COLLECT_ALL_RUNS else 2)
 
     def random(self, *names: str | int) -> random.Random:
         """A stream of chance of this run, at its beginning."""

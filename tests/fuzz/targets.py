@@ -20,8 +20,8 @@ from msgspec import Struct
 import k2store
 from jepsen_like.formats import load, load_transactions, native
 from jepsen_like.history import Event, History, HistoryError
-from k2store.backup.file import Row, Writer, verified
 from k2store.backup.file import Header as BackupHeader
+from k2store.backup.file import Row, Writer, verified
 from k2store.control import map as control_map
 from k2store.errors import Corruption, K2Error, Rejected
 from k2store.node import turns

@@ -450,3 +450,28 @@ def test_shrinking_stops_at_its_limit():
 
     assert 5 in shrink(range(100), fails, runs_max=5)
     assert len(runs) == 5
+
+
+def test_a_run_that_is_over_is_freed():
+    """Nothing that a run has made outlives it, timers that have fired included."""
+    import gc
+    import weakref
+
+    class Held:
+        def tick(self) -> None:
+            """Keep the handle of a timer that calls this very object."""
+
+    def run() -> weakref.ref:
+        held = Held()
+        with Simulation(1) as simulation:
+
+            async def main(environment):
+                held.handle = environment.loop.call_later(0.1, held.tick)
+                await asyncio.sleep(1)
+
+            simulation.wait_for([simulation.process("a", main)], 10 * SECOND_NS)
+        return weakref.ref(held)
+
+    gone = run()
+    gc.collect()
+    assert gone() is None

@@ -14,7 +14,7 @@ from tests.architecture.tree import ROOT, files, text
 from tests.generate import KINDS, stale
 from tests.run import CHECKS, WIRE_LINT
 
-HOUSE_VERBS = {"test", "proto", "docs"}
+HOUSE_VERBS = {"test", "fuzz", "proto", "docs"}
 DOCUMENTS = [path for path in files() if path.endswith(".md")]
 FENCE = re.compile(r"^```(?:sh|bash|console)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")

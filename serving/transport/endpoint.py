@@ -88,8 +88,6 @@ class Endpoint:
         assert self._accepting is not None, "it was entered"
         assert self._listener is not None, "it was entered"
         tasks = [self._accepting, *self._greeting, *self._pumps]
-        for peer in self._pumps.values():
-            peer.link.close(PeerLost("this endpoint is closed"))
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -277,7 +275,7 @@ class Endpoint:
         theirs = await self._carrier.greet(sock, descriptors)
         memories: list[Memory] = []
         try:
-            link = Link(sock, self._limits, self.counts)
+            link = Link(sock, self._limits, lingers=self._carrier.maps)
             geometries = tuple([memory.geometry for memory in self.memories])
             await link.send(Kind.HELLO, 0, ENCODE(Hello(VERSION, self.name, geometries)))
             frame = await link.receive(lambda kind, number, piece, length: None)
@@ -311,6 +309,7 @@ class Endpoint:
             if not future.done():
                 future.set_exception(failure)
         peer.link.release()
+        peer.gone.set()
         self._arrive(Lost(peer, failure))
 
     async def _pump(self, peer: Peer) -> None:

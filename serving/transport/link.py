@@ -21,7 +21,7 @@ from typing import Final, NamedTuple, TypeAlias
 import xxhash
 
 import k2store
-from serving.transport.interface import Counts, Limits, PeerLost
+from serving.transport.interface import Limits, PeerLost
 
 MAGIC: Final = b"K2kv"
 _HEADER: Final = struct.Struct("<4sB3xIQ")
@@ -74,13 +74,17 @@ class Frame(NamedTuple):
 
 
 class Link:
-    """See the module. One task reads, any may send."""
+    """See the module. One task reads, any may send.
 
-    def __init__(self, sock: socket.socket, limits: Limits, counts: Counts) -> None:
+    lingers  a link that is closed on this side goes on to read until the peer has closed it as well: whoever maps our
+             memory may be writing there until then
+    """
+
+    def __init__(self, sock: socket.socket, limits: Limits, *, lingers: bool) -> None:
         sock.setblocking(False)
         self._sock = sock
         self._limits = limits
-        self._counts = counts
+        self._lingers = lingers
         self._sending = asyncio.Lock()
         self._head = bytearray(HEAD_BYTES)
         self._piece = bytearray(_PIECE.size)
@@ -92,7 +96,7 @@ class Link:
             self.failure = why
             # Whoever waits on the socket hears of it by this; closing alone would leave it waiting.
             try:
-                self._sock.shutdown(socket.SHUT_RDWR)
+                self._sock.shutdown(socket.SHUT_WR if self._lingers else socket.SHUT_RDWR)
             except OSError:
                 pass
 
@@ -178,11 +182,20 @@ class Link:
         done = 0
         while done < len(where):
             if self.failure is not None:
+                await self._linger()
                 raise self.failure
             count = await loop.sock_recv_into(self._sock, where[done:])
             if not count:
                 raise PeerLost("the peer has closed the link")
             done += count
+
+    async def _linger(self) -> None:
+        """Read until the peer has closed its side, and throw it away."""
+        if self._lingers:
+            loop = asyncio.get_running_loop()
+            scratch = bytearray(_SCRATCH_BYTES)
+            while await loop.sock_recv_into(self._sock, scratch):
+                pass
 
 
 def _sum(head: bytes | bytearray, body: bytes | bytearray) -> bytes:

@@ -16,6 +16,7 @@ class Peer:
     name        what it calls itself
     geometries  of its memories
     memories    its memories themselves, where they can be mapped
+    gone        set when nothing of it can be written here any more
     """
 
     def __init__(self, hello: Hello, link: Link, memories: Sequence[Memory]) -> None:
@@ -23,6 +24,7 @@ class Peer:
         self.geometries = hello.memories
         self.link = link
         self.memories = memories
+        self.gone = asyncio.Event()
         self.waiting: dict[int, asyncio.Future[Frame]] = {}
         self.placing: dict[int, list[memoryview]] = {}
         self.serving: set[asyncio.Task[None]] = set()

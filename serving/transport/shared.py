@@ -5,8 +5,9 @@ on a read is a copy, checked against the table of the peer before and after; the
 a copy, too, and then a frame that asks the peer to look.
 
 The link also is how the death of a peer is noticed: the kernel ends it with the process. A page that was granted must
-not be used for anything else before the write that it was granted for is over **or the link has ended**: until then
-the peer may be in the middle of its copy.
+not be used for anything else before the write that it was granted for is over **or the peer is gone** (`Peer.gone`):
+until then the peer may be in the middle of its copy. A link that this side has closed therefore goes on to be read
+until the peer has closed it, too, which it does between two copies.
 """
 
 from __future__ import annotations

@@ -340,6 +340,29 @@ def test_a_peer_that_stands_still_costs_its_time_and_no_more(kind: str) -> None:
 
 
 @each
+def test_a_peer_is_gone_when_it_can_write_no_more(kind: str) -> None:
+    """A link that this side gives up while the peer stands still: over shared memory the peer is lost at once and gone
+    only when its process has ended, since until then it could be in the middle of a copy."""
+
+    async def scene() -> None:
+        async with endpoint(kind, "here", filled(1)) as here:
+            with peer_process(kind) as (process, address):
+                peer = await here.connect(address)
+                process.send_signal(signal.SIGSTOP)
+                peer.link.close(PeerLost("given up"))
+                if kind == "shared":
+                    with pytest.raises(TimeoutError):
+                        await asyncio.wait_for(peer.gone.wait(), 0.2)
+                    assert here.peers == [peer]
+                process.kill()
+                await peer.gone.wait()
+                assert here.peers == []
+                assert isinstance(here.poll()[0], Lost)
+
+    asyncio.run(scene())
+
+
+@each
 def test_a_write_whose_sender_goes_is_never_announced(kind: str) -> None:
     """A link that ends in the middle of a write: no notice comes, and `Lost` says that nothing more will be written."""
 

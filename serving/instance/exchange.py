@@ -35,14 +35,17 @@ from serving.instance.messages import (
     Granted,
     Located,
     Message,
+    Move,
+    Moved,
     Offer,
     Prefill,
     Ready,
-    Refused,
     Resolve,
     encode,
+    refusal,
 )
 from serving.instance.pages import EnginePages, addresses, local
+from serving.instance.place import worker_named
 from serving.instance.residency import Residency
 from serving.pages.mem_pool import Held
 from serving.transport import Address, Damaged, Peer, PeerLost, Stale
@@ -457,18 +460,27 @@ class Exchange:
 
         self._spawn(give_back())
 
-    async def migrate(self, worker: Worker, tokens: Sequence[int], names: Names) -> int:
-        """Move the blocks of some tokens to another worker: there, seen there, then gone here. Gives how many are.
+    async def migrate(self, worker: Worker, tokens: Sequence[int]) -> int:
+        """Move the whole blocks of some tokens to another worker: there, seen there, then gone here.
 
-        There is no moment without a copy. What is claimed here stays here as well.
+        Gives how many went from here: what is claimed stays. There is no moment without a copy. Raises one of
+        `FAILURES`, and then all of them are here as before.
         """
-        await self.push(worker, tokens)
-        async with asyncio.timeout(self._limits.offer_s):
-            while self._tree.workers(self.namespace, names).get(worker, 0) * NAME_BYTES < len(
-                names
-            ):
-                await self._tree.caught_up(self._tree.as_of + 1)
-        return await self._residency.retire([names[:NAME_BYTES]])
+        whole = tokens[: len(tokens) // self._pages.page_tokens * self._pages.page_tokens]
+        held = await self._pages.acquire(whole)
+        try:
+            names = held.chain.names
+            if not names:
+                return 0
+            await self._push(worker, whole, held.pages, returns=False)
+            async with asyncio.timeout(self._limits.offer_s):
+                while self._tree.workers(self.namespace, names).get(worker, 0) < len(held.pages):
+                    await self._tree.caught_up(self._tree.as_of + 1)
+            return await self._residency.retire([names[:NAME_BYTES]])
+        except TimeoutError:
+            raise k2store.Deadline(f"{worker} has not published what it got") from None
+        finally:
+            await self._pages.release(held.pages)
 
     # ------------------------------------------------------------------------------- serving
 
@@ -484,15 +496,17 @@ class Exchange:
                     await self._complete(way, ticket)
                 case Prefill():
                     await self._serve_prefill(way, message)
+                case Move():
+                    await self._serve_move(way, message)
                 case _:
                     way.peer.link.close(PeerLost("an answer is no question"))
         except PeerLost:
             # Who asked is gone; nothing of it is left here.
             return
         except k2store.K2Error as error:
-            if isinstance(message, Offer | Prefill | Resolve):
+            if isinstance(message, Offer | Prefill | Resolve | Move):
                 try:
-                    await way.say(Refused(message.ticket, error.message))
+                    await way.say(refusal(message.ticket, error))
                 except PeerLost:
                     return
 
@@ -517,6 +531,11 @@ class Exchange:
             await self._pages.front.call(lambda engine: engine.release(stream.number))
         self.counts.prefills_served += 1
         self.counts.sent_blocks += len(pairs)
+
+    async def _serve_move(self, way: Way, asked: Move) -> None:
+        """Move blocks to another worker because somebody wants them there."""
+        blocks = await self.migrate(worker_named(asked.to), asked.tokens)
+        await way.say(Moved(asked.ticket, blocks))
 
     async def _serve_offer(self, way: Way, offer: Offer) -> None:
         """Make room for what is offered and is not here."""

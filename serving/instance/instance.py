@@ -32,6 +32,7 @@ from serving.instance.messages import Message
 from serving.instance.pages import EnginePages
 from serving.instance.place import Place, place_of
 from serving.instance.residency import Residency
+from serving.instance.service import Service
 from serving.instance.steps import Role, Step
 from serving.pages.geometry import Geometry
 from serving.pages.mem_pool import MemPool
@@ -143,24 +144,32 @@ class Instance:
 
     @asynccontextmanager
     async def generate(
-        self, request: Request, prefill: Worker | None = None
+        self,
+        request: Request,
+        prefill: Worker | None = None,
+        generated: Sequence[int] = (),
     ) -> AsyncIterator[Stream]:
         """The outcomes of a request, for ``async with``; leaving the block cancels it.
 
-        prefill  who is to compute the prompt for a decode worker; by default who has most of it
+        prefill    who is to compute the prompt for a decode worker; by default who has most of it
+        generated  tokens that another worker has told already: the outcomes are those behind them
         """
         self.residency.use(self.names(request.tokens))
         self.active += 1
         try:
             async with AsyncExitStack() as stack:
-                yield await self._begin(stack, request, prefill)
+                yield await self._begin(stack, request, prefill, generated)
         finally:
             self.active -= 1
 
     async def _begin(
-        self, stack: AsyncExitStack, request: Request, prefill: Worker | None
+        self,
+        stack: AsyncExitStack,
+        request: Request,
+        prefill: Worker | None,
+        generated: Sequence[int],
     ) -> Stream:
-        if self.settings.role is Role.DECODE:
+        if self.settings.role is Role.DECODE and not generated:
             worker = prefill or self._prefill_worker(self.names(request.tokens))
             if worker is not None:
                 try:
@@ -170,7 +179,9 @@ class Instance:
                 except FAILURES:
                     # The prompt is computed here then: slower, and right.
                     self.exchange.counts.prefills_failed += 1
-        return await stack.enter_async_context(self.front.generate(request))
+        return await stack.enter_async_context(
+            self.front.stream(lambda engine: engine.submit(request, generated))
+        )
 
     def _prefill_worker(self, names: Names) -> Worker | None:
         """A prefill worker of this region: who has most of the prompt, then by name."""
@@ -285,10 +296,10 @@ async def open_instance(
         digest = await pool.declare(namespace)
         economy = Economy(geometry.page_bytes, geometry.page_tokens, 1.0)
         name = Worker(settings.region, settings.name)
-        coupled: list[Exchange] = []
+        services: list[Service] = []
 
         async def handle(way: Way, message: Message) -> None:
-            await coupled[0].handle(way, message)
+            await services[0].handle(way, message)
 
         endpoints = [
             await stack.enter_async_context(
@@ -332,7 +343,6 @@ async def open_instance(
             economy=economy,
             limits=settings.limits,
         )
-        coupled.append(exchange)
         coupling.attach(exchange)
         front = await stack.enter_async_context(Front(engine))
         pages.attach(front)
@@ -340,6 +350,8 @@ async def open_instance(
         instance = Instance(
             settings, pool, tree, session, front, mem_pool, exchange, residency, economy, links
         )
+        services.append(Service(instance))
+        links.when_lost(services[0].lost)
         residency.start(pages, instance.fail)
         stack.push_async_callback(residency.stop)
         links.start()

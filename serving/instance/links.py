@@ -9,12 +9,24 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Coroutine, Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING
 
 import k2store
 from serving.instance import messages
-from serving.instance.messages import Answer, Granted, Located, Message, Question, Ready, Refused
+from serving.instance.messages import (
+    Answer,
+    Generate,
+    Granted,
+    Located,
+    Message,
+    Moved,
+    Question,
+    Ready,
+    Refused,
+    Said,
+    Stop,
+)
 from serving.transport import Endpoint, Lost, Notice, Peer, PeerLost
 from serving.transport.shared import SCHEME as SHARED
 
@@ -22,7 +34,6 @@ if TYPE_CHECKING:
     from kv_pool.keys import Worker
 
 Handle = Callable[["Way", Message], Coroutine[None, None, None]]
-_ANSWERS: Final = (Located, Granted, Ready, Refused)
 
 
 class Way:
@@ -54,6 +65,7 @@ class Links:
         self._ways: dict[str, Way] = {}
         self._dialling: dict[str, asyncio.Lock] = {}
         self._asked: dict[int, tuple[Peer, asyncio.Future[Answer]]] = {}
+        self._told: dict[int, tuple[Peer, asyncio.Queue[Said | k2store.K2Error]]] = {}
         self._tickets = itertools.count(1)
         self._pumps: list[asyncio.Task[None]] = []
         self._handling: set[asyncio.Task[None]] = set()
@@ -72,6 +84,11 @@ class Links:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """Ours."""
+        return self._endpoints
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -108,8 +125,30 @@ class Links:
         finally:
             self.forget(question.ticket)
         if isinstance(answer, Refused):
-            raise k2store.Unavailable(f"{way.peer.name}: {answer.reason}")
+            raise messages.refused(way.peer.name, answer)
         return answer
+
+    async def answers(self, way: Way, question: Generate) -> AsyncGenerator[Said, None]:
+        """Send a client's request, and give what is said to it, until its end or until nobody listens.
+
+        Raises `PeerLost` where the worker is lost in the middle, and what it refused.
+        """
+        queue: asyncio.Queue[Said | k2store.K2Error] = asyncio.Queue()
+        self._told[question.ticket] = (way.peer, queue)
+        ended = False
+        try:
+            await way.say(question)
+            while not ended:
+                said = await queue.get()
+                if isinstance(said, k2store.K2Error):
+                    ended = True
+                    raise said
+                ended = said.outcomes[-1].finish is not None
+                yield said
+        finally:
+            del self._told[question.ticket]
+            if not ended and way.is_open:
+                self._spawn(_stop(way, question.ticket))
 
     def expect(self, way: Way, ticket: int) -> asyncio.Future[Answer]:
         """What will hold the answer with this ticket, or `PeerLost`; `forget` it in the end."""
@@ -140,28 +179,42 @@ class Links:
         raise error
 
     async def _pump(self, endpoint: Endpoint) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             for arrival in await endpoint.arrivals():
                 match arrival:
                     case Lost(peer=peer):
                         self._lost(peer)
                     case Notice(peer=peer, message=data):
-                        self._hear(loop, Way(endpoint, peer), data)
+                        self._hear(Way(endpoint, peer), data)
 
-    def _hear(self, loop: asyncio.AbstractEventLoop, way: Way, data: bytes) -> None:
+    def _hear(self, way: Way, data: bytes) -> None:
         try:
             message = messages.decode(data)
         except k2store.Rejected as error:
             # Whoever says what nobody understands is not talked to.
             way.peer.link.close(PeerLost(error.message))
             return
-        if isinstance(message, _ANSWERS):
-            peer, future = self._asked.get(message.ticket, (None, None))
-            if peer is way.peer and future is not None and not future.done():
-                future.set_result(message)
-            return
-        task = loop.create_task(self._handle(way, message))
+        match message:
+            case Said() | Refused() if message.ticket in self._told:
+                peer, queue = self._told[message.ticket]
+                if peer is way.peer:
+                    queue.put_nowait(
+                        message
+                        if isinstance(message, Said)
+                        else messages.refused(peer.name, message)
+                    )
+            case Said():
+                # Somebody wanted it once.
+                return
+            case Located() | Granted() | Ready() | Moved() | Refused():
+                asked = self._asked.get(message.ticket)
+                if asked is not None and asked[0] is way.peer and not asked[1].done():
+                    asked[1].set_result(message)
+            case _:
+                self._spawn(self._handle(way, message))
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
         self._handling.add(task)
         task.add_done_callback(self._handling.discard)
 
@@ -169,5 +222,16 @@ class Links:
         for asked, future in self._asked.values():
             if asked is peer and not future.done():
                 future.set_exception(PeerLost(f"{peer.name} is gone"))
+        for told, queue in self._told.values():
+            if told is peer:
+                queue.put_nowait(PeerLost(f"{peer.name} is gone"))
         for watch in self._watching:
             watch(peer)
+
+
+async def _stop(way: Way, ticket: int) -> None:
+    try:
+        await way.say(Stop(ticket))
+    except PeerLost:
+        # Who is gone has stopped.
+        return

@@ -11,6 +11,8 @@ from urllib.parse import parse_qs, urlsplit
 
 from msgspec import Struct
 
+import k2store
+from kv_pool.keys import Worker
 from kv_pool.records import Id, State
 from serving.instance.steps import Role
 
@@ -46,3 +48,12 @@ def parse(endpoints: Sequence[str]) -> Place | None:
             pages = tuple([other for other in endpoints if other != endpoint])
             return Place(Role(said[0]), parts.netloc, pages)
     return None
+
+
+def worker_named(name: str) -> Worker:
+    """The worker of ``region/name``; `k2store.Rejected` for what names none."""
+    region, _, own = name.partition("/")
+    try:
+        return Worker(region, own)
+    except ValueError as error:
+        raise k2store.Rejected(str(error), field="worker") from None

@@ -114,12 +114,15 @@ class Engine:
 
     # ------------------------------------------------------------------------------ requests
 
-    def submit(self, request: Request) -> int:
+    def submit(self, request: Request, generated: Several[int] = ()) -> int:
         """Take on a request; gives the number of its sequence.
+
+        generated  tokens that somebody else has generated and told: the answer goes on behind them
 
         `k2store.Rejected` for one that cannot be served, `k2store.Overloaded` when too many wait.
         """
         sequence = self._sequence(request)
+        self._go_on(sequence, generated)
         scheduler = self._scheduler
         if len(scheduler.waiting) + len(scheduler.fetching) >= self.settings.waiting_max:
             raise k2store.Overloaded(
@@ -239,6 +242,22 @@ class Engine:
         text = TextStream(self._decode, request.stop) if self._decode else None
         self._next += 1
         return Sequence(self._next, request, list(request.tokens), self.pool.empty_chain, text)
+
+    def _go_on(self, sequence: Sequence, generated: Several[int]) -> None:
+        """Have what was generated elsewhere behind the prompt, as if it had been told here."""
+        request = sequence.request
+        if generated and len(generated) >= min(
+            request.max_tokens, self.context_tokens - sequence.prompt_tokens
+        ):
+            raise k2store.Rejected("the answer is complete", field="generated")
+        for token in generated:
+            if not 0 <= token < self.vocabulary or token in request.ends:
+                raise k2store.Rejected(f"no answer goes on behind {token}", field="generated")
+            sequence.tokens.append(token)
+            if sequence.text is not None:
+                sequence.text.push(token)
+                if sequence.text.stopped:
+                    raise k2store.Rejected("the answer has ended already", field="generated")
 
     def _compute(self, work: list[Work]) -> None:
         parts = []

@@ -217,7 +217,6 @@ async def _serve(address: str, settings: InstanceSettings, place: str) -> None:
         raise await instance.failed
 
 
-
 if __name__ == "__main__":
     asyncio.run(
         _serve(sys.argv[1], msgspec.json.decode(sys.argv[2], type=InstanceSettings), sys.argv[3])

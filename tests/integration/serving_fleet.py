@@ -26,9 +26,9 @@ from serving.instance.instance import Instance, InstanceSettings, open_instance
 from serving.instance.links import Links, Way
 from serving.instance.messages import Granted
 from serving.router.fleet import Fleet, FleetSettings, nobody
-from serving.transport import Endpoint, SharedCarrier, TcpCarrier
+from serving.transport import Carrier, Endpoint, SharedCarrier, TcpCarrier
 from serving.transport.link import Link
-from tests.unit.serving_engines import GEOMETRY, answer_of, lively, prompt_of, text_of
+from tests.unit.serving_engines import GEOMETRY, lively, text_of
 
 NAMESPACE = Namespace(
     tenant="",
@@ -72,7 +72,7 @@ class Fleets:
         """A router in this process."""
         pool = await self.pool(region)
         tree = await self._stack.enter_async_context(pool.learner())
-        carriers = [SharedCarrier(os.urandom(8).hex()), TcpCarrier("127.0.0.1:0")]
+        carriers: list[Carrier] = [SharedCarrier(os.urandom(8).hex()), TcpCarrier("127.0.0.1:0")]
         endpoints = [
             await self._stack.enter_async_context(Endpoint(carrier, "router", []))
             for carrier in carriers
@@ -184,7 +184,7 @@ def _stop_at(place: str, instance: Instance) -> None:
         case "" | "read" | "write":
             pass
         case "publish":
-            instance.session.publish = stop_at_once  # type: ignore[method-assign]
+            setattr(instance.session, place, stop_at_once)
         case "piece":
             send = Link.send_piece
 
@@ -192,7 +192,7 @@ def _stop_at(place: str, instance: Instance) -> None:
                 await send(*arguments)
                 stop()
 
-            Link.send_piece = one_piece  # type: ignore[method-assign]
+            Link.send_piece = one_piece  # type: ignore[assignment, method-assign]
         case "grant":
             say = Way.say
 
@@ -201,7 +201,7 @@ def _stop_at(place: str, instance: Instance) -> None:
                     stop()
                 await say(way, message)
 
-            Way.say = all_but_granted  # type: ignore[method-assign]
+            Way.say = all_but_granted  # type: ignore[assignment, method-assign]
         case _:
             raise AssertionError(place)
 

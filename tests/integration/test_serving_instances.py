@@ -14,15 +14,13 @@ from serving.engine.request import Request, Sampling
 from serving.instance.steps import Role, Step
 from tests.integration.serving_fleet import (
     agree,
-    answer_of,
     fleets,
     now,
-    prompt_of,
     said,
     stopped,
     worker_process,
 )
-from tests.unit.serving_engines import text_of
+from tests.unit.serving_engines import answer_of, prompt_of, text_of
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from serving.attention.batch import Batch
 from serving.attention.blockwise import attend
+from serving.attention.page_operations import store
 from serving.attention.rotary import Rotary, turn
 
 
@@ -21,8 +22,7 @@ class PagedAttention:
         self._pool = pool
         page_tokens = pool.shape[3]
         self._angles = rotary.angles(batch.positions)
-        self._pages = batch.slots // page_tokens
-        self._offsets = batch.slots % page_tokens
+        self._slots = batch.slots
         self._positions = batch.positions
         starts = batch.query_starts.tolist()
         contexts = batch.context_lengths.tolist()
@@ -36,9 +36,8 @@ class PagedAttention:
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """See `serving.attention.protocol.Attention`."""
         query = turn(query, *self._angles)
+        store(self._pool, layer, self._slots, turn(key, *self._angles), value)
         stored = self._pool[:, layer]
-        stored[self._pages, 0, self._offsets] = turn(key, *self._angles).to(stored.dtype)
-        stored[self._pages, 1, self._offsets] = value.to(stored.dtype)
         outcomes = []
         for (start, stop, context), table in zip(self._spans, self._tables, strict=True):
             # [pages, 2, page_tokens, kv_heads, head_dim] -> [2, rows, kv_heads, head_dim]

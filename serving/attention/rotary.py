@@ -48,7 +48,7 @@ class Rotary:
 
 
 def turn(vectors: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-    """Turn ``[tokens, heads, head_dim]`` by angles ``[tokens or 1, head_dim / 2]``."""
+    """Turn ``[..., tokens, heads, head_dim]`` by angles ``[tokens or 1, head_dim / 2]``."""
     left, right = vectors.chunk(2, dim=-1)
     cosine, sine = cosine[:, None], sine[:, None]
     turned = torch.cat((left * cosine - right * sine, right * cosine + left * sine), dim=-1)

@@ -74,6 +74,7 @@ SEND_QUEUE_BYTES_FULL = 8 << 20
 """Bytes waiting for one client after which its reads are refused."""
 TICK_LATE_NS = 200_000
 """How long after its moment a tick is due: a little early would be a whole tick late."""
+FENCED = "this clock contradicts those of most other nodes"
 SEND_AHEAD_MIN = 48
 """Answers to reads that are sent before the commits of the same turn are made durable."""
 
@@ -200,7 +201,16 @@ class Engine:
             if self.failed is None:
                 self.host.stop()
         finally:
+            self.host.abandon()
+            self._close_store()
+
+    def _close_store(self) -> None:
+        try:
             self.store.close()
+        except StorageFailed:
+            # A disk that has failed fails again; why the node ends has been said.
+            if self.failed is None:
+                raise
 
     # -- the partitions ----------------------------------------------------------------------------
 
@@ -445,7 +455,7 @@ class Engine:
         try:
             lo_ns, hi_ns = self.clock.read()
             if self.host.fenced:
-                raise ClockUncertain("this clock contradicts those of most other nodes")
+                raise ClockUncertain(FENCED)
             self.standing = False
         except ClockUncertain:
             self.standing = True

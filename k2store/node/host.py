@@ -134,3 +134,7 @@ class Host(Protocol):
     def stop(self) -> None:
         """Serve nothing any more; leave a clean log unless the disk has failed."""
         ...
+
+    def abandon(self) -> None:
+        """Let go of the other nodes, however this one ends; after `stop`, or without it."""
+        ...

@@ -13,7 +13,7 @@ from typing import Final
 from msgspec import Struct
 
 from k2store.errors import ClockUncertain, Corruption
-from k2store.node.engine import Engine
+from k2store.node.engine import FENCED, Engine
 from k2store.v1 import admin_pb2
 from mvcc.partition import Partition
 from mvcc.refusals import Rule
@@ -120,6 +120,9 @@ def clock(engine: Engine) -> admin_pb2.GetClockResponse:
     except ClockUncertain as error:
         answer.refusal = error.message
     else:
+        if engine.host.fenced:
+            answer.refusal = FENCED
+            return answer
         refusal = engine.oracle.refusal(answer.lo_ns, answer.hi_ns)
         if refusal is not None:
             answer.refusal = refusal.message

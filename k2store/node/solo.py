@@ -178,6 +178,9 @@ class SoloHost:
             self._checkpoint()
             self._settled.flush()
 
+    def abandon(self) -> None:
+        """There is nobody else."""
+
     # -- log segments ------------------------------------------------------------------------------
 
     def _checkpoint(self) -> int:

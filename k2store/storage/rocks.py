@@ -327,12 +327,15 @@ class RocksSettled:
 
     # ---- ending
     def close(self) -> None:
-        """Release everything."""
+        """Release everything; StorageFailed when the disk refuses what was not written yet."""
         if not self._closed:
             self._closed = True
             self._failed = self._failed or "the settled rows are closed"
             with self._in_use:  # a flush may be running in another thread
-                self._db.close()
+                try:
+                    self._db.close()
+                except Exception as error:
+                    raise self._fail("close", error) from error
 
     def _check(self) -> None:
         if self._failed is not None:

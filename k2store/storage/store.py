@@ -65,8 +65,10 @@ class OpenStore:
         if not self._closed:
             self._closed = True
             self.log.close()
-            self.settled.close()
-            self._release()
+            try:
+                self.settled.close()
+            finally:
+                self._release()
 
 
 def open_store(

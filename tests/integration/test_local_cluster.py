@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import resource
 import signal
 import socket
 import subprocess
@@ -139,6 +141,18 @@ def test_faults_of_a_node(tmp_path: Path) -> None:
         one.pause()
     assert (tmp_path / "sin-1" / "data").is_dir()
     assert "node.stopped" in one.log()
+
+
+def test_a_node_whose_disk_fails_ends(tmp_path: Path) -> None:
+    """A member of a cluster that may not write its log any more says so and ends, streams and all."""
+    with local_cluster(("fra",), nodes_per_region=2, wan=None, path=tmp_path) as cluster:
+        node = cluster.node("fra-2")
+        # As a disk that refuses: every write to a file fails from now on.
+        resource.prlimit(node.process, resource.RLIMIT_FSIZE, (0, 0))
+        with cluster.blocking() as db, contextlib.suppress(k2store.K2Error):
+            db.put(b"fra/key", b"value", timeout=1)
+        until(lambda: not node.running)
+        assert node.stop() not in (0, None, -signal.SIGKILL)
 
 
 def test_a_cluster_comes_back(tmp_path: Path) -> None:

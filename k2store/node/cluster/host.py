@@ -249,11 +249,15 @@ class ClusterHost:
             group.replica.stand_down(self.engine.now)
         self.advance()
         self._flush_links()
-        self.links.close()
+        self.abandon()
         self.reserve(self.oracle.close())
         if self.rotation.possible and all(group.quiescent for group in self.groups.values()):
             self.rotation.checkpoint()
             self._settled.flush()
+
+    def abandon(self) -> None:
+        """End all streams: a process that has failed would wait for them, and never end."""
+        self.links.close()
 
     # -- what the engine asks ----------------------------------------------------------------------
 

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from kv_pool.directory.membership import Registration
     from kv_pool.namespace import Namespace
+    from kv_pool.shots import Store
 
 _BILLION: Final = 1_000_000_000
 LEASE_S: Final = membership.LEASE_NS / _BILLION
@@ -60,7 +61,7 @@ class Pool:
         self._name = name
         self._bounds: Bounds | None = None
         self._pulse: asyncio.Task[None] | None = None
-        self.store = DirectoryStore(db)
+        self.store: Store = DirectoryStore(db)
 
     def __repr__(self) -> str:
         return f"<Pool in {self.region} over {self._db!r}>"

@@ -71,9 +71,13 @@ class Namer:
 
     def names(self, request: Request) -> Names:
         """The names of a request's blocks, packed."""
+        return self.names_of(request.hash_ids)
+
+    def names_of(self, blocks: Sequence[int]) -> Names:
+        """The names of blocks by their ids, packed."""
         known = self._known
-        for block in request.hash_ids:
+        for block in blocks:
             if block not in known:
                 digest = hashlib.sha256(_TAG + block.to_bytes(8, "big", signed=True)).digest()
                 known[block] = digest[:NAME_BYTES]
-        return b"".join([known[block] for block in request.hash_ids])
+        return b"".join([known[block] for block in blocks])

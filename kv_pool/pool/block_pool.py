@@ -319,6 +319,26 @@ class BlockPool:
             block.references -= 1
             tier.offer(block)
 
+    def next_to_go(self, count: int, tier: int = 0) -> list[bytes]:
+        """So many blocks of a tier that would go next, each before the ones that it follows.
+
+        Nothing changes: who must ask somebody first takes these to ask about, and drops what may go.
+        """
+        place = self._tiers[tier]
+        behind: dict[bytes, int] = {}
+        heap = [(one.worth, one.name) for one in place.blocks.values() if place.may_go(one)]
+        heapq.heapify(heap)
+        found: list[bytes] = []
+        while heap and len(found) < count:
+            block = place.blocks[heapq.heappop(heap)[1]]
+            found.append(block.name)
+            left = behind.get(block.parent, place.behind[block.parent]) - 1
+            behind[block.parent] = left
+            before = place.blocks.get(block.parent)
+            if before is not None and not left and not before.references:
+                heapq.heappush(heap, (before.worth, before.name))
+        return found
+
     def drop(self, name: bytes, tier: int) -> Gone | None:
         """Remove one block from a tier; None when it is not there, is held, or has some behind it."""
         place = self._tiers[tier]

@@ -23,8 +23,9 @@ class CostModel(Struct, frozen=True, kw_only=True):
     attention_s           for each pair of positions
     block_tokens          tokens of a block
     block_bytes           bytes of a block, all layers
-    pull_bytes_per_s      from one worker to another
+    pull_bytes_per_s      from one worker to another of the same region
     pull_latency_s        before the first byte comes
+    far_bytes_per_s       from a worker of another region, and `far_latency_s` before that
     """
 
     base_s: float = 0.010
@@ -34,6 +35,8 @@ class CostModel(Struct, frozen=True, kw_only=True):
     block_bytes: int = 512 * 131_072
     pull_bytes_per_s: float = 12.5e9
     pull_latency_s: float = 0.002
+    far_bytes_per_s: float = 1.25e9
+    far_latency_s: float = 0.1
 
     def prefill_s(self, tokens: int, cached_blocks: int) -> float:
         """How long a prefill takes; its last token is computed in any case."""
@@ -41,6 +44,9 @@ class CostModel(Struct, frozen=True, kw_only=True):
         pairs = (tokens * tokens - cached * cached) / 2
         return self.base_s + self.linear_s * (tokens - cached) + self.attention_s * pairs
 
-    def pull_s(self, blocks: int) -> float:
-        """How long blocks travel."""
-        return self.pull_latency_s + blocks * self.block_bytes / self.pull_bytes_per_s
+    def pull_s(self, blocks: int, *, far: bool = False) -> float:
+        """How long blocks travel; `far`: from another region."""
+        size = blocks * self.block_bytes
+        if far:
+            return self.far_latency_s + size / self.far_bytes_per_s
+        return self.pull_latency_s + size / self.pull_bytes_per_s

@@ -43,15 +43,17 @@ class Load(Struct, frozen=True):
 class Facts(Struct, frozen=True):
     """Of every worker that may be asked, in key order.
 
-    depths  blocks of the prompt's beginning that it has, in any tier
-    loads   what it has to do
-    age_s   how old the depths may be
+    depths   blocks of the prompt's beginning that it has, in any tier
+    loads    what it has to do
+    age_s    how old the depths may be
+    sources  others, whose blocks may be fetched and who are not asked to do anything
     """
 
     workers: tuple[Worker, ...]
     depths: Mapping[Worker, int]
     loads: Mapping[Worker, Load]
     age_s: float = 0.0
+    sources: tuple[Worker, ...] = ()
 
     def depth(self, worker: Worker) -> int:
         """Blocks of the prompt that a worker has."""
@@ -81,22 +83,29 @@ class LearnerFacts:
     """Facts from a learner and from loads that somebody keeps up to date in `loads`.
 
     Only workers that take requests are among them: registered, live, not suspect.
+
+    region  only its workers are asked; those of other regions are sources of blocks
     """
 
-    def __init__(self, learner: Learner, loads: Mapping[Worker, Load]) -> None:
+    def __init__(
+        self, learner: Learner, loads: Mapping[Worker, Load], region: str | None = None
+    ) -> None:
         self._learner = learner
         self._loads = loads
+        self._region = region
 
     def facts(self, request: Request, now: Interval) -> Facts:
         """What the learner knows now."""
         learner = self._learner
-        workers = []
+        workers: list[Worker] = []
+        sources: list[Worker] = []
         for worker in learner.known_workers():
             identity = learner.identity(worker)
             if identity is not None and identity.state == State.LIVE and not identity.suspect:
-                workers.append(worker)
+                own = self._region is None or worker.region == self._region
+                (workers if own else sources).append(worker)
         depths: dict[Worker, int] = {}
         for holder, blocks in learner.match(request.namespace, request.names).depths.items():
             depths[holder.worker] = max(blocks, depths.get(holder.worker, 0))
         age_s = learner.staleness_ns(now) / 1e9
-        return Facts(tuple(workers), depths, self._loads, age_s)
+        return Facts(tuple(workers), depths, self._loads, age_s, tuple(sources))

@@ -51,13 +51,13 @@ class Setting(Struct, frozen=True):
 class Case(Struct, frozen=True):
     """One request to be placed, with everything that parts may look at.
 
-    source  who has most of the prompt, and of those evicts least: from whom blocks would be fetched
+    sources  from whom blocks would be fetched: in each region who has most of the prompt
     """
 
     request: Request
     facts: Facts
     setting: Setting
-    source: Worker | None = None
+    sources: tuple[Worker, ...] = ()
 
 
 Filter = Callable[[Case, Sequence[Worker]], list[Worker]]
@@ -112,25 +112,28 @@ def by_cost(case: Case, worker: Worker) -> float:
 def plan(case: Case, worker: Worker) -> tuple[float, Pull | None]:
     """How long a prefill takes on a worker, and what to fetch for it if that makes it shorter."""
     depth = case.facts.depth(worker)
-    here_s = _expected_s(case, worker, depth)
-    source = case.source
-    if source is None or source == worker or not case.setting.pulls:
-        return here_s, None
-    blocks = case.facts.depth(source) - depth
-    if blocks <= 0:
-        return here_s, None
-    pulled_s = case.setting.cost.pull_s(blocks) + _expected_s(case, source, depth + blocks)
-    return (pulled_s, Pull(source, depth, blocks)) if pulled_s < here_s else (here_s, None)
+    best_s = _expected_s(case, worker, depth)
+    best: Pull | None = None
+    for source in case.sources if case.setting.pulls else ():
+        blocks = case.facts.depth(source) - depth
+        if blocks <= 0:
+            continue
+        travel_s = case.setting.cost.pull_s(blocks, far=source.region != worker.region)
+        pulled_s = travel_s + _expected_s(case, source, depth + blocks)
+        if pulled_s < best_s:
+            best_s, best = pulled_s, Pull(source, depth, blocks)
+    return best_s, best
 
 
-def source_of(facts: Facts) -> Worker | None:
-    """Who has most of the prompt, and of those evicts least; None when nobody has any."""
-    holders = [worker for worker in facts.workers if facts.depth(worker)]
-    return min(
-        holders,
-        key=lambda worker: (-facts.depth(worker), facts.load(worker).churn_per_s, worker),
-        default=None,
-    )
+def sources_of(facts: Facts) -> tuple[Worker, ...]:
+    """In each region who has most of the prompt, and of those evicts least."""
+    best: dict[str, tuple[int, float, Worker]] = {}
+    for worker in (*facts.workers, *facts.sources):
+        depth = facts.depth(worker)
+        if depth:
+            rank = (-depth, facts.load(worker).churn_per_s, worker)
+            best[worker.region] = min(rank, best.get(worker.region, rank))
+    return tuple([worker for _, _, worker in best.values()])
 
 
 def _expected_s(case: Case, holder: Worker, blocks: int) -> float:

@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from kv_pool.keys import Worker
 from kv_pool.routing.facts import Producer, Request
-from kv_pool.routing.parts import FILTERS, PICKERS, SCORERS, Case, Pull, Setting, plan, source_of
+from kv_pool.routing.parts import FILTERS, PICKERS, SCORERS, Case, Pull, Setting, plan, sources_of
 from kv_pool.routing.policies import POLICIES, Policy
 from truetime import Interval
 
@@ -55,7 +55,7 @@ class Router:
             return None
         setting = msgspec.structs.replace(self._setting, turn=self._turn)
         self._turn += 1
-        case = Case(request, facts, setting, source_of(facts))
+        case = Case(request, facts, setting, sources_of(facts))
         workers = list(facts.workers)
         for keep in self._filters:
             workers = keep(case, workers) or workers

@@ -5,7 +5,7 @@ restart   a worker is killed and started at once under its name, while its old l
           learner shows the new life, in which nothing of the old one counts
 leader    the node that leads a region's directory is killed, and started again as a supervisor would; well when the
           region's directory answers. What survives a region is led by another region meanwhile
-cut       a region is cut off from all others for some seconds; well when, after that, every learner is as fresh as before
+cut       a region is cut off from all others for some seconds; well when, after that, every learner is fresh
 
 After each of them every learner is compared with a scan of the store (`comparing`).
 """
@@ -70,7 +70,13 @@ class Faults:
         """One after the other."""
         for inflict in (self._worker, self._restart, self._leader, self._cut):
             await asyncio.sleep(PAUSE_S)
-            await inflict()
+            try:
+                await inflict()
+            except BenchError as error:
+                # What did not recover is a finding, and the next fault another one.
+                fault = self.done[-1]
+                self._end(fault, f"NOT WELL: {error}")
+                self._conductor.raw.incidents.append(f"{fault.what}: {error}")
 
     async def _worker(self) -> None:
         conductor = self._conductor

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, Literal, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -38,7 +38,11 @@ R = TypeVar("R")
 
 Value = dict[str, object]
 
-INVOKE, OK, FAIL, INFO = "invoke", "ok", "fail", "info"
+Kind: TypeAlias = Literal["invoke", "ok", "fail", "info"]
+INVOKE: Final = "invoke"
+OK: Final = "ok"
+FAIL: Final = "fail"
+INFO: Final = "info"
 
 _GENERATION = position(Run, "generation")
 
@@ -46,7 +50,7 @@ _GENERATION = position(Run, "generation")
 class Note(Struct, frozen=True, array_like=True):
     """One line of a journal. `names`: of the blocks that a publish is about."""
 
-    kind: str
+    kind: Kind
     process: str
     f: str
     value: Value
@@ -94,7 +98,7 @@ class Asked:
         self._value = value
         self._names = names
 
-    def note(self, kind: str, stamp: int = 0) -> None:
+    def note(self, kind: Kind, stamp: int = 0) -> None:
         """What came of it."""
         now_ns = time.monotonic_ns()
         self._journal.write(
@@ -296,7 +300,7 @@ def names_of(note: Note) -> list[bytes]:
     return split_names(note.names)
 
 
-def _end(asked: list[Asked], kind: str, stamp: int = 0) -> None:
+def _end(asked: list[Asked], kind: Kind, stamp: int = 0) -> None:
     for one in asked:
         one.note(kind, stamp)
     asked.clear()

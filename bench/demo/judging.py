@@ -57,7 +57,6 @@ def merged(notes: Iterable[Note]) -> History:
             0, note.kind, note.process, note.f, note.value, note.time_ns, stamp=note.stamp or None
         )
         for note in notes
-        if note.kind in {"invoke", "ok", "fail", "info"}
     ]
     return History.merge([History(events)])
 

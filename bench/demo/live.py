@@ -175,14 +175,18 @@ def rows(plan: Plan, found: Findings) -> Iterator[tuple[str, str]]:
     yield "trace", plan.trace or f"made up (seed {plan.seed})"
     yield (
         "prompts",
-        f"{found.served} served of {found.requests} in {found.elapsed_s:.1f} s, "
-        f"{plan.speed:.0f} times as fast as recorded",
+        (
+            f"{found.served} served of {found.requests} in {found.elapsed_s:.1f} s, "
+            f"{plan.speed:.0f} times as fast as recorded"
+        ),
     )
     yield "block references", f"{found.references:,}"
     yield (
         "hits",
-        f"{found.hits:,} ({share(found.hits, found.references)}); {found.local:,} where the prompt "
-        f"went, {found.fetched:,} fetched, {found.fetched_far:,} of them from another region",
+        (
+            f"{found.hits:,} ({share(found.hits, found.references)}); {found.local:,} where the prompt "
+            f"went, {found.fetched:,} fetched, {found.fetched_far:,} of them from another region"
+        ),
     )
     yield "hits, ideal", f"{found.ideal:,} ({share(found.ideal, found.references)})"
     for cause, blocks in sorted(found.causes.items(), key=lambda one: -one[1]):
@@ -196,8 +200,10 @@ def rows(plan: Plan, found: Findings) -> Iterator[tuple[str, str]]:
     yield "acquire", f"{times(found.acquire)}; in another region {times(found.far_acquire)}"
     yield (
         "publish",
-        f"{times(found.publish)}; {found.publishes:,} of {found.published_blocks:,} blocks, synced; "
-        f"{100 * found.quicker_share:.1f} % in less than any round trip between regions",
+        (
+            f"{times(found.publish)}; {found.publishes:,} of {found.published_blocks:,} blocks, synced; "
+            f"{100 * found.quicker_share:.1f} % in less than any round trip between regions"
+        ),
     )
     if found.evicted_blocks or found.pinned_blocks:
         yield (
@@ -213,30 +219,38 @@ def rows(plan: Plan, found: Findings) -> Iterator[tuple[str, str]]:
     for fault in found.faults:
         yield (
             f"after {fault.kind}",
-            f"{fault.recovery_s:.1f} s; {fault.evidence}; "
-            f"learners {'equal' if not fault.differences else 'DIFFER from'} the store "
-            f"({fault.rows:,} rows, {fault.prompts} prompts)",
+            (
+                f"{fault.recovery_s:.1f} s; {fault.evidence}; "
+                f"learners {'equal' if not fault.differences else 'DIFFER from'} the store "
+                f"({fault.rows:,} rows, {fault.prompts} prompts)"
+            ),
         )
     if any(fault.kind == "cut" for fault in found.faults):
         yield "published while cut off", f"{found.cut_publishes} publishes in the region that was"
     if found.rerouted or found.failed or found.broken:
         yield (
             "troubles",
-            f"{found.rerouted} tries moved to another worker, {found.broken} claims or fetches "
-            f"failed, {found.failed} prompts unserved",
+            (
+                f"{found.rerouted} tries moved to another worker, {found.broken} claims or fetches "
+                f"failed, {found.failed} prompts unserved"
+            ),
         )
     yield (
         "learners in the end",
-        f"{'equal' if not found.differences else 'DIFFER from'} the store "
-        f"({found.compared_rows:,} rows, {found.compared_prompts} prompts)",
+        (
+            f"{'equal' if not found.differences else 'DIFFER from'} the store "
+            f"({found.compared_rows:,} rows, {found.compared_prompts} prompts)"
+        ),
     )
     for difference in found.differences[:5]:
         yield "  difference", difference
     judgement = found.judgement
     yield (
         "checker",
-        f"{'valid' if judgement.valid else 'INVALID'}: {judgement.operations:,} operations of "
-        f"all processes, {judgement.unknown} of unknown outcome",
+        (
+            f"{'valid' if judgement.valid else 'INVALID'}: {judgement.operations:,} operations of "
+            f"all processes, {judgement.unknown} of unknown outcome"
+        ),
     )
     for finding in judgement.findings:
         yield "  finding", finding

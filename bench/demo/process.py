@@ -29,9 +29,7 @@ def begin(main: Callable[[Setting, Callable[[], None]], Awaitable[None]]) -> Non
 
 def connect(setting: Setting) -> k2store.Database:
     """The store, as from the process's region."""
-    return k2store.connect(
-        setting.client, name=setting.name.replace("/", "-"), timeout=CALL_S
-    )
+    return k2store.connect(setting.client, name=setting.name.replace("/", "-"), timeout=CALL_S)
 
 
 async def _run(

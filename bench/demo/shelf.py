@@ -134,9 +134,7 @@ class Shelf:
                 if until_s > time.monotonic()
             }
             count = max(wanted, BATCH_BLOCKS) + len(self._staying)
-            leaving = [
-                name for name in self._pool.next_to_go(count) if name not in self._staying
-            ]
+            leaving = [name for name in self._pool.next_to_go(count) if name not in self._staying]
             if not leaving:
                 return
             self._leaving.update(leaving)

@@ -94,6 +94,7 @@ class _Walk:
         self._unknown = unknown
         self._incarnations: dict[str, int] = {}
         self._copies: dict[tuple[str, str], _Copy] = {}
+        self._slots: dict[tuple[str, int], str] = {}
         self._claims: dict[str, _Claim] = {}
         self._released: dict[str, Operation] = {}
 
@@ -135,15 +136,21 @@ class _Walk:
             )
         slots = value.get("slots")
         addresses = tuple(slots) if isinstance(slots, Sequence) else ()
-        for (other_worker, other_run), copy in self._copies.items():
-            shared = set(addresses) & set(copy.slots)
-            if other_worker != worker or other_run == run or not shared:
+        shared: dict[str, int] = {}
+        for slot in sorted(addresses):
+            other_run = self._slots.get((worker, slot))
+            if other_run is not None and other_run != run:
+                shared.setdefault(other_run, slot)
+            self._slots[worker, slot] = run
+        for other_run, slot in shared.items():
+            copy = self._copies.get((worker, other_run))
+            if copy is None or slot not in copy.slots:
                 continue
             if not self._doubt_removal(worker, other_run, copy.generation):
                 self._find(
                     "double-owned",
                     f"Worker {worker} has {run} (event {operation.index}) and {other_run} (event "
-                    f"{copy.by.index}) in slot {min(shared)}.",
+                    f"{copy.by.index}) in slot {slot}.",
                     copy.by,
                     operation,
                 )

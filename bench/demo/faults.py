@@ -4,7 +4,7 @@ worker    a worker is killed (SIGKILL); well when no learner of any region belie
 restart   a worker is killed and started at once under its name, while its old lease still runs; well when every
           learner shows the new life, in which nothing of the old one counts
 leader    the node that leads a region's directory is killed, and started again as a supervisor would; well when the
-          region's directory answers. What survives a region is led by another region meanwhile
+          region's directory answers and every learner is fresh. What survives a region is led by another meanwhile
 cut       a region is cut off from all others for some seconds; well when, after that, every learner is fresh
 
 After each of them every learner is compared with a scan of the store (`comparing`).
@@ -135,11 +135,12 @@ class Faults:
             return True
 
         await self._until(f"the directory of {region} answers", answers)
-        evidence = f"directory of {region} back after the node's restart"
+        back_s = (time.monotonic_ns() - fault.began_ns) / 1e9
+        evidence = f"directory of {region} back with the node after {back_s:.1f} s"
         if taken_over is not None:
             evidence += f"; what survives a region was led elsewhere after {await taken_over:.1f} s"
-        self._end(fault, evidence)
         await self._fresh()
+        self._end(fault, evidence)
         await self._compare(fault)
 
     async def _taken_over(self, fault: Fault) -> float:

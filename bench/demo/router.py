@@ -181,7 +181,7 @@ class RegionRouter:
             far_acquires_ns=far_acquires,
             shown=shown,
             members=members,
-            stale_s=tree.staleness_s,
+            stale_s=self.age()[1] / NS_PER_S,
             waiting=self._waiting,
             done=self._done,
             failure=failure,
@@ -239,6 +239,11 @@ class RegionRouter:
         now = self._pool.bounds.now()
         known = self._tree.match(request.namespace, request.names).blocks
         return self._router.route(request, now), known
+
+    def age(self) -> tuple[int, int]:
+        """Up to which stamp the blocks of all regions are shown, and by how much that may lag, ns."""
+        ages = [self._tree.in_region(region) for region in self._setting.regions]
+        return min([at for at, _ in ages]), int(max([lag_s for _, lag_s in ages]) * NS_PER_S)
 
     def burden(self, worker: Worker, requests: int, work_s: float) -> None:
         """A worker has so much more to do, or less."""
@@ -332,8 +337,7 @@ class _Trial:
         self._matched_ns = time.monotonic_ns()
         decision, self._known = router.decide(request)
         self._match_ns = time.monotonic_ns() - self._matched_ns
-        self._as_of = router.tree.as_of
-        self._stale_ns = int(router.tree.staleness_s * NS_PER_S)
+        self._as_of, self._stale_ns = router.age()
         if decision is None:
             self._rerouted += 1
             return None

@@ -1,141 +1,183 @@
-"""`k2 demo` on a small trace, and the rows it works with."""
+"""`k2 demo` on a small trace: with faults, interrupted, and with a process that somebody else kills."""
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
-import k2store
-from bench.prompts import ROOT, Match, Run, block_hash, register
-from bench.replay import Replay, holding
-from bench.trace import Request, generate, marginals
-from k2store.cli.group import k2
-from k2store.testing import embedded
+from bench.trace import generate, ideal_hits
+from jepsen_like import check
+from jepsen_like.formats import load
+from k2store.testing.child import K2
 
-
-def chain(*blocks: int) -> list[bytes]:
-    """The hashes of a prompt."""
-    return [block_hash(block) for block in blocks]
+PATIENCE_S = 60.0
+WORKER = "bench.demo.worker"
 
 
-def test_the_demo_tells_what_it_did(tmp_path: Path) -> None:
-    """From the made-up trace and one at a time, hits are the ideal ones, every new block is
-    published once, and the node holds the same after a kill."""
-    arguments = ["demo", "--requests", "60", "--in-flight", "1", "--data", str(tmp_path / "node")]
-    result = CliRunner().invoke(k2, [*arguments, "--json"])
-    assert result.exit_code == 0, result.output
-    told = json.loads(result.stdout)
-    known = marginals(generate(0)[:60])
-    assert told["requests"] == 60
-    assert told["references"] == known.references
-    assert told["hits"] == told["ideal_hits"] == round(known.hit_share * known.references)
-    assert told["published_blocks"] == told["holds"]["blocks"] == known.distinct
-    assert told["publishes"] == told["holds"]["runs"]
-    assert told["survived_kill"] is True
-    assert told["overtaken"] == 0
-    assert told["publish"]["p50_ms"] > 0
-    assert (tmp_path / "node" / "data").is_dir()
+def demo(*options: str) -> list[str]:
+    """The command line."""
+    return [*K2, "demo", *options]
 
 
-def test_the_demo_reads_a_trace(tmp_path: Path) -> None:
-    """A file is replayed, many at a time and at its own pace if asked; the page names its figures,
-    and a file that is no trace is refused."""
+def parents() -> dict[int, int]:
+    """Every process with its parent; those that only wait to be noticed are left out."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, IndexError):
+            fields = (folder / "stat").read_text("ascii", "replace").rpartition(")")[2].split()
+            if fields[0] != "Z":
+                found[int(folder.name)] = int(fields[1])
+    return found
+
+
+def descendants(process: int) -> set[int]:
+    """All processes that came from this one and still hang on it."""
+    known = parents()
+    found = {process}
+    while more := {one for one, parent in known.items() if parent in found} - found:
+        found |= more
+    return found - {process}
+
+
+def command_of(process: int) -> str:
+    """The command line of a process; empty when it has gone."""
+    try:
+        return Path(f"/proc/{process}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except OSError:
+        return ""
+
+
+def until_serving(process: subprocess.Popen[str], folder: Path) -> Iterator[int]:
+    """Wait until prompts have been served; gives the processes of workers."""
+    end_s = time.monotonic() + PATIENCE_S
+    # A journal has more than a registration in it once prompts have come.
+    while time.monotonic() < end_s and process.poll() is None:
+        journals = list(folder.glob("*-w1.journal"))
+        if len(journals) > 1 and all(one.stat().st_size > 2_000 for one in journals):
+            return (one for one in descendants(process.pid) if WORKER in command_of(one))
+        time.sleep(0.1)
+    raise AssertionError(f"no prompts were served: {process.poll()}")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_all_faults_and_a_report(tmp_path: Path) -> None:
+    """A run with every fault serves all prompts; each learner equals the store after each fault and in
+    the end; every block that is short of the ideal has a cause; the history that is kept is valid
+    to the checker from outside, and the page has its plots."""
+    data, report = tmp_path / "data", tmp_path / "report.html"
+    count = 400
+    done = subprocess.run(
+        demo(
+            *("--faults", "--json", "--requests", str(count), "--speed", "4"),
+            *("--pool-blocks", "400", "--data", str(data), "--report", str(report)),
+        ),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr + done.stdout
+    told = json.loads(done.stdout.splitlines()[-1])
+    requests = generate(0)[:count]
+    assert told["requests"] == count
+    assert told["failed_requests"] == 0
+    assert told["block_references"] == sum(len(one.hash_ids) for one in requests)
+    assert told["ideal_hits"] == sum(ideal_hits(requests))
+    assert sum(told["missed"].values()) == told["ideal_hits"] - told["block_hits"]
+    assert 0 < told["block_hits"] <= told["ideal_hits"]
+    assert told["evicted_blocks"] > 0
+    assert told["fetched_blocks"] > 0
+    assert told["wrong_pages"] == 0
+    assert told["staleness_understated"] == 0
+    kinds = [one["kind"] for one in told["fault_details"]]
+    assert kinds == ["worker", "restart", "leader", "cut"]
+    assert told["faults"] == 4
+    assert told["recovery_s"] == max(one["recovery_s"] for one in told["fault_details"]) > 0
+    assert told["publishes_while_cut_off"] > 0
+    assert told["publish_wan_round_trips"] == 0
+    assert told["learner_differences"] == 0
+    assert told["compared_rows"] > 500
+    assert told["incidents"] == []
+    assert told["checker_valid"] is True
+
+    history = load(data / "history.k2h")
+    assert check(history, model="kv-directory").valid is True
+    assert {one.f for one in history.operations} >= {
+        *("register", "fence", "publish", "acquire", "release", "evict", "final")
+    }
+    page = report.read_text()
+    assert page.count("<svg") >= 6
+    assert "valid" in page
+    assert "<script" not in page
+
+
+@pytest.mark.timeout(180)
+def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Interrupted while prompts come, the run ends with the code for that, and with it every process."""
+    data = tmp_path / "data"
+    process = subprocess.Popen(
+        demo("--regions", "2", "--workers-per-region", "1", "--speed", "4", "--data", str(data)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert len(list(until_serving(process, data))) == 2
+        family = descendants(process.pid)
+        assert len(family) >= 2 + 2 + 2
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 130, said
+    end_s = time.monotonic() + 10
+    while (left := family & parents().keys()) and time.monotonic() < end_s:
+        time.sleep(0.1)
+    assert not left, [command_of(one) for one in left]
+
+
+@pytest.mark.timeout(180)
+def test_a_worker_that_somebody_kills_is_told_of(tmp_path: Path) -> None:
+    """A worker killed from outside is named with its signal, the run goes on without it and is
+    valid, and its exit code says that not all went as planned."""
+    data = tmp_path / "data"
+    process = subprocess.Popen(
+        demo(
+            *("--regions", "2", "--requests", "300", "--speed", "8", "--json"),
+            *("--data", str(data)),
+        ),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        os.kill(next(until_serving(process, data)), signal.SIGKILL)
+        out, said = process.communicate(timeout=120)
+    assert process.returncode == 1, said
+    told = json.loads(out.splitlines()[-1])
+    assert len(told["incidents"]) == 1
+    assert "SIGKILL" in told["incidents"][0]
+    assert "SIGKILL" in said
+    assert (told["requests"], told["failed_requests"]) == (300, 0)
+    assert told["checker_valid"] is True
+    assert told["learner_differences"] == 0
+
+
+def test_bad_input_is_refused(tmp_path: Path) -> None:
+    """A file that is no trace, a number of blocks that is none, and a folder with something in it."""
     file = tmp_path / "trace"
-    lines = [
-        json.dumps({"timestamp": n, "input_length": 9, "output_length": 9, "hash_ids": [0, n + 1]})
-        for n in range(20)
-    ]
-    file.write_text("\n".join(lines))
-    result = CliRunner().invoke(k2, ["demo", "--trace", str(file), "--speed", "2"])
-    assert result.exit_code == 0, result.output
-    for figure in ("20 in", "hits, ideal", "longest prefix", "after kill -9", "holds the same"):
-        assert figure in result.stdout
     file.write_text("no trace\n")
-    refused = CliRunner().invoke(k2, ["demo", "--trace", str(file)])
-    assert refused.exit_code == 2
-    assert "line 1" in refused.stderr
-
-
-def test_prefixes_are_found_across_runs() -> None:
-    """A match walks from run to run, ends inside one where the chain leaves it, and does not
-    follow a run that hangs on another prefix."""
-
-    async def scene() -> None:
-        async with embedded() as db:
-            pool = await register(db, "local", "w")
-            assert await pool.match(chain(0, 1, 2)) == Match(0, b"", 1)
-            await pool.publish(chain(0, 1, 2, 3), Match(0, b"", 1))
-            inside = await pool.match(chain(0, 1, 7, 8))
-            assert (inside.blocks, inside.reads) == (2, 2)
-            await pool.publish(chain(0, 1, 7, 8), inside)
-            deeper = await pool.match(chain(0, 1, 7, 8, 9))
-            assert (deeper.blocks, deeper.reads) == (4, 3)
-            assert (await pool.match(chain(0, 7, 8))).blocks == 1
-            stored = [Run.decode(value) async for _, value in pool.rows()]
-            assert {(run.parent, run.depth) for run in stored} == {(ROOT, 0), (block_hash(1), 2)}
-            assert (await holding(pool)).blocks == 6
-
-    asyncio.run(scene())
-
-
-def test_who_is_not_the_holder_publishes_nothing() -> None:
-    """A publish is refused after another incarnation has registered, when the run it continues is
-    gone, and when somebody has published the same blocks."""
-
-    async def scene() -> None:
-        async with embedded() as db:
-            old = await register(db, "local", "w")
-            await old.publish(chain(0, 1), Match(0, b"", 1))
-            with pytest.raises(k2store.ConditionFailed):
-                await old.publish(chain(0, 1), Match(0, b"", 1))
-            with pytest.raises(k2store.ConditionFailed):
-                await old.publish(chain(0, 1, 2), Match(2, b"no such run", 1))
-            new = await register(db, "local", "w")
-            assert new.incarnation == old.incarnation + 1
-            with pytest.raises(k2store.ConditionFailed):
-                await old.publish(chain(5, 6), Match(0, b"", 1))
-            assert (await holding(new)).runs == 0
-
-    asyncio.run(scene())
-
-
-def test_a_replay_ends_in_time() -> None:
-    """Beyond its limit no prompt begins, and the figures are those of the prompts that did."""
-
-    async def scene() -> None:
-        async with embedded() as db:
-            pool = await register(db, "local", "w")
-            late = [
-                Request(0, 1, 1, (0, 1)),
-                Request(1_000, 1, 1, (0, 2)),
-                Request(9, 1, 1, (0, 3)),
-            ]
-            replay = Replay(pool, late, speed=10.0, limit_s=0.05)
-            await replay.run(1)
-            assert (replay.counts.requests, replay.counts.references) == (2, 4)
-            assert (await holding(pool)).blocks == 3
-
-    asyncio.run(scene())
-
-
-def test_prompts_at_the_same_time_publish_each_block_once() -> None:
-    """Equal prompts in flight together overtake each other, and each block is stored once."""
-
-    async def scene() -> None:
-        async with embedded() as db:
-            pool = await register(db, "local", "w")
-            requests = [Request(0, 1, 1, (0, 1, 2)) for _ in range(30)]
-            requests += [Request(0, 1, 1, (0, 1, 2, 3, number)) for number in range(4, 20)]
-            replay = Replay(pool, requests, speed=0.0)
-            await replay.run(16)
-            assert replay.counts.requests == len(requests)
-            assert replay.counts.overtaken > 0
-            held = await holding(pool)
-            assert held.blocks == replay.counts.published_blocks == 20
-            assert held.runs == replay.counts.publishes
-
-    asyncio.run(scene())
+    for options, words in (
+        (("--trace", str(file)), "line 1"),
+        (("--pool-blocks", "few"), "unlimited"),
+        (("--data", str(tmp_path)), "not empty"),
+    ):
+        done = subprocess.run(demo(*options), capture_output=True, text=True, check=False)
+        assert done.returncode == 2, done.stderr
+        assert words in done.stderr

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import tempfile
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -152,6 +154,7 @@ def demo(
             if folder.exists() and any(folder.iterdir()):
                 raise Rejected(f"{folder} is not empty", field="data")
             folder.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(_ended_like_ctrl_c())
         try:
             found = _run(plan, folder, report, keep=data is not None)
         except BenchError as error:
@@ -161,6 +164,16 @@ def demo(
         ctx.exit(Exit.INVALID)
     if found.incidents or found.failed:
         ctx.exit(Exit.FAILED)
+
+
+@contextmanager
+def _ended_like_ctrl_c() -> Iterator[None]:
+    """A request to end (SIGTERM) ends every process, as Ctrl-C does."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _run(plan: plans.Plan, folder: Path, report: Path | None, *, keep: bool) -> Findings:

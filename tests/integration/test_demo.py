@@ -47,6 +47,14 @@ def descendants(process: int) -> set[int]:
     return found - {process}
 
 
+def remaining(processes: set[int], patience_s: float = 10.0) -> set[int]:
+    """Which of them are still there when they have had time to go."""
+    end_s = time.monotonic() + patience_s
+    while (left := processes & parents().keys()) and time.monotonic() < end_s:
+        time.sleep(0.1)
+    return left
+
+
 def command_of(process: int) -> str:
     """The command line of a process; empty when it has gone."""
     try:
@@ -136,9 +144,7 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130, said
-    end_s = time.monotonic() + 10
-    while (left := family & parents().keys()) and time.monotonic() < end_s:
-        time.sleep(0.1)
+    left = remaining(family)
     assert not left, [command_of(one) for one in left]
 
 

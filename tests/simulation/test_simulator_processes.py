@@ -458,8 +458,10 @@ def test_a_run_that_is_over_is_freed():
     import weakref
 
     class Held:
+        handle: object = None
+
         def tick(self) -> None:
-            """Keep the handle of a timer that calls this very object."""
+            """What a timer calls whose handle this very object keeps."""
 
     def run() -> weakref.ref:
         held = Held()

@@ -47,10 +47,11 @@ VERBS: Final[Mapping[str, Place]] = {
 
 SUMMARIES: Final[Mapping[str, str]] = {
     "bench": "Measure on real processes, beside a peer if asked.",
+    "chat": "Talk to a model that is served over the OpenAI API.",
     "check": "Run workloads under faults and judge their histories.",
     "demo": "The main job: block publishes and prefix reads against a node.",
     "pool": "Look into the prompt tree and the block directory.",
-    "serve": "Run a serving worker.",
+    "serve": "Serve a model over the OpenAI API.",
 }
 
 

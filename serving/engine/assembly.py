@@ -1,0 +1,99 @@
+"""An engine over a loaded model: the shape of its pages, the name of its blocks, its tiers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from msgspec import Struct
+from torch import Tensor
+
+from kv_pool.namespace import Namespace
+from serving.attention import Attention, Batch, PagedAttention
+from serving.engine.engine import Engine, Hooks
+from serving.engine.scheduler import RemotePrefix
+from serving.engine.settings import EngineSettings
+from serving.model import Llama, LoadedModel
+from serving.pages.geometry import PAGE_TOKENS, Geometry
+from serving.pages.mem_pool import MemPool, Watcher
+from serving.pages.memory import Memory, PageMemory
+from serving.pages.store import PageStore
+
+
+class Tiers(Struct, frozen=True, kw_only=True):
+    """Pages of each tier; 0 leaves a tier out. The disk tier is one file at `disk_path`."""
+
+    device: int
+    host: int = 0
+    disk: int = 0
+    disk_path: Path | None = None
+
+
+def geometry_of(model: Llama, page_tokens: int = PAGE_TOKENS) -> Geometry:
+    """The shape of a model's pages, in float32."""
+    config = model.config
+    return Geometry(
+        layers=config.layers,
+        kv_heads=config.kv_heads,
+        head_dim=config.head_dim,
+        page_tokens=page_tokens,
+    )
+
+
+def namespace_of(loaded: LoadedModel, geometry: Geometry, tenant: str = "") -> Namespace:
+    """What must be equal for blocks of this model to be equal."""
+    return Namespace(
+        tenant=tenant,
+        model=loaded.name,
+        revision=loaded.revision,
+        dtype=geometry.dtype,
+        layout=geometry.layout,
+        block_tokens=geometry.page_tokens,
+    )
+
+
+def stores_of(
+    geometry: Geometry, tiers: Tiers, memory: PageMemory | None = None
+) -> Sequence[PageStore]:
+    """Memory for the tiers; `memory` is the device tier's where peers shall reach it."""
+    stores = [PageStore(geometry, tiers.device, memory=memory)]
+    if tiers.host:
+        stores.append(PageStore(geometry, tiers.host))
+    if tiers.disk:
+        assert tiers.disk_path is not None, "a disk tier has a path"
+        file = Memory(tiers.disk * geometry.page_bytes, tiers.disk_path)
+        stores.append(PageStore(geometry, tiers.disk, memory=file))
+    return stores
+
+
+def paged(model: Llama, pages: Tensor, batch: Batch) -> Attention:
+    """Exact attention over the pages: what every sequence of an ordinary engine gets."""
+    return PagedAttention(pages, batch, model.rotary)
+
+
+def engine_over(
+    loaded: LoadedModel,
+    tiers: Tiers,
+    settings: EngineSettings | None = None,
+    *,
+    memory: PageMemory | None = None,
+    watcher: Watcher | None = None,
+    hooks: Hooks | None = None,
+    remote: RemotePrefix | None = None,
+) -> Engine:
+    """An engine with a pool of its own."""
+    model = loaded.model
+    geometry = geometry_of(model)
+    namespace = namespace_of(loaded, geometry).digest()
+    pool = MemPool(namespace, stores_of(geometry, tiers, memory), watcher=watcher)
+    return Engine(
+        model,
+        pool,
+        lambda pages, batch: paged(model, pages, batch),
+        vocabulary=model.config.vocabulary,
+        context_tokens=model.config.context_tokens,
+        settings=settings,
+        decode=loaded.tokenizer.decode,
+        hooks=hooks,
+        remote=remote,
+    )

@@ -287,7 +287,7 @@ class Engine:
         request = sequence.request
         sequence.tokens.append(token)
         self.counts.generated_tokens += 1
-        is_first = len(sequence.tokens) == sequence.prompt_tokens + 1
+        is_first, sequence.begun = not sequence.begun, True
         if is_first:
             self.counts.prompt_tokens += sequence.prompt_tokens
             self.counts.cached_tokens += sequence.cached or 0

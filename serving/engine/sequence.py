@@ -32,6 +32,7 @@ class Sequence:
     chain     names of the pages that are in the index
     cached    tokens of the prompt that were found computed when it first began
     asked     the remote provider has been asked
+    begun     a token was generated here
     """
 
     number: int
@@ -44,6 +45,7 @@ class Sequence:
     pages: list[Slot] = field(default_factory=list)
     cached: int | None = None
     asked: bool = False
+    begun: bool = False
 
     @property
     def prompt_tokens(self) -> int:

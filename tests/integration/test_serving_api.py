@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import openai
@@ -34,18 +36,24 @@ from tests.integration.serving_api import (
 )
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "serving.md"
-SAID = [{"role": "user", "content": "Tell me about the sea, in three short lines."}]
+SAID: list[Any] = [{"role": "user", "content": "Tell me about the sea, in three short lines."}]
 
 
-def tokens_of_chat(said: list[dict[str, str]]) -> tuple[int, ...]:
+def tokens_of_chat(said: list[Any]) -> tuple[int, ...]:
     """The prompt that a conversation becomes."""
-    messages = [Message(one["role"], one["content"]) for one in said]  # type: ignore[arg-type]
+    messages = [Message(one["role"], one["content"]) for one in said]
     return tuple(prompt_tokens(loaded().tokenizer, messages))
 
 
 def text_of(tokens: list[int]) -> str:
     """Text of tokens, those of an answer in one piece."""
     return loaded().tokenizer.decode(tokens)
+
+
+def has(count: int, engine: Engine) -> bool:
+    """Whether one of so many sequences runs and the others wait."""
+    sequences = engine.sequences()
+    return (sequences[Phase.RUNNING], sequences[Phase.WAITING]) == (1, count - 1)
 
 
 def client(base: str, key: str = "none") -> AsyncOpenAI:
@@ -78,7 +86,7 @@ def test_a_chat_streams_through_openais_library() -> None:
             assert usage is not None
             assert (usage.prompt_tokens, usage.completion_tokens) == (len(prompt), 24)
             longer = [*SAID, {"role": "assistant", "content": text}, SAID[0]]
-            second = await api.chat.completions.create(
+            second: Any = await api.chat.completions.create(
                 model=NAME, messages=longer, temperature=0, max_completion_tokens=8
             )
             details = second.usage.prompt_tokens_details
@@ -123,7 +131,7 @@ def test_logprobs_come_in_both_forms() -> None:
     async def main() -> None:
         async with server() as running, client(running.base) as api:
             prompt = tokens_of_chat(SAID)
-            chat = await api.chat.completions.create(
+            chat: Any = await api.chat.completions.create(
                 model=NAME,
                 messages=SAID,
                 temperature=0,
@@ -131,7 +139,7 @@ def test_logprobs_come_in_both_forms() -> None:
                 logprobs=True,
                 top_logprobs=3,
             )
-            plain = await api.completions.create(
+            plain: Any = await api.completions.create(
                 model=NAME, prompt=list(prompt), temperature=0, max_tokens=5, logprobs=3
             )
             told = chat.choices[0].logprobs.content
@@ -150,7 +158,7 @@ def test_logprobs_come_in_both_forms() -> None:
                 logprobs=True,
                 stream=True,
             )
-            pieces = [one.choices[0].logprobs async for one in stream if one.choices]
+            pieces: Any = [one.choices[0].logprobs async for one in stream if one.choices]
             streamed = [one for each in pieces if each for one in each.content]
             assert [one.logprob for one in streamed] == [one.logprob for one in told]
 
@@ -193,7 +201,7 @@ def test_errors_have_openais_form() -> None:
 
     async def main() -> None:
         async with server(pages=8) as running, client(running.base) as api:
-            create = api.chat.completions.create
+            create: Any = api.chat.completions.create
             with pytest.raises(openai.NotFoundError) as missing:
                 await create(model="other", messages=SAID)
             assert missing.value.code == "model_not_found"
@@ -290,15 +298,15 @@ def test_one_too_many_is_told_to_come_later() -> None:
             body = {"model": NAME, "messages": SAID, "max_tokens": 900, "stream": True}
             request = post("/v1/chat/completions", body)
             writers = []
-            for phase in (Phase.RUNNING, Phase.WAITING):
+            for sequences in (1, 2):
                 writers.append((await raw(running.port, request))[1])
-                await eventually(running.front, lambda one, at=phase: one.sequences()[at] == 1)
+                await eventually(running.front, partial(has, sequences))
             with pytest.raises(openai.RateLimitError) as refused:
                 await api.chat.completions.create(model=NAME, messages=SAID)
             assert refused.value.response.headers["retry-after"] == "1"
             for writer in writers:
                 writer.close()
-            await eventually(running.front, lambda one: not sum(one.sequences().values()))
+            await eventually(running.front, lambda one: not any(one.sequences().values()))
             await api.chat.completions.create(model=NAME, messages=SAID, max_tokens=2)
 
     run(main)
@@ -412,7 +420,7 @@ def test_a_thousand_requests_leave_nothing_behind() -> None:
                     assert (await reader.read()).startswith(b"HTTP/1.1 200")
                 writer.close()
                 if number % 100 == 99:
-                    await eventually(running.front, lambda one: not sum(one.sequences().values()))
+                    await eventually(running.front, lambda one: not any(one.sequences().values()))
                     await running.front.call(Engine.check_integrity)
                     sizes.append(anonymous_bytes())
             census = await running.front.call(lambda one: one.pool.census())

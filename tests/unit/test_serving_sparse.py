@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -66,8 +64,13 @@ def test_what_keeps_all_grows_with_the_length(policy: Policy) -> None:
 
 @pytest.mark.parametrize(
     "policy",
-    [replace(policy, budget_tokens=None) for policy in DROPPING[:2]]
-    + [Window(None), HeavyHitters(None), Quest(10_000)],
+    [
+        RaaS(None),
+        RaaS(None, alpha=None, exact=False),
+        Window(None),
+        HeavyHitters(None),
+        Quest(10_000),
+    ],
     ids=by_name,
 )
 def test_without_a_limit_every_policy_is_dense(policy: Policy) -> None:

@@ -32,7 +32,7 @@ WARMUP_STEPS: Final = 30
 RECENT_LEAST, RECENT_MOST = 4, 11
 """How many of the newest tokens stay visible in chains whose older steps are hidden."""
 
-MASTERED: Final = 0.99
+MASTERED: Final = 0.97
 """Share of lemmas and of bits that are right, over `WATCHED` batches, at which a phase has done its work."""
 
 WATCHED: Final = 15

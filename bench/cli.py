@@ -12,6 +12,9 @@ from k2store.cli.verbs import Place
 
 COMMANDS: Final[Mapping[str, Place]] = {
     "geo": Place("bench.geo.command:geo", "Three regions: round trips, visibility, failover."),
+    "pool": Place(
+        "bench.pool.command:pool", "The prompt tree and the directory, beside their peers."
+    ),
     "store": Place("bench.store:store", "One node on one core: rates, latencies, memory, restart."),
 }
 

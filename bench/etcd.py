@@ -7,11 +7,13 @@ source says (etcd 3.4, etcdctl/ctlv3/command/check.go). It prints the rate it ha
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from msgspec import Struct
@@ -45,11 +47,13 @@ def installed() -> bool:
     return shutil.which("etcd") is not None and shutil.which("etcdctl") is not None
 
 
-def measure(folder: Path, cores: Cores) -> EtcdRun:
-    """Start an etcd on a fresh folder, load it, and end it."""
+@contextlib.contextmanager
+def running(folder: Path, cores: Cores) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """An etcd on a fresh folder, which is gone afterwards: the process, and its host and port."""
     folder.mkdir(parents=True)
     errors = folder / "etcd.log"
-    clients, peers = f"http://127.0.0.1:{free_port()}", f"http://127.0.0.1:{free_port()}"
+    address = f"127.0.0.1:{free_port()}"
+    clients, peers = f"http://{address}", f"http://127.0.0.1:{free_port()}"
     server = start(
         [
             *("etcd", "--name", "bench", "--data-dir", str(folder / "data")),
@@ -64,21 +68,28 @@ def measure(folder: Path, cores: Cores) -> EtcdRun:
     )
     try:
         _wait_healthy(server, clients, errors)
+        yield server, address
+    finally:
+        end(server)
+        shutil.rmtree(folder)
+
+
+def measure(folder: Path, cores: Cores) -> EtcdRun:
+    """Start an etcd on a fresh folder, load it, and end it."""
+    with running(folder, cores) as (server, address):
         before_s = process_cpu_s(server.pid)
-        said = _ask(["check", "perf", "--load=xl"], clients, cores.load, folder, PERF_S * 3)
+        arguments = ["check", "perf", "--load=xl"]
+        said = _ask(arguments, f"http://{address}", cores.load, folder, PERF_S * 3)
         used_s = process_cpu_s(server.pid) - before_s
         per_s = read_rate(said)
         if per_s is None:
             raise BenchError(f"etcdctl check perf gave no rate: {said.strip()[-400:]!r}")
         return EtcdRun(
-            version=_version(),
+            version=version(),
             per_s=per_s,
             slowest_s=read_slowest_s(said),
             server_us=used_s * 1e6 / (per_s * PERF_S),
         )
-    finally:
-        end(server)
-        shutil.rmtree(folder)
 
 
 def read_rate(said: str) -> float | None:
@@ -126,7 +137,8 @@ def _ask(arguments: list[str], clients: str, core: int, folder: Path, limit_s: f
         end(client)
 
 
-def _version() -> str:
+def version() -> str:
+    """Which etcd is installed."""
     said = subprocess.run(["etcd", "--version"], capture_output=True, text=True, check=True).stdout
     return said.partition("\n")[0].removeprefix("etcd Version: ")
 

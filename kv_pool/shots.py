@@ -85,10 +85,14 @@ class Shot(Struct, frozen=True):
 
 
 class Done(Struct, frozen=True):
-    """The shot took effect at this stamp; values of what it read."""
+    """The shot took effect at this stamp; values of what it read.
+
+    waited_ns  of the time it took, what the store held the answer for the clock alone
+    """
 
     at: int
     values: tuple[bytes | None, ...] = ()
+    waited_ns: int = 0
 
 
 class Failed(Struct, frozen=True):

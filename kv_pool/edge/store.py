@@ -47,7 +47,7 @@ class DirectoryStore:
             if failure.condition is None:
                 raise
             return Failed(failure.condition, failure.at or 0)
-        return Done(result.at, result.values)
+        return Done(result.at, result.values, result.waited_ns)
 
     async def transact(self, function: Callable[[Transaction], Awaitable[R]]) -> Committed[R]:
         """Until it commits."""

@@ -1,4 +1,4 @@
-"""`k2 bench store` from end to end, in small."""
+"""`k2 bench` from end to end, in small."""
 
 from __future__ import annotations
 
@@ -23,6 +23,19 @@ STATED = {
     "worst_pause_ms",
     "fdatasync_p50_us",
     "struct_ns",
+}
+
+POOL_STATED = {
+    "match_p50_us",
+    "match_p99_us",
+    "longest_p50_us",
+    "apply_blocks_per_s",
+    "msgpack_blocks_per_s",
+    "acquire_pairs_per_s",
+    "acquire_p50_ms",
+    "fence_ms",
+    "warm_start_s",
+    "bytes_per_block",
 }
 
 
@@ -114,3 +127,54 @@ def test_the_geo_bench_measures_three_regions_and_kills_a_leader(tmp_path: Path)
     assert requests["strong_read"]["region, from iad"] == 1
     assert found["commit_round_trips"]["one_shot"].keys() == requests["one_shot"].keys()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_the_pool_bench_measures_learner_and_directory(tmp_path: Path) -> None:
+    """Its last line states every figure; what can be counted is exact: one row a fence and no claim
+    after it, no orphans, as many blocks as the trace has; peers that were not asked for are null."""
+    arguments = ["pool", "--quick", "--prompts", "60", "--seconds", "0.2", "--peers", "", "--json"]
+    done = subprocess.run(
+        [*(sys.executable, "-c", K2, "bench", *arguments), "--data", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "the prompts are made up" in done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    for figures in (found, found["at_16_tokens"]):
+        for name in POOL_STATED:
+            assert figures[name] > 0, name
+        assert figures["publish_txn_per_s"].keys() == {"16", "256"}
+        for peer in ("dynamo_match_p50_us", "etcd_publish_txn_per_s", "mooncake"):
+            assert figures[peer] is None
+        assert figures["redis_always_publish_txn_per_s"] is None
+        assert (figures["fence_rows"], figures["granted_after_fence"]) == (1, 0)
+        assert figures["warm_start_orphans"] == 0
+        assert figures["compiled"] is False
+    assert found["at_16_tokens"]["warm_start_blocks"] == 32 * found["warm_start_blocks"]
+    # Runs are cut in other places, prefixes are not.
+    assert found["at_16_tokens"]["scores"] == 32 * found["scores"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_peer_that_is_not_installed_is_said_loudly(tmp_path: Path) -> None:
+    """The way to get it is named, for programs and for packages, and the rest is measured."""
+    arguments = ["pool", "--quick", "--prompts", "30", "--seconds", "0.1", "--block-tokens", "512"]
+    done = subprocess.run(
+        [*(sys.executable, "-c", K2, "bench", *arguments), "--json", "--data", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PATH": str(tmp_path), "K2_BENCH_PEERS": str(tmp_path)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "apt-get install redis-server" in done.stderr
+    assert "apt-get install etcd-server" in done.stderr
+    for package in ("ai-dynamo-runtime", "mooncake-transfer-engine-non-cuda"):
+        assert f"pip install {package}" in done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["missing"] == ["dynamo", "etcd", "mooncake", "redis"]
+    assert found["publish_txn_per_s"]["16"] > 0

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import time
 from array import array
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.etcd import read_rate, read_slowest_s
+from bench.pool.chains import deal, read, renamed, write
+from bench.pool.learning import Directory, applied, from_engines
+from bench.pool.peers.redis import read_rate as read_redis
+from bench.processes import BenchError
 from bench.samples import median, quantile, rounded, spread
+from bench.trace import generate
 from bench.workloads import KEY_BYTES, VALUE_BYTES, Keys, Place, Recorder, initial
+from kv_pool.blocks import split_names
 
 
 @given(st.lists(st.integers(0, 2**40), min_size=1), st.floats(0, 1))
@@ -91,3 +98,54 @@ def test_both_answers_of_the_peers_generator_are_read(
 def test_an_answer_without_a_rate_is_refused() -> None:
     """No figure is made up where the peer's generator gave none."""
     assert read_rate("Error: context deadline exceeded") is None
+
+
+def test_prompts_are_dealt_so_that_a_worker_publishes_what_it_lacks() -> None:
+    """New blocks of a worker are those it has not had, once each; a file holds prompts as they are,
+    and other names keep equal prefixes equal."""
+    requests = generate(seed=3, requests=200)
+    prompts = deal(requests, 256, workers=4)
+    had: list[set[bytes]] = [set() for _ in range(4)]
+    for request, prompt in zip(requests, prompts, strict=True):
+        assert prompt.blocks == 2 * len(request.hash_ids)
+        names = split_names(prompt.names)
+        mine = had[prompt.worker]
+        assert mine.issuperset(names[: prompt.new])
+        assert mine.isdisjoint(names[prompt.new :])
+        mine.update(names)
+    one, other = prompts[0].names, prompts[1].names
+    assert one[:16] == other[:16]
+    assert renamed(one, 1)[:16] == renamed(other, 1)[:16] != renamed(one, 2)[:16]
+    assert len(set(split_names(renamed(one, 1)))) == len(split_names(one))
+
+
+def test_dealt_prompts_survive_their_file(tmp_path: Path) -> None:
+    """Peers read from the file exactly what was dealt."""
+    prompts = deal(generate(seed=3, requests=50))
+    write(prompts, tmp_path / "chains")
+    assert read(tmp_path / "chains") == prompts
+
+
+def test_a_learner_holds_what_commits_and_engines_bring() -> None:
+    """Fed by rows or by engines' batches, it counts every block, and matches as a scan would."""
+    prompts = deal(generate(seed=5, requests=120), 256)
+    directory = Directory(prompts, 256)
+    for learner in (
+        applied(directory, directory.commits()),
+        from_engines(directory, directory.batches()),
+    ):
+        assert learner.counts().blocks == directory.blocks
+        for prompt in prompts:
+            match = learner.match(directory.namespace, prompt.names)
+            depths = {holder.worker.name: depth for holder, depth in match.depths.items()}
+            assert depths[f"w{prompt.worker}"] == prompt.blocks
+
+
+def test_the_words_of_redis_are_understood() -> None:
+    """Rate and median latency, also where the command that is named holds commas and quotes."""
+    said = (
+        '"test","rps","avg_latency_ms","p50_latency_ms"\n"EVALSHA 1,""x""","5000.5","1.0","0.75"\n'
+    )
+    assert read_redis(said) == (5000.5, 0.75)
+    with pytest.raises(BenchError):
+        read_redis("Could not connect")

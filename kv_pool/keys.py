@@ -25,6 +25,7 @@ and comes last, so no key can be read in two ways.
 from __future__ import annotations
 
 import re
+from functools import cached_property
 from typing import Final
 
 from msgspec import Struct
@@ -51,7 +52,7 @@ PIN_BYTES: Final = 16
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
 
 
-class Worker(Struct, frozen=True, gc=False, order=True):
+class Worker(Struct, frozen=True, order=True, dict=True):
     """A worker: its region and its name there. One row ``id`` says who it is at a time."""
 
     region: str
@@ -64,7 +65,7 @@ class Worker(Struct, frozen=True, gc=False, order=True):
     def __str__(self) -> str:
         return f"{self.region}/{self.name}"
 
-    @property
+    @cached_property
     def prefix(self) -> bytes:
         """The beginning of every key that the worker owns."""
         return f"d/{self.region}/{self.name}/".encode()
@@ -106,7 +107,7 @@ def run_id(namespace: bytes, tier: int, first: bytes) -> bytes:
 
 def run(worker: Worker, namespace: bytes, tier: int, first: bytes) -> bytes:
     """The row of a run."""
-    return worker.prefix + RUN + run_id(namespace, tier, first)
+    return b"".join((worker.prefix, RUN, run_id(namespace, tier, first)))
 
 
 def pins(worker: Worker, run_part: bytes) -> bytes:

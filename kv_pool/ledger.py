@@ -299,8 +299,15 @@ class Ledger:
 
 def _stretches(marks: list[Mark], books: dict[Mark, _Book]) -> Iterator[tuple[int, int]]:
     """Half-open intervals of the blocks that are not there yet, none longer than a row."""
-    if books.keys().isdisjoint(marks):
-        places = [(0, len(marks))]
+    known = 0
+    for mark in marks:
+        if mark not in books:
+            break
+        known += 1
+    # What goes on from known blocks is new as a rule.
+    behind = marks[known:] if known else marks
+    if books.keys().isdisjoint(behind):
+        places = [(known, len(marks))] if behind else []
     else:
         places = list(_left(len(marks), {at for at, mark in enumerate(marks) if mark in books}))
     for start, end in places:

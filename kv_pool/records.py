@@ -9,6 +9,7 @@ Decoding is strict about types: a row of another shape raises ``ValueError``, it
 from __future__ import annotations
 
 import enum
+import functools
 from typing import Final, TypeVar
 
 import msgspec
@@ -169,6 +170,7 @@ class Escrow(Struct, frozen=True, array_like=True, gc=False):
     free_bytes: int
 
 
+@functools.cache
 def position(record: type[Struct], field: str) -> int:
     """Where a field stands in a row; conditions name it by that."""
     return record.__struct_fields__.index(field)

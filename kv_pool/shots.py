@@ -77,11 +77,15 @@ Condition = Absent | Present | Field | NoRow
 
 
 class Shot(Struct, frozen=True):
-    """Conditions, keys to read and keys to write (None deletes), all at one stamp."""
+    """Conditions, keys to read and keys to write (None deletes), all at one stamp.
+
+    shared  how many of the conditions, the first ones, are objects that other shots have as well
+    """
 
     conditions: tuple[Condition, ...] = ()
     reads: tuple[bytes, ...] = ()
     writes: tuple[tuple[bytes, bytes | None], ...] = ()
+    shared: int = 0
 
 
 class Done(Struct, frozen=True):
@@ -190,14 +194,25 @@ class Refused(Struct, frozen=True):
 
 
 class Rules:
-    """Conditions with their meanings, and the writes that depend on them."""
+    """Conditions with their meanings, and the writes that depend on them.
 
-    __slots__ = ("conditions", "reasons", "writes")
+    shared  how many of the conditions, the first ones, come from rules that others rest on as well
+    """
+
+    __slots__ = ("conditions", "reasons", "shared", "writes")
 
     def __init__(self) -> None:
         self.conditions: list[Condition] = []
         self.reasons: list[Reason] = []
         self.writes: list[tuple[bytes, bytes | None]] = []
+        self.shared = 0
+
+    def rest_on(self, other: Rules) -> None:
+        """Require all that other rules require, which do not change any more."""
+        assert self.shared == len(self.conditions), "what is shared comes first"
+        self.conditions.extend(other.conditions)
+        self.reasons.extend(other.reasons)
+        self.shared = len(self.conditions)
 
     def require(self, reason: Reason, condition: Condition) -> None:
         """Unless the condition holds, refuse for this reason."""
@@ -222,7 +237,7 @@ class Rules:
 
     def shot(self) -> Shot:
         """All of it in one message."""
-        return Shot(tuple(self.conditions), (), tuple(self.writes))
+        return Shot(tuple(self.conditions), (), tuple(self.writes), self.shared)
 
     async def shoot(self, store: Store) -> Done | Refused:
         """Run it."""

@@ -33,6 +33,7 @@ from mvcc.messages import (
 from mvcc.one_shot import one_shot
 from mvcc.reads import read
 from mvcc.records import CommittedTogether
+from mvcc.shared_conditions import SharedConditions
 from mvcc.state import Flight, State
 from mvcc.transactions import Local
 from mvcc.versions import UNREAD, Chain, Intent
@@ -204,6 +205,9 @@ def _flight_of_one_write(
 
 def one_shots(state: State, message: OneShots) -> None:
     """Run the plain one-shots together, the others one by one."""
+    if message.chosen:
+        _one_shots_on_shared(state, message)
+        return
     if (
         state.serving
         and not state.ranges
@@ -329,6 +333,60 @@ def _one_shots_of_one_key(state: State, message: OneShots, stamps: list[int]) ->
         one_shot(state, _single(message, index, conditional=conditional))
 
 
+def _one_shots_on_shared(state: State, message: OneShots) -> None:
+    """Many one-shots on few conditions: of what they share each is looked up and decoded once."""
+    flight = _new_flight(state, message.owner)
+    shared = SharedConditions(state, message.conditions)
+    transactions = state.transactions
+    lowest = max(state.closed + 1, state.low_water, message.floor + 1)
+    hi_ns = state.now.hi_ns
+    plain = state.serving and not state.ranges
+    stamps = iter(state.oracle.next_stamps(len(message.requests)) if plain else ())
+    keys, values = message.keys, message.values
+    slow: list[OneShot] = []
+    place = position = 0
+    for request, txn, deadline_ns, count, writes in zip(
+        message.requests,
+        message.txns,
+        message.deadlines_ns,
+        message.condition_counts,
+        message.write_counts,
+        strict=True,
+    ):
+        chosen = message.chosen[place : place + count]
+        place += count
+        end = position + writes
+        stamp = next(stamps, 0)
+        found = None
+        if (
+            stamp >= lowest
+            and hi_ns <= deadline_ns
+            and writes
+            and txn not in transactions
+            and shared.hold(chosen, stamp)
+        ):
+            found = _chains_to_write(state, stamp, keys[position:end])
+        if found is None:
+            slow.append(
+                OneShot(
+                    message.owner << OWNER_BITS | request,
+                    txn,
+                    message.floor,
+                    deadline_ns,
+                    [message.conditions[index] for index in chosen],
+                    [],
+                    list(zip(keys[position:end], values[position:end], strict=True)),
+                )
+            )
+        else:
+            shared.note(chosen, stamp, txn)
+            _take_off(state, flight, request, txn, stamp, keys, values, position, found)
+        position = end
+    _launch(state, flight)
+    for single in slow:
+        one_shot(state, single)
+
+
 def _single(message: OneShots, index: int, *, conditional: bool) -> OneShot:
     """One operation of a batch of single keys as a message of its own."""
     conditions = []
@@ -386,22 +444,32 @@ def _ready_to_write(
         if not holds:
             return None
         read.append(chain)
-    keys = message.keys
+    found = _chains_to_write(state, stamp, message.keys[position:end])
+    if found is None:
+        return None
+    for chain in read:
+        if stamp > chain.read:
+            chain.read = stamp
+            chain.reader = txn
+    return found
+
+
+def _chains_to_write(state: State, stamp: int, keys: list[bytes]) -> list[Chain | None] | None:
+    """The chains of what is written when nothing is in the way; else None.  None in place of a
+    chain that need not be looked up.
+    """
+    chains = state.chains
     blind = stamp > state.newest_commit
     found: list[Chain | None] = []
-    for key in keys[position:end]:
+    for key in keys:
         chain = chains.get(key)
         if chain is None and not blind:
             chain = state.load(key)
         if chain is not None and (chain.intents is not None or chain.read > stamp):
             return None
         found.append(chain)
-    if end - position > 1 and len(set(keys[position:end])) != end - position:
+    if len(keys) > 1 and len(set(keys)) != len(keys):
         return None
-    for chain in read:
-        if stamp > chain.read:
-            chain.read = stamp
-            chain.reader = txn
     return found
 
 

@@ -45,7 +45,11 @@ def belongs(state: State, message: Message) -> bool:
         case Reads() | CommitsAlone():
             return _all_within(state, message.keys)
         case OneShots():
-            return _all_within(state, message.keys) and _all_within(state, message.condition_keys)
+            return (
+                _all_within(state, message.keys)
+                and _all_within(state, message.condition_keys)
+                and _conditions_within(state, message.conditions)
+            )
         case Write():
             written = [key for key, _, _ in message.writes]
             return _all_within(state, written) and _conditions_within(state, message.conditions)

@@ -78,7 +78,7 @@ class FieldError(Exception):
     """The value has no such field, or its type cannot be compared with the operand."""
 
 
-_COMPARISONS: dict[int, Callable[[Any, Any], Any]] = {
+COMPARISONS: dict[int, Callable[[Any, Any], Any]] = {
     Compare.EQUAL: operator.eq,
     Compare.NOT_EQUAL: operator.ne,
     Compare.LESS: operator.lt,
@@ -113,7 +113,7 @@ def holds(
 
 def matches(condition: Condition, value: bytes, stamp: int, time_ns: int) -> bool:
     """Whether ``compare(field of value, operand)`` holds."""
-    left = _field(value, condition.field)
+    left = field_of(record_of(value), condition.field)
     if condition.operand == Operand.OWN_STAMP:
         right: object = stamp
     elif condition.operand == Operand.OWN_TIME:
@@ -121,16 +121,22 @@ def matches(condition: Condition, value: bytes, stamp: int, time_ns: int) -> boo
     else:
         right = condition.constant
     try:
-        return bool(_COMPARISONS[condition.compare](left, right))
+        return bool(COMPARISONS[condition.compare](left, right))
     except TypeError as error:
         raise FieldError(f"field {condition.field!r}: {error}") from None
 
 
-def _field(value: bytes, field: str | int) -> object:
+def record_of(value: bytes) -> object:
+    """What a value says, decoded; :class:`FieldError` when it is no msgpack."""
     try:
-        record = _decode(value)
+        record: object = _decode(value)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise FieldError(f"the value is not a msgpack record: {error}") from None
+    return record
+
+
+def field_of(record: object, field: str | int) -> object:
+    """A field of a decoded record; :class:`FieldError` when it has none of that name or place."""
     if isinstance(record, dict) and isinstance(field, str) and field in record:
         return record[field]
     if isinstance(record, list) and isinstance(field, int) and 0 <= field < len(record):

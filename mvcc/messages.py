@@ -207,7 +207,12 @@ class CommitsAlone(Request, frozen=True, gc=False, array_like=True, tag=15):
 
 
 class OneShots(Request, frozen=True, gc=False, array_like=True, tag=16):
-    """One-shots without reads and without field conditions."""
+    """One-shots without reads.
+
+    Those without field conditions have theirs in columns, one entry each.  Else ``conditions`` holds
+    every condition once, ``chosen`` says by place which they are, and ``condition_counts`` how many
+    of those places belong to each one-shot; the columns of conditions are empty then.
+    """
 
     owner: int
     floor: int
@@ -222,6 +227,8 @@ class OneShots(Request, frozen=True, gc=False, array_like=True, tag=16):
     write_counts: list[int]
     keys: list[bytes]
     values: list[bytes | None]
+    conditions: list[Condition] = []
+    chosen: list[int] = []
 
 
 class Forgets(Request, frozen=True, gc=False, array_like=True, tag=17):

@@ -123,7 +123,7 @@ class Members:
     def _turns(self, number: int, workers: int) -> Iterator[Names]:
         """What a worker has to publish, again and again under other names."""
         mine = [prompt.names for prompt in self._prompts if prompt.worker % workers == number]
-        for round_ in itertools.count():
+        for round_ in itertools.count() if mine else ():
             for names in mine:
                 yield renamed(names, round_)
 

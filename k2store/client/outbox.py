@@ -15,7 +15,16 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, TypeVar, cast
 
-from k2store.client.conditions import FIELD, NO_ROW, VALUE, VERSION, Condition, Own, Predicate
+from k2store.client.conditions import (
+    FIELD,
+    NO_ROW,
+    VALUE,
+    VERSION,
+    Condition,
+    Own,
+    Predicate,
+    Scalar,
+)
 from k2store.v1 import session_pb2 as wire
 
 if TYPE_CHECKING:
@@ -70,6 +79,16 @@ Call: TypeAlias = tuple[Future, float, int, int, str, Any, Owner | None]
 
 Entry: TypeAlias = Read | Commit | OneShot | Call
 
+_CONSTANTS: Final = {
+    Own: "own",
+    bool: "boolean",
+    int: "integer",
+    float: "number",
+    str: "text",
+    bytes: "binary",
+}
+"""Field of a predicate's message, by the type of its right side."""
+
 _OVERHEAD_BYTES: Final = 48
 """What an operation costs on the wire beside keys and values, roughly and at most."""
 
@@ -85,12 +104,14 @@ class Outbox:
         "one_shots",
         "progress",
         "reads",
+        "shares_conditions",
         "timeout_ms",
     )
 
     def __init__(self, frame_bytes: int, timeout_ms: int) -> None:
         self.frame_bytes = frame_bytes
         self.timeout_ms = timeout_ms
+        self.shares_conditions = False
         self.reads: list[Read] = []
         self.commits: list[Commit] = []
         self.one_shots: list[OneShot] = []
@@ -172,7 +193,7 @@ class Outbox:
         every_condition = [condition for some in conditions for condition in some]
         if every_condition:
             columns.condition_count.extend(map(len, conditions))
-            _add_conditions(columns, every_condition)
+            self._add_conditions(columns, every_condition)
         every_read = [key for some in reads for key in some]
         if every_read:
             columns.read_count.extend(map(len, reads))
@@ -186,6 +207,34 @@ class Outbox:
                 columns.write_value,
                 columns.write_deleted,
             )
+
+    def _add_conditions(self, columns: wire.OneShotColumns, conditions: list[Condition]) -> None:
+        kinds: list[Any] = [condition.kind for condition in conditions]
+        predicates = FIELD in kinds or NO_ROW in kinds
+        if predicates and self.shares_conditions:
+            # One-shots of one holder rest on the same conditions, which are the same objects.
+            numbers: dict[int, int] = {}
+            places = [numbers.setdefault(id(condition), len(numbers)) for condition in conditions]
+            columns.condition_index.extend(places)
+            if len(numbers) < len(conditions):
+                conditions = list({id(condition): condition for condition in conditions}.values())
+                kinds = [condition.kind for condition in conditions]
+        columns.condition_kind.extend(kinds)
+        columns.condition_key.extend([condition.key for condition in conditions])
+        if VERSION in kinds:
+            columns.condition_version.extend([condition.version for condition in conditions])
+        if VALUE in kinds:
+            columns.condition_value.extend([condition.value for condition in conditions])
+        if predicates:
+            every = [one.predicate for one in conditions if one.predicate is not None]
+            if self.shares_conditions:
+                # With its type: 1, True and `Own.STAMP` are equal and not the same.
+                places_of: dict[tuple[type, Predicate], int] = {}
+                columns.predicate_index.extend(
+                    [places_of.setdefault((type(one.right), one), len(places_of)) for one in every]
+                )
+                every = [one for _, one in places_of]
+            columns.predicates.extend([predicate_message(one) for one in every])
 
     def _add_timeouts(self, column: Any, timeouts: Iterable[int]) -> None:
         if any(timeouts):
@@ -201,44 +250,20 @@ def _add_values(values: list[bytes | None], column: Any, deleted: Any) -> None:
         column.extend(values)
 
 
-def _add_conditions(columns: wire.OneShotColumns, conditions: list[Condition]) -> None:
-    kinds: list[Any] = [condition.kind for condition in conditions]
-    columns.condition_kind.extend(kinds)
-    columns.condition_key.extend([condition.key for condition in conditions])
-    if VERSION in kinds:
-        columns.condition_version.extend([condition.version for condition in conditions])
-    if VALUE in kinds:
-        columns.condition_value.extend([condition.value for condition in conditions])
-    if FIELD in kinds or NO_ROW in kinds:
-        for condition in conditions:
-            if condition.predicate is not None:
-                columns.predicates.append(predicate_message(condition.predicate))
-
-
 def predicate_message(predicate: Predicate) -> wire.FieldPredicate:
     """A predicate as it travels."""
-    message = wire.FieldPredicate(
-        comparison=predicate.comparison,  # type: ignore[arg-type]  # number of the enum
-        end=predicate.end,
-    )
-    if isinstance(predicate.field, str):
-        message.name = predicate.field
-    else:
-        message.index = predicate.field
     right = predicate.right
-    if isinstance(right, Own):
-        message.own = int(right)  # type: ignore[assignment]  # number of the enum
-    elif isinstance(right, bool):
-        message.boolean = right
-    elif isinstance(right, int):
-        message.integer = right
-    elif isinstance(right, float):
-        message.number = right
-    elif isinstance(right, str):
-        message.text = right
-    elif right is not None:
-        message.binary = right
-    return message
+    values: dict[str, Any] = {"comparison": predicate.comparison, "end": predicate.end}
+    values["name" if isinstance(predicate.field, str) else "index"] = predicate.field
+    if right is not None:
+        name = _CONSTANTS.get(type(right))
+        values[name or _constant_of(right)] = right
+    return wire.FieldPredicate(**values)
+
+
+def _constant_of(right: Scalar | Own) -> str:
+    """The field for a right side whose type derives from one that travels."""
+    return next(name for kind, name in _CONSTANTS.items() if isinstance(right, kind))
 
 
 T = TypeVar("T")

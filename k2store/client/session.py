@@ -495,6 +495,7 @@ class Session:
         self._draining = False
         self._send_again()
         self.bounded_time.asked()
+        self._outbox.shares_conditions = False  # until this node has said that it understands
         self._send(connection, self._hello)
 
     def on_frame(self, connection: Connection, frame: bytes) -> None:
@@ -646,6 +647,7 @@ class Session:
         value_bytes = welcome.value_bytes_max or _VALUE_BYTES_MAX
         self.value_bytes_max = min(value_bytes, FRAME_BYTES_MAX // 2)
         self.operations_max = welcome.operations_max or self.operations_max
+        self._outbox.shares_conditions = welcome.shares_conditions
         if not self._welcomed.done():
             self._welcomed.set_result(None)
 

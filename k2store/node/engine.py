@@ -282,6 +282,7 @@ class Engine:
         welcome.ahead_ns_max = max(self.settings.oracle.ahead_max_ns, width_ns)
         welcome.clock_source = source.name
         welcome.clock_assumed = source.assumed
+        welcome.shares_conditions = True
         self.touch(session)
 
     def touch(self, session: Session) -> None:

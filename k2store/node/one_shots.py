@@ -36,8 +36,17 @@ def one_shot_columns(session: Session, calls: wire.OneShotColumns, now: Interval
     if _together(session, calls, condition_counts, write_counts, keys, values, deadlines):
         return
     conditions = _conditions(calls)
-    if sum(condition_counts) != len(conditions) or sum(read_counts) != len(calls.read_key):
+    chosen = list(calls.condition_index)
+    if chosen and max(chosen) >= len(conditions):
+        raise Malformed("`condition_index` of `one_shots` names a condition that is not there")
+    stated = len(chosen) if chosen else len(conditions)
+    if sum(condition_counts) != stated or sum(read_counts) != len(calls.read_key):
         raise Malformed("the counts of `one_shots` do not add up")
+    chosen = chosen or list(range(len(conditions)))
+    if _sharing(
+        session, calls, condition_counts, write_counts, conditions, chosen, keys, values, deadlines
+    ):
+        return
     writes = list(zip(keys, values, strict=True))
     reads = list(calls.read_key)
     c = r = w = 0
@@ -55,7 +64,7 @@ def one_shot_columns(session: Session, calls: wire.OneShotColumns, now: Interval
             txn,
             session.seen,
             deadline,
-            conditions[c : c + nc],
+            [conditions[place] for place in chosen[c : c + nc]],
             reads[r : r + nr],
             writes[w : w + nw],
         )
@@ -79,6 +88,7 @@ def _together(
         single is None
         or engine.draining
         or calls.predicates
+        or calls.condition_index
         or calls.read_key
         or not all_fit(session, keys, values)
     ):
@@ -116,6 +126,62 @@ def _together(
         list(write_counts),
         keys,
         values,
+    )
+    engine.host.deliver(single, message)
+    return True
+
+
+def _sharing(
+    session: Session,
+    calls: wire.OneShotColumns,
+    condition_counts: Sequence[int],
+    write_counts: Sequence[int],
+    conditions: list[Condition],
+    chosen: list[int],
+    keys: list[bytes],
+    values: list[bytes | None],
+    deadlines: list[int],
+) -> bool:
+    """The same for one-shots with conditions on fields: each condition is looked at once."""
+    engine = session.engine
+    single = engine.host.single
+    limits = engine.limits
+    if (
+        single is None
+        or not chosen
+        or engine.draining
+        or calls.read_key
+        or len(chosen) + len(keys) > limits.operations_max
+        or not all_fit(session, keys, values)
+    ):
+        return False
+    txns = list(calls.txn)
+    if not session.owns(txns):
+        return False
+    for condition in conditions:
+        kind = condition.kind
+        if (
+            not Kind.ABSENT <= kind <= Kind.FIELD
+            or len(condition.key) > limits.key_bytes_max
+            or (kind == Kind.FIELD and not 0 < condition.compare <= _COMPARE_MAX)
+        ):
+            return False
+    message = OneShots(
+        session.number,
+        session.seen,
+        list(calls.request),
+        txns,
+        deadlines,
+        list(condition_counts),
+        [],
+        [],
+        [],
+        [],
+        list(write_counts),
+        keys,
+        values,
+        conditions,
+        chosen,
     )
     engine.host.deliver(single, message)
     return True
@@ -198,7 +264,12 @@ def _conditions(calls: wire.OneShotColumns) -> list[Condition]:
             Condition(kind, key, version, value)
             for kind, key, version, value in zip(kinds, keys, versions, values, strict=True)
         ]
-    predicates = iter(calls.predicates)
+    parts = [_predicate(one) for one in calls.predicates]
+    if calls.predicate_index:
+        if max(calls.predicate_index) >= len(parts):
+            raise Malformed("`predicate_index` of `one_shots` names a predicate that is not there")
+        parts = [parts[place] for place in calls.predicate_index]
+    predicates = iter(parts)
     conditions = []
     for kind, key, version, value in zip(kinds, keys, versions, values, strict=True):
         if kind < Kind.FIELD:
@@ -207,11 +278,14 @@ def _conditions(calls: wire.OneShotColumns) -> list[Condition]:
         predicate = next(predicates, None)
         if predicate is None:
             raise Malformed("a field condition without its predicate")
-        conditions.append(_field_condition(kind, key, predicate))
+        conditions.append(Condition(kind, key, 0, b"", *predicate))
     return conditions
 
 
-def _field_condition(kind: int, key: bytes, predicate: wire.FieldPredicate) -> Condition:
+def _predicate(
+    predicate: wire.FieldPredicate,
+) -> tuple[bytes, str | int, int, Operand, Scalar]:
+    """A predicate as the last fields of a condition: end, field, comparison, operand, constant."""
     field: str | int = predicate.name
     if predicate.WhichOneof("field") == "index":
         field = predicate.index
@@ -222,12 +296,4 @@ def _field_condition(kind: int, key: bytes, predicate: wire.FieldPredicate) -> C
         operand = Operand.OWN_STAMP
     elif predicate.own == wire.OWN_OPERAND_TIME_NS:
         operand = Operand.OWN_TIME
-    return Condition(
-        kind,
-        key,
-        end=predicate.end,
-        field=field,
-        compare=predicate.comparison,
-        operand=operand,
-        constant=constant,
-    )
+    return predicate.end, field, predicate.comparison, operand, constant

@@ -144,7 +144,7 @@ class CommitColumns(_message.Message):
     def __init__(self, request: _Optional[_Iterable[int]] = ..., txn: _Optional[_Iterable[bytes]] = ..., at: _Optional[_Iterable[int]] = ..., write_count: _Optional[_Iterable[int]] = ..., key: _Optional[_Iterable[bytes]] = ..., value: _Optional[_Iterable[bytes]] = ..., deleted: _Optional[_Iterable[bool]] = ..., timeout_ms: _Optional[_Iterable[int]] = ..., early_count: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class OneShotColumns(_message.Message):
-    __slots__ = ("request", "txn", "timeout_ms", "condition_count", "read_count", "write_count", "condition_kind", "condition_key", "condition_version", "condition_value", "predicates", "read_key", "write_key", "write_value", "write_deleted")
+    __slots__ = ("request", "txn", "timeout_ms", "condition_count", "read_count", "write_count", "condition_kind", "condition_key", "condition_version", "condition_value", "predicates", "read_key", "write_key", "write_value", "write_deleted", "condition_index", "predicate_index")
     REQUEST_FIELD_NUMBER: _ClassVar[int]
     TXN_FIELD_NUMBER: _ClassVar[int]
     TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
@@ -160,6 +160,8 @@ class OneShotColumns(_message.Message):
     WRITE_KEY_FIELD_NUMBER: _ClassVar[int]
     WRITE_VALUE_FIELD_NUMBER: _ClassVar[int]
     WRITE_DELETED_FIELD_NUMBER: _ClassVar[int]
+    CONDITION_INDEX_FIELD_NUMBER: _ClassVar[int]
+    PREDICATE_INDEX_FIELD_NUMBER: _ClassVar[int]
     request: _containers.RepeatedScalarFieldContainer[int]
     txn: _containers.RepeatedScalarFieldContainer[bytes]
     timeout_ms: _containers.RepeatedScalarFieldContainer[int]
@@ -175,7 +177,9 @@ class OneShotColumns(_message.Message):
     write_key: _containers.RepeatedScalarFieldContainer[bytes]
     write_value: _containers.RepeatedScalarFieldContainer[bytes]
     write_deleted: _containers.RepeatedScalarFieldContainer[bool]
-    def __init__(self, request: _Optional[_Iterable[int]] = ..., txn: _Optional[_Iterable[bytes]] = ..., timeout_ms: _Optional[_Iterable[int]] = ..., condition_count: _Optional[_Iterable[int]] = ..., read_count: _Optional[_Iterable[int]] = ..., write_count: _Optional[_Iterable[int]] = ..., condition_kind: _Optional[_Iterable[_Union[ConditionKind, str]]] = ..., condition_key: _Optional[_Iterable[bytes]] = ..., condition_version: _Optional[_Iterable[int]] = ..., condition_value: _Optional[_Iterable[bytes]] = ..., predicates: _Optional[_Iterable[_Union[FieldPredicate, _Mapping]]] = ..., read_key: _Optional[_Iterable[bytes]] = ..., write_key: _Optional[_Iterable[bytes]] = ..., write_value: _Optional[_Iterable[bytes]] = ..., write_deleted: _Optional[_Iterable[bool]] = ...) -> None: ...
+    condition_index: _containers.RepeatedScalarFieldContainer[int]
+    predicate_index: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, request: _Optional[_Iterable[int]] = ..., txn: _Optional[_Iterable[bytes]] = ..., timeout_ms: _Optional[_Iterable[int]] = ..., condition_count: _Optional[_Iterable[int]] = ..., read_count: _Optional[_Iterable[int]] = ..., write_count: _Optional[_Iterable[int]] = ..., condition_kind: _Optional[_Iterable[_Union[ConditionKind, str]]] = ..., condition_key: _Optional[_Iterable[bytes]] = ..., condition_version: _Optional[_Iterable[int]] = ..., condition_value: _Optional[_Iterable[bytes]] = ..., predicates: _Optional[_Iterable[_Union[FieldPredicate, _Mapping]]] = ..., read_key: _Optional[_Iterable[bytes]] = ..., write_key: _Optional[_Iterable[bytes]] = ..., write_value: _Optional[_Iterable[bytes]] = ..., write_deleted: _Optional[_Iterable[bool]] = ..., condition_index: _Optional[_Iterable[int]] = ..., predicate_index: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class FieldPredicate(_message.Message):
     __slots__ = ("name", "index", "comparison", "own", "integer", "number", "text", "binary", "boolean", "end")
@@ -348,7 +352,7 @@ class SessionResponse(_message.Message):
     def __init__(self, welcome: _Optional[_Union[SessionWelcome, _Mapping]] = ..., lo_ns: _Optional[int] = ..., values: _Optional[_Union[ValueColumns, _Mapping]] = ..., committed: _Optional[_Union[CommittedColumns, _Mapping]] = ..., failures: _Optional[_Iterable[_Union[Failure, _Mapping]]] = ..., written: _Optional[_Iterable[int]] = ..., rows: _Optional[_Iterable[_Union[RowsPage, _Mapping]]] = ..., outcomes: _Optional[_Iterable[_Union[OutcomeAnswer, _Mapping]]] = ..., watch_events: _Optional[_Iterable[_Union[WatchEvents, _Mapping]]] = ..., histories: _Optional[_Iterable[_Union[HistoryAnswer, _Mapping]]] = ..., safe: _Optional[int] = ..., draining: _Optional[bool] = ..., safe_answers: _Optional[_Iterable[_Union[SafeAnswer, _Mapping]]] = ...) -> None: ...
 
 class SessionWelcome(_message.Message):
-    __slots__ = ("incarnation", "node", "region", "key_bytes_max", "value_bytes_max", "operations_max", "lifetime_ms_max", "ahead_ns_max", "clock_source", "clock_assumed")
+    __slots__ = ("incarnation", "node", "region", "key_bytes_max", "value_bytes_max", "operations_max", "lifetime_ms_max", "ahead_ns_max", "clock_source", "clock_assumed", "shares_conditions")
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     NODE_FIELD_NUMBER: _ClassVar[int]
     REGION_FIELD_NUMBER: _ClassVar[int]
@@ -359,6 +363,7 @@ class SessionWelcome(_message.Message):
     AHEAD_NS_MAX_FIELD_NUMBER: _ClassVar[int]
     CLOCK_SOURCE_FIELD_NUMBER: _ClassVar[int]
     CLOCK_ASSUMED_FIELD_NUMBER: _ClassVar[int]
+    SHARES_CONDITIONS_FIELD_NUMBER: _ClassVar[int]
     incarnation: bytes
     node: str
     region: str
@@ -369,7 +374,8 @@ class SessionWelcome(_message.Message):
     ahead_ns_max: int
     clock_source: str
     clock_assumed: bool
-    def __init__(self, incarnation: _Optional[bytes] = ..., node: _Optional[str] = ..., region: _Optional[str] = ..., key_bytes_max: _Optional[int] = ..., value_bytes_max: _Optional[int] = ..., operations_max: _Optional[int] = ..., lifetime_ms_max: _Optional[int] = ..., ahead_ns_max: _Optional[int] = ..., clock_source: _Optional[str] = ..., clock_assumed: _Optional[bool] = ...) -> None: ...
+    shares_conditions: bool
+    def __init__(self, incarnation: _Optional[bytes] = ..., node: _Optional[str] = ..., region: _Optional[str] = ..., key_bytes_max: _Optional[int] = ..., value_bytes_max: _Optional[int] = ..., operations_max: _Optional[int] = ..., lifetime_ms_max: _Optional[int] = ..., ahead_ns_max: _Optional[int] = ..., clock_source: _Optional[str] = ..., clock_assumed: _Optional[bool] = ..., shares_conditions: _Optional[bool] = ...) -> None: ...
 
 class ValueColumns(_message.Message):
     __slots__ = ("request", "at", "version", "value")

@@ -16,6 +16,8 @@ Rows that count for nothing are removed later (`kv_pool.directory.sweeping`).
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+from functools import cached_property
 from typing import Final
 
 import msgspec
@@ -29,16 +31,31 @@ from kv_pool.shots import Committed, Compare, Done, Own, Reason, Refused, Rules,
 LEASE_NS: Final = 3_000_000_000
 """How long a worker lives without renewing, unless it says otherwise."""
 
+GROUNDS_MAX: Final = 1_024
+"""How many rules that transactions have in common a registration remembers."""
+
 GENERATION_SHIFT: Final = 40
 """A generation is an incarnation and a number inside it, so no two lives share one."""
 
 
-class Registration(Struct, frozen=True):
+class Registration(Struct, frozen=True, dict=True):
     """A worker as its own process knows it; what it publishes rests on this."""
 
     worker: Worker
     identity: Id
     at: int
+
+    @cached_property
+    def grounds(self) -> dict[Hashable, Rules]:
+        """Rules that many of its transactions rest on, made once; see `ground`."""
+        return {}
+
+    def ground(self, key: Hashable, rules: Rules) -> Rules:
+        """Remember rules; the number of those is bounded, and none is missed."""
+        if len(self.grounds) >= GROUNDS_MAX:
+            self.grounds.clear()
+        self.grounds[key] = rules
+        return rules
 
     def generation(self, number: int) -> int:
         """A number of this life as a generation that no other life has."""
@@ -186,7 +203,15 @@ def still_lives(rules: Rules, registration: Registration) -> None:
 
 
 def may_publish(rules: Rules, registration: Registration, tier: int) -> None:
-    """The worker lives, takes blocks, has its lease, and the tier was not cleared meanwhile."""
+    """The worker lives, takes blocks, has its lease, and the tier was not cleared meanwhile.
+
+    The first thing that is required: every publish of a worker rests on the same conditions.
+    """
+    rules.rest_on(registration.grounds.get(tier) or _may_publish(registration, tier))
+
+
+def _may_publish(registration: Registration, tier: int) -> Rules:
+    rules = Rules()
     key = keys.identity(registration.worker)
     identity = registration.identity
     rules.field(Reason.FENCED, key, Id, "incarnation", identity.incarnation)
@@ -194,3 +219,4 @@ def may_publish(rules: Rules, registration: Registration, tier: int) -> None:
     rules.field(Reason.CLEARED, key, Id, EPOCHS[tier], identity.epoch(tier))
     lease = keys.lease(registration.worker)
     rules.field(Reason.EXPIRED, lease, Lease, "expiry_ns", Own.TIME_NS, Compare.GREATER)
+    return registration.ground(tier, rules)

@@ -289,16 +289,25 @@ def stands(run: Run, identity: Id, tier: int, at: int) -> Reason | None:
 
 
 def _has_parent(rules: Rules, registration: Registration, stretch: Stretch) -> None:
-    """The block before the stretch is there: in a ready run of this life, long enough."""
+    """The block before the stretch is there: in a ready run of this life, long enough.
+
+    Prompts branch off from few blocks, so this too is shared by many.
+    """
     parent = stretch.parent
-    if parent is None:
-        return
+    if parent is not None:
+        known = registration.grounds.get((stretch.namespace, parent))
+        rules.rest_on(known or _is_behind(registration, stretch, parent))
+
+
+def _is_behind(registration: Registration, stretch: Stretch, parent: Parent) -> Rules:
+    rules = Rules()
     key = keys.run(registration.worker, stretch.namespace, parent.tier, parent.first)
     epoch = registration.identity.epoch(parent.tier)
     rules.field(Reason.PARENT, key, Run, "generation", parent.generation)
     rules.field(Reason.PARENT, key, Run, "phase", int(Phase.READY))
     rules.field(Reason.PARENT, key, Run, "epoch", epoch)
     rules.field(Reason.PARENT, key, Run, "live", parent.blocks, Compare.AT_LEAST)
+    return registration.ground((stretch.namespace, parent), rules)
 
 
 def _is_new(rules: Rules, registration: Registration, stretch: Stretch) -> None:

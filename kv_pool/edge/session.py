@@ -204,6 +204,9 @@ class WorkerSession:
             )
         if not publishes:
             return Chain(0, self.registration.at)
+        if len(publishes) == 1:
+            at = await self._carry(publishes[0])
+            return Chain(len(publishes[0].names) // NAME_BYTES, at)
         stamps = await asyncio.gather(*[self._carry(one) for one in publishes])
         return Chain(sum([len(one.names) // NAME_BYTES for one in publishes]), max(stamps))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import k2store
 from k2store.client.conditions import ABSENT, FIELD, NO_ROW, PRESENT, Predicate
@@ -26,28 +26,45 @@ from kv_pool.shots import (
 
 R = TypeVar("R")
 
+_SHARED_MAX: Final = 16_384
+"""How many conditions are remembered in the client's words."""
+
 
 class DirectoryStore:
     """A `kv_pool.shots.Store` over a database; errors of the store pass through as they are."""
 
-    __slots__ = ("_db",)
+    __slots__ = ("_db", "_shared")
 
     def __init__(self, db: k2store.Database) -> None:
         self._db = db
+        # By identity, with the condition itself, so that its identity stays its own.
+        self._shared: dict[int, tuple[Condition, StoreCondition]] = {}
 
     async def shoot(self, shot: Shot) -> Done | Failed:
         """One message, one stamp."""
+        shared = shot.shared
+        conditions = [self._remembered(one) for one in shot.conditions[:shared]]
+        conditions.extend([_condition(one) for one in shot.conditions[shared:]])
         try:
             result = await self._db.transact(
-                conditions=[_condition(one) for one in shot.conditions],
-                reads=shot.reads,
-                writes=shot.writes,
+                conditions=conditions, reads=shot.reads, writes=shot.writes
             )
         except k2store.ConditionFailed as failure:
             if failure.condition is None:
                 raise
             return Failed(failure.condition, failure.at or 0)
         return Done(result.at, result.values, result.waited_ns)
+
+    def _remembered(self, condition: Condition) -> StoreCondition:
+        """The same condition as the same object again, so that it travels once for many shots."""
+        known = self._shared.get(id(condition))
+        if known is not None:
+            return known[1]
+        if len(self._shared) >= _SHARED_MAX:
+            self._shared.clear()
+        translated = _condition(condition)
+        self._shared[id(condition)] = (condition, translated)
+        return translated
 
     async def transact(self, function: Callable[[Transaction], Awaitable[R]]) -> Committed[R]:
         """Until it commits."""

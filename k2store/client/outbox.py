@@ -132,7 +132,8 @@ class Outbox:
         return bool(self.reads or self.commits or self.one_shots or self.calls or self.progress)
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Forget everything, and what the node of the last connection understands."""
+        self.shares_conditions = False
         self.reads, self.commits, self.one_shots, self.calls = [], [], [], []
         self.progress, self.finished = {}, []
 

@@ -17,8 +17,7 @@ When the connection ends nobody knows which of the last frames arrived. On the n
 The node drops what it has not read of the old stream when it meets the new hello, so nothing
 that is sent again can be overtaken by its first copy.
 
-A read outside of transactions that the node could not serve, for want of a leader, is asked again
-until its deadline.
+A read outside of transactions that no leader could serve is asked again until its deadline.
 """
 
 from __future__ import annotations
@@ -495,7 +494,6 @@ class Session:
         self._draining = False
         self._send_again()
         self.bounded_time.asked()
-        self._outbox.shares_conditions = False  # until this node has said that it understands
         self._send(connection, self._hello)
 
     def on_frame(self, connection: Connection, frame: bytes) -> None:

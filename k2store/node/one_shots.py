@@ -35,14 +35,9 @@ def one_shot_columns(session: Session, calls: wire.OneShotColumns, now: Interval
         raise Malformed("the counts of `one_shots` do not add up")
     if _together(session, calls, condition_counts, write_counts, keys, values, deadlines):
         return
-    conditions = _conditions(calls)
-    chosen = list(calls.condition_index)
-    if chosen and max(chosen) >= len(conditions):
-        raise Malformed("`condition_index` of `one_shots` names a condition that is not there")
-    stated = len(chosen) if chosen else len(conditions)
-    if sum(condition_counts) != stated or sum(read_counts) != len(calls.read_key):
+    conditions, chosen = conditions_of(calls)
+    if sum(condition_counts) != len(chosen) or sum(read_counts) != len(calls.read_key):
         raise Malformed("the counts of `one_shots` do not add up")
-    chosen = chosen or list(range(len(conditions)))
     if _sharing(
         session, calls, condition_counts, write_counts, conditions, chosen, keys, values, deadlines
     ):
@@ -247,6 +242,17 @@ def _counts(column: Sequence[int], count: int) -> Sequence[int]:
     return column
 
 
+def conditions_of(calls: wire.OneShotColumns) -> tuple[list[Condition], list[int]]:
+    """The conditions of a frame, and for each place where one is stated which of them it is."""
+    conditions = _conditions(calls)
+    chosen = list(calls.condition_index)
+    if not chosen:
+        return conditions, list(range(len(conditions)))
+    if max(chosen) >= len(conditions):
+        raise Malformed("`condition_index` of `one_shots` names a condition that is not there")
+    return conditions, chosen
+
+
 def _conditions(calls: wire.OneShotColumns) -> list[Condition]:
     kinds = calls.condition_kind
     keys = calls.condition_key
@@ -269,16 +275,15 @@ def _conditions(calls: wire.OneShotColumns) -> list[Condition]:
         if max(calls.predicate_index) >= len(parts):
             raise Malformed("`predicate_index` of `one_shots` names a predicate that is not there")
         parts = [parts[place] for place in calls.predicate_index]
+    if len(parts) != sum([kind >= Kind.FIELD for kind in kinds]):
+        raise Malformed("as many predicates as conditions that have one")
     predicates = iter(parts)
     conditions = []
     for kind, key, version, value in zip(kinds, keys, versions, values, strict=True):
         if kind < Kind.FIELD:
             conditions.append(Condition(kind, key, version, value))
             continue
-        predicate = next(predicates, None)
-        if predicate is None:
-            raise Malformed("a field condition without its predicate")
-        conditions.append(Condition(kind, key, 0, b"", *predicate))
+        conditions.append(Condition(kind, key, 0, b"", *next(predicates)))
     return conditions
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from random import Random
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
 from k2store.storage.ports import LATEST
-from mvcc.conditions import Condition, Kind
+from mvcc.conditions import Compare, Condition, FieldError, Kind, Operand, holds, matches
 from mvcc.messages import (
     NOBODY,
     CommitAlone,
     CommitsAlone,
     Committed,
+    Failed,
     Message,
     OneShot,
     OneShots,
@@ -27,6 +29,7 @@ from mvcc.messages import (
 )
 from mvcc.refusals import Rule
 from tests.model.mvcc_driver import MS, NEVER_NS, Driver
+from truetime.timestamp import time_ns
 
 KEYS = [b"a", b"b", b"c", b"d"]
 Write = tuple[bytes, bytes | None]
@@ -169,6 +172,130 @@ def test_one_shots_in_columns_are_as_if_one_after_the_other(seed: int, single: b
     for request, key in answered:
         wins[key] += isinstance(driver.answers[request], Committed)
     assert all(wins[key] == 1 for key in {key for _, key in answered})
+
+
+def some_condition(random: Random, now_ns: int) -> Condition:
+    """A condition on one of the keys; fields are numbers, times, or not there."""
+    key = random.choice(KEYS)
+    kind = random.choice([Kind.FIELD] * 6 + [Kind.ABSENT, Kind.PRESENT, Kind.VALUE, Kind.NO_ROW])
+    if kind == Kind.VALUE:
+        return Condition(kind, key, 0, msgspec.msgpack.encode([1, now_ns]))
+    if kind not in (Kind.FIELD, Kind.NO_ROW):
+        return Condition(kind, key)
+    compare = random.choice(list(Compare)[1:])
+    end = key + b"~" if kind == Kind.NO_ROW else b""
+    field = random.choice([0, 0, 1, 7])
+    if field == 1:
+        operand = random.choice([Operand.OWN_TIME, Operand.OWN_STAMP])
+        return Condition(kind, key, 0, b"", end, field, compare, operand)
+    constant = random.choice([0, 1, 2, "text"])
+    return Condition(kind, key, 0, b"", end, field, compare, Operand.CONSTANT, constant)
+
+
+@given(seed=st.integers(0, 10**6))
+def test_one_shots_on_shared_conditions_are_serial(seed: int) -> None:
+    """Whatever is shared, refused or in the way: in the order of the stamps, every one-shot that
+    committed found all of its conditions true, and every one that failed the one it names false."""
+    random = Random(seed)
+    driver = Driver([b""], seed=seed)
+    driver.pass_time(100 * MS)
+    shots: dict[int, tuple[list[Condition], list[Write]]] = {}
+    for _ in range(6):
+        now_ns = time_ns(driver.oracle.next_stamp())
+        conditions = [some_condition(random, now_ns) for _ in range(random.randint(1, 4))]
+        columns = OneShots(0, 0, [], [], [], [], [], [], [], [], [], [], [], conditions, [])
+        for _ in range(random.randint(1, 6)):
+            request = driver.request()
+            chosen = [random.randrange(len(conditions)) for _ in range(random.randint(1, 3))]
+            when_ns = now_ns + random.randint(-2, 2) * MS
+            value = random.choice([[1, when_ns], [2, when_ns], [0], None, 5])
+            row = None if value is None else msgspec.msgpack.encode(value)
+            keys = random.sample(KEYS, random.choice([1, 1, 2]))
+            columns.requests.append(request)
+            columns.txns.append(txn_of(request))
+            columns.deadlines_ns.append(NEVER_NS)
+            columns.condition_counts.append(len(chosen))
+            columns.chosen.extend(chosen)
+            columns.write_counts.append(len(keys))
+            columns.keys.extend(keys)
+            columns.values.extend([row] * len(keys))
+            shots[request] = [conditions[one] for one in chosen], [(key, row) for key in keys]
+        driver.send(b"a", columns)
+        if random.random() < 0.7:
+            driver.quiet()
+        driver.pass_time(MS)
+    driver.quiet()
+    rows: dict[bytes, tuple[int, bytes | None]] = dict.fromkeys(KEYS, (0, None))
+    told = {request: driver.answers[request] for request in shots}
+    stamped = [
+        (answer.stamp, request)
+        for request, answer in told.items()
+        if isinstance(answer, Committed | Failed)
+    ]
+    assert len({stamp for stamp, _ in stamped}) == len(stamped)
+    for stamp, request in sorted(stamped):
+        conditions, writes = shots[request]
+        answer = told[request]
+        if isinstance(answer, Failed):
+            assert not true_at(conditions[answer.condition], rows, stamp)
+            continue
+        assert all(true_at(condition, rows, stamp) for condition in conditions)
+        rows.update({key: (stamp, value) for key, value in writes})
+    for answer in told.values():
+        if isinstance(answer, Refused):
+            assert answer.refusal.rule == Rule.FIELD
+
+
+def true_at(condition: Condition, rows: dict[bytes, tuple[int, bytes | None]], stamp: int) -> bool:
+    """Whether a condition holds over plain rows; a range has its one key."""
+    version, value = rows[condition.key]
+    if condition.kind == Kind.NO_ROW:
+        try:
+            return value is None or not matches(condition, value, stamp, time_ns(stamp))
+        except FieldError:
+            return True
+    return holds(condition, version, value, stamp, time_ns(stamp))
+
+
+def test_a_shared_condition_is_looked_at_once() -> None:
+    """Twenty one-shots on one row that is not in memory ask the settled store for it once, and for
+    each row that must not be there."""
+    driver = Driver([b""])
+    driver.pass_time(5_000 * MS)
+    holder = driver.request()
+    row = msgspec.msgpack.encode([7])
+    driver.send(b"a", OneShot(holder, txn_of(holder), 0, NEVER_NS, [], [], [(b"id", row)]))
+    driver.quiet()
+    state = driver.nodes[0].partition.state
+    state.settle()
+    del state.chains[b"id"]
+    driver.pass_time(MS)
+    looked_up = count_lookups(driver)
+    requests = [driver.request() for _ in range(20)]
+    keys = [b"run%d" % request for request in requests]
+    mine = Condition(Kind.FIELD, b"id", 0, b"", b"", 0, Compare.EQUAL, Operand.CONSTANT, 7)
+    conditions = [mine, *(Condition(Kind.ABSENT, key) for key in keys)]
+    chosen = [place for number in range(1, 21) for place in (0, number)]
+    txns, values = [txn_of(request) for request in requests], [b"v"] * 20
+    shots = OneShots(
+        0, 0, requests, txns, [NEVER_NS] * 20, [2] * 20, [], [], [], [], [1] * 20, [], []
+    )
+    shots.keys.extend(keys)
+    shots.values.extend(values)
+    shots.conditions.extend(conditions)
+    shots.chosen.extend(chosen)
+    driver.send(b"a", shots)
+    driver.quiet()
+    assert looked_up == [b"id", *keys]
+    stamps = [
+        answer.stamp
+        for request in requests
+        if isinstance(answer := driver.answers[request], Committed)
+    ]
+    assert len(stamps) == 20
+    # Nobody may write under what was read.
+    assert state.chains[b"id"].read == max(stamps)
+    assert state.chains[b"id"].reader == txn_of(requests[-1])
 
 
 def test_a_transaction_twice_in_one_batch_is_answered_when_durable() -> None:

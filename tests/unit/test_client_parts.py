@@ -22,10 +22,13 @@ from k2store.client.ranges import KeyRange, prefix
 from k2store.client.records import Record
 from k2store.client.retry import Failed, RetryPolicy, retries
 from k2store.client.write_buffer import overlay
+from k2store.node.limits import Malformed
+from k2store.node.one_shots import conditions_of
 from k2store.rpc.local import LocalTransport
 from k2store.rpc.transport import ConnectFailed, Connection, ConnectionClosed, SendQueueFull
 from k2store.testing.simulation.loop import Loop
 from k2store.v1 import session_pb2 as wire
+from mvcc.conditions import Operand
 from truetime import timestamp
 
 KEYS = st.binary(max_size=3)
@@ -228,6 +231,77 @@ def test_one_shot_columns_add_up(shots: list[Any]) -> None:
         None if gone else value for value, gone in zip(columns.write_value, deleted, strict=True)
     ]
     assert list(zip(columns.write_key, found, strict=True)) == writes
+
+
+@given(st.lists(st.lists(st.integers(0, 11), max_size=6), min_size=1, max_size=6), st.booleans())
+def test_shared_conditions_travel_once_and_arrive_as_they_were(
+    shots: list[list[int]], shares: bool
+) -> None:
+    """A node that understands it gets each condition object once, and reads from the columns what
+    was stated; equal numbers of different types stay what they are."""
+    field = k2store.field
+    stated = [
+        field(b"id", 0).equals(1),
+        field(b"id", 0).equals(True),
+        field(b"id", 0).equals(k2store.own_stamp()),
+        field(b"id", 0).equals(1.0),
+        field(b"id", "name").differs("text"),
+        field(b"id", 2).at_least(b"bytes"),
+        field(b"lease", 1).later_than(k2store.own_time()),
+        field(b"id", 3).equals(None),
+        k2store.no_row(b"pin/", 1).greater_than(k2store.own_time()),
+        k2store.absent(b"run"),
+        k2store.version_is(b"run", 7),
+        k2store.value_is(b"run", b"v"),
+    ]
+    operands = {None: Operand.CONSTANT, 1: Operand.OWN_STAMP, 2: Operand.OWN_TIME}
+    outbox = Outbox(1 << 20, 1000)
+    outbox.shares_conditions = shares
+    future: Any = None
+    for number, chosen in enumerate(shots):
+        conditions = tuple(stated[one] for one in chosen)
+        outbox.one_shots.append((future, 0.0, 2, number, b"t", 0, conditions, (), (), (), 0))
+    columns = wire.SessionRequest.FromString(outbox.frame(None, 0, 0)).one_shots
+    found, places = conditions_of(columns)
+    every = [stated[one] for chosen in shots for one in chosen]
+    assert len(places) == len(every)
+    for place, wanted in zip(places, every, strict=True):
+        one = found[place]
+        assert (one.kind, one.key, one.version, one.value) == (
+            *(wanted.kind, wanted.key),
+            *(wanted.version, wanted.value),
+        )
+        predicate = wanted.predicate
+        if predicate is None:
+            continue
+        own = predicate.right if isinstance(predicate.right, Own) else None
+        assert (one.field, one.compare, one.end) == (
+            *(predicate.field, predicate.comparison),
+            predicate.end,
+        )
+        assert one.operand == operands[own]
+        constant = None if own is not None else predicate.right
+        assert (type(one.constant), one.constant) == (type(constant), constant)
+    if shares and any(one.predicate for one in every):
+        assert len(found) == len({id(one) for one in every})
+
+
+@pytest.mark.parametrize(
+    ("condition_index", "predicate_index"), [([1], [0]), ([0], [1]), ([0], [0, 0]), ([0], [])]
+)
+def test_indexes_that_lead_nowhere_are_malformed(
+    condition_index: list[int], predicate_index: list[int]
+) -> None:
+    """A frame that names conditions or predicates it does not have ends the session."""
+    columns = wire.OneShotColumns(
+        condition_kind=[5],  # type: ignore[list-item]  # number of the enum
+        condition_key=[b"k"],
+        predicates=[wire.FieldPredicate(index=0, integer=1)] if predicate_index else [],
+        condition_index=condition_index,
+        predicate_index=predicate_index,
+    )
+    with pytest.raises(Malformed):
+        conditions_of(columns)
 
 
 def test_waits_for_true_time_share_one_timer() -> None:

@@ -172,11 +172,14 @@ def _show(
 
 
 def _shrink(seed: int, only: tuple[str, ...], *, as_json: bool, cluster: bool) -> None:
+    from jepsen_like.sim import cluster as clusters
+    from jepsen_like.sim import draw
     from jepsen_like.sim.swarm import shortest
+    from jepsen_like.swarm.worker import played
     from k2store.testing.simulation import encode
 
     try:
-        left = shortest(seed, only, cluster=cluster)
+        left = shortest(clusters.draw(seed, only) if cluster else draw(seed, only), played)
     except ValueError:
         click.echo(f"seed {seed} fails for lack of events only; nothing to shorten", err=True)
         return

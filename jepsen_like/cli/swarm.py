@@ -9,9 +9,13 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from jepsen_like.sim.plan import Load
     from jepsen_like.swarm.campaign import Report
     from jepsen_like.swarm.crew import Stuck, Task
     from jepsen_like.swarm.worker import Answer
+
+KINDS = ("node", "slow", "cluster", "ambush", "liars")
+"""As `jepsen_like.swarm.worker` has them; naming them here keeps the simulator out of every start."""
 
 
 @click.command()
@@ -21,8 +25,8 @@ if TYPE_CHECKING:
 @click.option("--jobs", default=2, show_default=True, type=click.IntRange(1), help="Processes.")
 @click.option(
     "--kind",
-    type=click.Choice(["node", "cluster"]),
-    help="Only plans of one node, or of clusters (default: both).",
+    type=click.Choice(KINDS),
+    help="Only plans of this kind (default: a mixture of all).",
 )
 @click.option(
     "--ledger",
@@ -55,7 +59,6 @@ def swarm(
     import msgspec
 
     from jepsen_like import swarm as swarms
-    from jepsen_like.swarm.worker import CLUSTER, KINDS, length_of
 
     if minutes is None and seeds is None:
         raise click.UsageError("give --minutes or --seeds")
@@ -64,10 +67,7 @@ def swarm(
         failures = _failures(came)
         if not failures:
             return
-        length = length_of(task.kind, task.seed)
-        again = f"k2 check replay {task.seed}" + (
-            " --cluster" if task.kind == CLUSTER else f" --length {length}" if length > 1 else ""
-        )
+        again = f"k2 check replay {task.seed} --kind {task.kind}"
         if as_json:
             document = {"kind": task.kind, "seed": task.seed, "failures": failures, "replay": again}
             click.echo(msgspec.json.encode(document).decode())
@@ -115,15 +115,44 @@ def _sentences(report: Report) -> str:
     return "\n".join(lines)
 
 
+_KIND = click.option(
+    "--kind",
+    default="node",
+    show_default=True,
+    type=click.Choice(KINDS),
+    help="The kind of plan; a swarm says it with the seed.",
+)
+_SCHEDULE = click.option(
+    "--schedule",
+    "schedule_path",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="What goes wrong, from this file instead of from the seed.",
+)
+
+
+def _plan(kind: str, seed: int, schedule_path: Path | None) -> Load:
+    from jepsen_like.nemesis import BadSchedule, read
+    from jepsen_like.sim.scheduled import with_schedule
+    from jepsen_like.swarm.worker import plan_of
+
+    plan = plan_of(kind, seed)
+    if schedule_path is None:
+        return plan
+    try:
+        return with_schedule(plan, read(schedule_path))
+    except BadSchedule as error:
+        raise click.BadParameter(str(error), param_hint="--schedule") from error
+
+
 @click.command()
 @click.argument("seed", type=click.IntRange(0))
-@click.option("--cluster", is_flag=True, help="A seed of regions of nodes.")
+@_KIND
+@_SCHEDULE
 @click.option(
-    "--length",
-    default=1,
-    show_default=True,
-    type=click.IntRange(1),
-    help="How many times as long; a swarm says it with the seed.",
+    "--write",
+    "written",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write what goes wrong to this file, and run nothing.",
 )
 @click.option(
     "--trace",
@@ -132,26 +161,34 @@ def _sentences(report: Report) -> str:
 )
 @click.pass_context
 def replay(
-    ctx: click.Context, seed: int, length: int, trace: Path | None, *, cluster: bool
+    ctx: click.Context,
+    seed: int,
+    kind: str,
+    schedule_path: Path | None,
+    written: Path | None,
+    trace: Path | None,
 ) -> None:
     """Run one seed again, tell its faults as they took effect, and judge it.
 
-    Exit status: 0 when it holds, 5 when not.
+    Exit status: 0 when it holds, 5 when not, 2 for a schedule that does not fit.
     """
-    from jepsen_like.sim import cluster as clusters
-    from jepsen_like.sim import draw, run
+    from jepsen_like.nemesis import write
+    from jepsen_like.sim.scheduled import schedule_of
+    from jepsen_like.swarm.worker import played
 
+    plan = _plan(kind, seed, schedule_path)
+    if written is not None:
+        written.write_bytes(write(schedule_of(plan)))
+        return
     with contextlib.ExitStack() as stack:
         sink = None if trace is None else stack.enter_context(click.open_file(str(trace), "w"))
-        if cluster:
-            result = clusters.run(seed, trace_sink=sink)
-        else:
-            result = run(seed, plan=draw(seed, length=length), trace_sink=sink)
-    plan = result.plan
+        result = played(plan, sink)
     click.echo(f"workloads {', '.join(plan.workloads)}; {len(plan.clients)} clients")
     for fault in plan.schedule:
         where = fault.target or " ".join("-".join(pair) for pair in fault.pairs)
-        click.echo(f"  {fault.at_ns / 1e9:8.3f} s  {fault.name} {where} {fault.for_ns / 1e9:.3f} s")
+        when = f", when {fault.when}" if fault.when else ""
+        begins = f"{fault.at_ns / 1e9:8.3f} s{when}"
+        click.echo(f"  {begins}  {fault.name} {where} {fault.for_ns / 1e9:.3f} s")
     took = ", ".join(f"{name} {count}" for name, count in sorted(result.fault_kinds.items()))
     click.echo(f"took effect: {took or 'nothing'}")
     click.echo(f"{result.commits} commits, {result.conflicts} conflicts; trace {result.trace}")
@@ -162,24 +199,22 @@ def replay(
 
 @click.command()
 @click.argument("seed", type=click.IntRange(0))
-@click.option("--cluster", is_flag=True, help="A seed of regions of nodes.")
-@click.option(
-    "--length",
-    default=1,
-    show_default=True,
-    type=click.IntRange(1),
-    help="How many times as long; a swarm says it with the seed.",
-)
-def shrink(seed: int, length: int, *, cluster: bool) -> None:
-    """Leave out faults of a failing seed that do not matter, and print those that are left."""
+@_KIND
+@_SCHEDULE
+def shrink(seed: int, kind: str, schedule_path: Path | None) -> None:
+    """Leave out faults of a failing seed that do not matter, and print the schedule that is left."""
+    from jepsen_like.nemesis import write
+    from jepsen_like.sim.scene import without
+    from jepsen_like.sim.scheduled import schedule_of
     from jepsen_like.sim.swarm import shortest
-    from k2store.testing.simulation import encode
+    from jepsen_like.swarm.worker import played
 
     def tried(count: int, failed: bool) -> None:  # noqa: FBT001 - the caller's signature
         click.echo(f"with {count} faults it {'fails' if failed else 'holds'}", err=True)
 
+    plan = _plan(kind, seed, schedule_path)
     try:
-        left = shortest(seed, tried=tried, cluster=cluster, length=length)
+        left = shortest(plan, played, tried=tried)
     except ValueError:
         raise click.ClickException(f"seed {seed} holds: there is nothing to shorten") from None
-    click.echo(encode(left).decode())
+    click.echo(write(schedule_of(without(plan, left))).decode(), nl=False)

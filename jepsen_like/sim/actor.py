@@ -86,6 +86,8 @@ class Actor:
         self.random = rng
         self.what = what
         self.process = journal.process()
+        self.answered = 0
+        """Transactions, reads and views that were answered, whatever the answer."""
         self._marks = 0
 
     def mark(self) -> str:
@@ -178,17 +180,19 @@ class Actor:
         self._ok(entry, 0, payload(None if record is None else record.value))
 
     @asynccontextmanager
-    async def past(self, staleness_s: float = 10.0) -> AsyncIterator[Past]:
-        """A view of the recent past; it goes into the journal only."""
+    async def past(self, staleness_s: float = 10.0, at: int | None = None) -> AsyncIterator[Past]:
+        """A view of the recent past, or at a stamp; it goes into the journal only."""
         entry = self.journal.begin(self.process, self.what)
         entry.stale = True
         entry.staleness_ns = round(staleness_s * 1e9)
         try:
-            async with self.database.snapshot(max_staleness=staleness_s) as view:
+            async with self.database.snapshot(at=at, max_staleness=staleness_s) as view:
                 yield Past(entry, view)
         except k2store.K2Error as error:
+            self._refused(error)
             self.journal.end(entry, "fail", error=type(error).__name__)
         else:
+            self.answered += 1
             self.journal.end(entry, "ok", view.at)
 
     # ------------------------------------------------------------------------- book-keeping
@@ -198,6 +202,7 @@ class Actor:
         return self.journal.begin(self.process, self.what)
 
     def _ok(self, entry: Entry, at: int, value: object) -> None:
+        self.answered += 1
         self.journal.end(entry, "ok", at)
         self.recorder.ok(self.process, value, stamp=at or None)
 
@@ -209,8 +214,13 @@ class Actor:
             self.recorder.info(self.process, name)
             self.process = self.journal.process()
             return
+        self._refused(error)
         self.journal.end(entry, "fail", error=name)
         self.recorder.fail(self.process, name)
+
+    def _refused(self, error: k2store.K2Error) -> None:
+        """That history is gone is an answer as well."""
+        self.answered += isinstance(error, k2store.TooOld)
 
 
 class Past:

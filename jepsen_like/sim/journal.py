@@ -92,6 +92,8 @@ class Journal:
         self._processes = 0
         self.commits_so_far = 0
         """Acknowledged transactions that wrote something."""
+        self.busy_s: set[int] = set()
+        """Seconds of true time within which such a one was acknowledged."""
 
     def process(self) -> int:
         """A process number that nobody has had."""
@@ -118,6 +120,7 @@ class Journal:
             entry.at = at
         if outcome == "ok" and entry.writes:
             self.commits_so_far += 1
+            self.busy_s.add(self.true_ns() // 1_000_000_000)
         if outcome == "ok" and entry.at:
             self._check_time(entry)
 

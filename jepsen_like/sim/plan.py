@@ -67,6 +67,10 @@ OPERATIONS_PER_COMMIT: Final = 1.4
 """How fast clients go: so many operations while faults happen, for each commit that is wanted."""
 
 
+SLOW_LENGTH: Final = 12
+SLOWER: Final = 6
+
+
 class Load(msgspec.Struct, frozen=True, kw_only=True):
     """What is drawn before a run begins, whatever the store consists of."""
 
@@ -88,6 +92,8 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     """One way between regions that `between_ns` does not list."""
     between_ns: dict[str, int] = {}
     """One way between two regions, as "fra/iad"."""
+    grain_ns: int = 0
+    """The smallest step of every clock; clocks of equal steps show equal times."""
     node: NodeKnobs
     client: ClientSettings
     schedule: tuple[Fault, ...]
@@ -155,6 +161,29 @@ def draw(seed: int, only: Sequence[str] = (), *, honest: bool = True, length: in
         client=draw_client(rng),
         schedule=tuple(_draw_faults(rng, hosts, clients, duration_ns, honest=honest)),
         honest=honest,
+    )
+
+
+def draw_slow(seed: int) -> Plan:
+    """The plan of a seed in which much time passes between transactions.
+
+    So it meets what needs minutes: reservations and checkpoints, history that is collected, clocks
+    that drift, clients that were silent for long.
+    """
+    plan = draw(seed, length=SLOW_LENGTH)
+    schedule = tuple(
+        msgspec.structs.replace(
+            fault, at_ns=fault.at_ns * SLOWER, for_ns=min(fault.for_ns * 2, 4 * SECOND_NS)
+        )
+        for fault in plan.schedule
+    )
+    return msgspec.structs.replace(
+        plan,
+        duration_ns=plan.duration_ns * SLOWER,
+        pause_s=plan.pause_s * SLOWER,
+        drifts_ppb=(plan.drifts_ppb[0] // SLOWER, *plan.drifts_ppb[1:]),
+        node=_lasting(plan.node, SLOWER),
+        schedule=schedule,
     )
 
 

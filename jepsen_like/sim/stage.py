@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import Final, TypeVar
 
@@ -24,6 +24,7 @@ from k2store.testing.simulation import (
     Action,
     Engine,
     Environment,
+    Fault,
     Machine,
     Main,
     Process,
@@ -58,6 +59,8 @@ class Result(msgspec.Struct):
     """Faults that took effect."""
     probes: dict[str, int] = {}
     virtual_ns: int = 0
+    load_ns: int = 0
+    """Virtual time while transactions committed: the seconds in which one did."""
     steps: int = 0
     seconds: float = 0.0
 
@@ -74,12 +77,16 @@ class Stage(ABC):
         }
         self.actions: dict[str, Action] = {}
         """Faults that only this stage has."""
+        self.look: Callable[[Fault], Iterable[str]] = lambda _: ()
+        """Names the states in which a fault finds those to whom it happens."""
         self.ordered_by_luck = False
         """Set where clocks break their contract: then what was acknowledged must be kept, and the
         order of things is owed to nobody."""
         self.engine: Engine | None = None
         self.calm = False
         """Set when no more faults begin: clients then end when there are enough commits."""
+        self.served: set[str] = set()
+        """Clients that have got an answer since: every one must, within the bound of liveness."""
         self.shown: list[Shown] = []
         self.final: dict[bytes, tuple[int, bytes | None]] = {}
         self.outcomes: list[tuple[Entry, k2store.Outcome]] = []
@@ -139,7 +146,7 @@ class Stage(ABC):
         simulation.wait_for([setup], SETUP_LIMIT_NS)
         for process in (*self.clients, *self.watching):
             process.start()
-        self.engine = Engine(simulation, list(plan.schedule), self.actions)
+        self.engine = Engine(simulation, list(plan.schedule), self.actions, self.look)
         simulation.run_for(plan.duration_ns)
         self.calm = True
         self.engine.stop()
@@ -187,13 +194,14 @@ class Stage(ABC):
         entries = self.journal.entries
         result.transactions = len(entries)
         result.commits = self.journal.commits_so_far
+        result.load_ns = len(self.journal.busy_s) * SECOND_NS
         result.unknown = sum(entry.error == "OutcomeUnknown" for entry in entries)
         result.conflicts = sum(node.conflicts() for node in self.nodes)
         result.conflicts += sum(bool(entry.refuted) for entry in entries)
         for applied in self.engine.applied if self.engine is not None else ():
             if applied.evidence is not None:
-                kinds = result.fault_kinds
-                kinds[applied.fault.name] = kinds.get(applied.fault.name, 0) + 1
+                kind = self._kind(applied.fault)
+                result.fault_kinds[kind] = result.fault_kinds.get(kind, 0) + 1
         result.probes = {
             **self.simulation.probes.counts,
             **client_probes(entries, self._borders()),
@@ -210,6 +218,12 @@ class Stage(ABC):
         if not result.fault_kinds:
             result.failures.append("vacuous: no fault took effect")
 
+    def _kind(self, fault: Fault) -> str:
+        """What a fault is counted as: a clock that lies is another thing than one that is wrong."""
+        if fault.name == "clock-step" and not self.load.honest:
+            return "clock-violation"
+        return fault.name
+
     def _unfinished(self) -> list[str]:
         return [what for node in self.nodes for what in node.unfinished()]
 
@@ -225,6 +239,7 @@ class Stage(ABC):
             offset_ns=plan.offsets_ns[number] if drawn and plan.honest else 0,
             drift_ppb=plan.drifts_ppb[number] if drawn else 0,
             bound_ns=plan.bound_ns,
+            grain_ns=plan.grain_ns,
             honest=plan.honest,
         )
 
@@ -264,12 +279,21 @@ class Stage(ABC):
     async def _work(self, database: k2store.Database, environment: Environment, name: str) -> None:
         actor = self._actor(database, environment, name)
         workload, rng = self.workloads[name], actor.random
-        while not (self.calm and self.journal.commits_so_far >= self.load.commits):
+        client = environment.name
+        while not self._enough(client):
+            calm, before = self.calm, actor.answered
             await workload.step(actor)
+            if calm and actor.answered > before:
+                self.served.add(client)
             if rng.random() < 0.7:
                 # Once nothing goes wrong any more, what is missing is made up for.
                 pause_s = self.load.pause_s / (10 if self.calm else 1)
                 await asyncio.sleep(rng.expovariate(1) * pause_s)
+
+    def _enough(self, client: str) -> bool:
+        """Whether a client may end: nothing goes wrong any more, and it was served since."""
+        served = client in self.served
+        return self.calm and served and self.journal.commits_so_far >= self.load.commits
 
     async def _close(self, environment: Environment) -> None:
         """Ask for what is unknown, then read everything that the store holds."""

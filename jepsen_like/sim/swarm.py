@@ -15,13 +15,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
 from jepsen_like.sim import cluster as clusters
 from jepsen_like.sim.agreement import CLIENT_PROBES
-from jepsen_like.sim.plan import draw
+from jepsen_like.sim.cluster.states import PAIR_PROBES
+from jepsen_like.sim.plan import Load
 from jepsen_like.sim.scene import run, without
 from jepsen_like.sim.stage import Result
 from k2store.testing.simulation import SIMULATOR_PROBES, Fault, shrink
@@ -30,9 +31,12 @@ from k2store.testing.simulation.node_probes import NODE_PROBES
 
 ALL_PROBES: Final = (*SIMULATOR_PROBES, *NODE_PROBES, *CLIENT_PROBES)
 CLUSTER_ALL_PROBES: Final = (*ALL_PROBES, *CLUSTER_PROBES)
+SWARM_PROBES: Final = (*CLUSTER_ALL_PROBES, *PAIR_PROBES)
 SHRINK_RUNS_MAX: Final = 60
 _CANARY_LIMIT_S: Final = 300
 _CLUSTER: Final = "--cluster"
+
+P = TypeVar("P", bound=Load)
 
 
 class Summary(msgspec.Struct, frozen=True):
@@ -49,6 +53,7 @@ class Summary(msgspec.Struct, frozen=True):
     fault_kinds: dict[str, int]
     probes: dict[str, int]
     virtual_ns: int
+    load_ns: int
     seconds: float
 
 
@@ -96,6 +101,7 @@ def summary_of(result: Result) -> Summary:
         result.fault_kinds,
         result.probes,
         result.virtual_ns,
+        result.load_ns,
         result.seconds,
     )
 
@@ -185,23 +191,15 @@ def traces_elsewhere(
 
 
 def shortest(
-    seed: int,
-    only: Sequence[str] = (),
+    plan: P,
+    play: Callable[[P], Result],
     *,
     tried: Callable[[int, bool], None] | None = None,
-    cluster: bool = False,
-    length: int = 1,
 ) -> list[Fault]:
-    """A shortest part of a failing seed's faults with which it still fails."""
-    plan = clusters.draw(seed, only) if cluster else draw(seed, only, length=length)
+    """A shortest part of a failing plan's faults with which it still fails; ValueError if it holds."""
 
     def fails(schedule: list[Fault]) -> bool:
-        shorter = without(plan, schedule)
-        result = (
-            clusters.run(seed, only, plan=shorter)
-            if isinstance(shorter, clusters.ClusterPlan)
-            else run(seed, only, plan=shorter)
-        )
+        result = play(without(plan, schedule))
         # With fewer faults a run may be vacuous; that is not the failure that is looked for.
         real = [what for what in result.failures if not what.startswith("vacuous")]
         if tried is not None:

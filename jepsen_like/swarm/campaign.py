@@ -10,18 +10,24 @@ from typing import Final
 
 import msgspec
 
-from jepsen_like.sim.swarm import CLUSTER_ALL_PROBES, Summary
+from jepsen_like.sim.swarm import SWARM_PROBES, Summary
 from jepsen_like.swarm.crew import Stuck, Task, together
 from jepsen_like.swarm.ledger import Ledger, Line
 from jepsen_like.swarm.reach import OUT_OF_REACH
-from jepsen_like.swarm.worker import CLUSTER, KINDS, NODE, Answer
+from jepsen_like.swarm.worker import AMBUSH, CLUSTER, KINDS, LIARS, NODE, SLOW, Answer
 
 FIRST_SEED: Final = 1_000_000
-CANARY_EVERY: Final = 50
-"""One seed in so many is run once more, by another process."""
-NODES_EVERY: Final = 4
-"""Of so many seeds one is of a cluster, which takes about as long as the others together."""
-DECLARED: Final = tuple(sorted(set(CLUSTER_ALL_PROBES) - set(OUT_OF_REACH)))
+CANARY_EVERY: Final = 47
+"""One seed in so many is run once more, by another process; it shares no factor with the mixture."""
+CANARY_DISTANCE: Final = 4
+MIXTURE: Final = (
+    *(NODE, SLOW, CLUSTER, SLOW, AMBUSH),
+    *(NODE, SLOW, NODE, SLOW, CLUSTER),
+    *(NODE, SLOW, AMBUSH, SLOW, NODE),
+    *(LIARS, SLOW, CLUSTER, NODE, SLOW),
+)
+"""Which kind of plan a seed has, by its number."""
+DECLARED: Final = tuple(sorted(set(SWARM_PROBES) - set(OUT_OF_REACH)))
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -31,7 +37,7 @@ class Report(msgspec.Struct, frozen=True):
     transactions: int
     commits: int
     virtual_hours: float
-    """Only time during which clients were at work."""
+    """Only seconds in which a transaction committed."""
     fault_kinds: dict[str, int]
     """Of each kind how many took effect."""
     probes_declared: int
@@ -93,7 +99,7 @@ class Total:
             summary.trace,
             summary.transactions,
             summary.commits,
-            came.load_ns,
+            summary.load_ns,
         )
 
     def _add(self, name: str, came: Answer) -> None:
@@ -104,8 +110,10 @@ class Total:
         self.answers += 1
         self.transactions += summary.transactions
         self.commits += summary.commits
-        self.load_ns += came.load_ns
-        self.anomalies += len(summary.anomalies)
+        self.load_ns += summary.load_ns
+        if came.kind != LIARS:
+            # Clocks that lie may disturb the order of things; what they may not do has failed.
+            self.anomalies += len(summary.anomalies)
         self.kinds.update(summary.fault_kinds)
         self.probes.update({each: count for each, count in summary.probes.items() if count})
         if summary.failures:
@@ -138,12 +146,10 @@ def _tasks(first: int, kinds: tuple[str, ...], more: Callable[[int], bool]) -> I
         if again and again[0][0] <= seed:
             yield again.popleft()[1]
             continue
-        kind = kinds[0]
-        if len(kinds) > 1:
-            kind = CLUSTER if seed % NODES_EVERY == 0 else NODE
+        kind = kinds[0] if len(kinds) == 1 else MIXTURE[seed % len(MIXTURE)]
         task = Task(kind, seed)
         if _canary(seed):
-            again.append((seed + NODES_EVERY, Task(kind, seed, again=True)))
+            again.append((seed + CANARY_DISTANCE, Task(kind, seed, again=True)))
         yield task
         seed += 1
     for _, task in again:

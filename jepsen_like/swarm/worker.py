@@ -1,22 +1,29 @@
-"""What a worker does: reads "node 17" or "cluster 17", and answers with one line of JSON."""
+"""What a worker does: reads "slow 17" or "ambush 17", and answers with one line of JSON."""
 
 from __future__ import annotations
 
 import sys
-from typing import Final
+from typing import IO, Final
 
 import msgspec
 
 from jepsen_like.sim import cluster as clusters
 from jepsen_like.sim import run
-from jepsen_like.sim.plan import draw
+from jepsen_like.sim.cluster import ambush
+from jepsen_like.sim.plan import Load, Plan, draw, draw_slow
+from jepsen_like.sim.stage import Result
 from jepsen_like.sim.swarm import Summary, summary_of
 from k2store.testing.simulation import stream
 
-CLUSTER: Final = "cluster"
 NODE: Final = "node"
-KINDS: Final = (NODE, CLUSTER)
-LENGTHS: Final = (1, 4, 12, 12)
+SLOW: Final = "slow"
+CLUSTER: Final = "cluster"
+AMBUSH: Final = "ambush"
+LIARS: Final = "liars"
+KINDS: Final = (NODE, SLOW, CLUSTER, AMBUSH, LIARS)
+"""One node for some seconds; for minutes; regions; regions whose faults wait for their moment;
+regions with clocks outside their bound."""
+LENGTHS: Final = (1, 1, 4, 4)
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -24,22 +31,36 @@ class Answer(msgspec.Struct, frozen=True):
 
     kind: str
     summary: Summary
-    load_ns: int
 
 
-def length_of(kind: str, seed: int) -> int:
-    """How many times as long as usual a seed runs: short runs meet much, long ones much at once."""
-    return 1 if kind == CLUSTER else stream(seed, "length").choice(LENGTHS)
+def plan_of(kind: str, seed: int) -> Load:
+    """What a seed stands for in plans of a kind; ValueError for an unknown kind."""
+    match kind:
+        case "node":
+            # Short runs meet much, long ones much at once.
+            return draw(seed, length=stream(seed, "length").choice(LENGTHS))
+        case "slow":
+            return draw_slow(seed)
+        case "cluster":
+            return clusters.draw(seed)
+        case "ambush":
+            return ambush.draw(seed)
+        case "liars":
+            return clusters.draw(seed, honest=False)
+    raise ValueError(f"no kind of plan {kind!r}; there are {', '.join(KINDS)}")
+
+
+def played(plan: Load, trace_sink: IO[str] | None = None) -> Result:
+    """Run a plan, of whatever kind."""
+    if isinstance(plan, clusters.ClusterPlan):
+        return clusters.run(plan.seed, plan=plan, trace_sink=trace_sink)
+    assert isinstance(plan, Plan)
+    return run(plan.seed, plan=plan, trace_sink=trace_sink)
 
 
 def answer(kind: str, seed: int) -> Answer:
     """Run one seed."""
-    if kind == CLUSTER:
-        result = clusters.run(seed)
-    else:
-        result = run(seed, plan=draw(seed, length=length_of(kind, seed)))
-    load_ns = min(result.plan.duration_ns, result.virtual_ns)
-    return Answer(kind, summary_of(result), load_ns)
+    return Answer(kind, summary_of(played(plan_of(kind, seed))))
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from jepsen_like.workloads.append import Append
 from jepsen_like.workloads.bank import Bank
 from jepsen_like.workloads.compare import Compare
+from jepsen_like.workloads.dawdle import Dawdle
 from jepsen_like.workloads.fork import Fork
 from jepsen_like.workloads.lease import Leases
 from jepsen_like.workloads.phantom import Phantom
@@ -65,6 +66,7 @@ WORKLOADS: Final[Mapping[str, Maker]] = MappingProxyType(
         "append": Append,
         "bank": Bank,
         "compare": Compare,
+        "dawdle": Dawdle,
         "fork": Fork,
         "lease": Leases,
         "phantom": Phantom,

@@ -7,20 +7,22 @@ from pathlib import Path
 
 import pytest
 
+from jepsen_like.nemesis import BadSchedule, Fault, Schedule, read, write
+from jepsen_like.sim.scheduled import schedule_of, with_schedule
 from jepsen_like.sim.swarm import Summary
 from jepsen_like.swarm import Ledger, Line, swarm
-from jepsen_like.swarm.campaign import CANARY_EVERY, DECLARED, FIRST_SEED, total_of
+from jepsen_like.swarm.campaign import CANARY_EVERY, DECLARED, FIRST_SEED, MIXTURE, total_of
 from jepsen_like.swarm.crew import Stuck, Task, Worker
 from jepsen_like.swarm.reach import OUT_OF_REACH
-from jepsen_like.swarm.worker import NODE, Answer
+from jepsen_like.swarm.worker import KINDS, NODE, Answer, plan_of
 
 SEEDS = 3
 
 
 def answer(seed: int, trace: str, *failures: str) -> Answer:
     """A seed that was run."""
-    summary = Summary(seed, trace, failures, failures, 10, 5, 0, 1, {"kill": 1}, {}, 2, 0.1)
-    return Answer(NODE, summary, 1)
+    summary = Summary(seed, trace, failures, failures, 10, 5, 0, 1, {"kill": 1}, {}, 2, 1, 0.1)
+    return Answer(NODE, summary)
 
 
 @pytest.mark.slow
@@ -94,7 +96,45 @@ def test_a_ledger_is_only_added_to(tmp_path: Path) -> None:
 
 def test_what_is_out_of_reach_is_declared_somewhere() -> None:
     """An exemption for a probe that is no more would hide nothing but itself."""
-    from jepsen_like.sim.swarm import CLUSTER_ALL_PROBES
+    from jepsen_like.sim.swarm import SWARM_PROBES
 
-    assert set(OUT_OF_REACH) <= set(CLUSTER_ALL_PROBES)
+    assert set(OUT_OF_REACH) <= set(SWARM_PROBES)
     assert set(DECLARED).isdisjoint(OUT_OF_REACH)
+
+
+def test_the_mixture_has_every_kind_and_the_canary_visits_all() -> None:
+    """No kind of plan is left out of a swarm, or of its second runs."""
+    assert set(MIXTURE) == set(KINDS)
+    visited = {MIXTURE[seed % len(MIXTURE)] for seed in range(0, CANARY_EVERY * 40, CANARY_EVERY)}
+    assert visited == set(KINDS)
+
+
+def test_the_command_knows_all_kinds() -> None:
+    """It names them by itself, so that it need not load the simulator to tell its options."""
+    from jepsen_like.cli.swarm import KINDS as OFFERED
+
+    assert OFFERED == KINDS
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_goes_wrong_in_a_plan_is_a_schedule(kind: str) -> None:
+    """It can be written, read back, and put into the plan again, and is then the same plan."""
+    for seed in range(12):
+        plan = plan_of(kind, seed)
+        schedule = schedule_of(plan)
+        assert read(write(schedule)) == schedule
+        assert with_schedule(plan, schedule) == plan
+
+
+def test_a_schedule_of_other_hosts_is_refused() -> None:
+    """A fault at a host that a run does not have would do nothing and prove nothing."""
+    plan = plan_of("node", 1)
+    foreign = Schedule(duration_ns=9, hosts={"x": "y"}, faults=(Fault(0, "kill", 1, "x"),))
+    with pytest.raises(BadSchedule, match="no host x"):
+        with_schedule(plan, foreign)
+
+
+def test_an_unknown_kind_is_refused() -> None:
+    """It is not taken for another."""
+    with pytest.raises(ValueError, match="no kind of plan"):
+        plan_of("dream", 1)

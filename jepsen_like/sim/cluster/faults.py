@@ -121,11 +121,11 @@ def _tamed(fault: Fault) -> Fault:
 def _draw_region(rng: random.Random, regions: Mapping[str, str], duration_ns: int) -> Fault:
     at_ns, for_ns = rng.randrange(duration_ns), rng.randint(300, 5_000) * MILLISECOND_NS
     kind = rng.choice(REGION_KINDS)
-    pairs = _region_pairs(rng, regions, one_way=kind == "cut-region-one-way")
+    pairs = region_pairs(rng, regions, one_way=kind == "cut-region-one-way")
     return Fault(at_ns, kind, for_ns, "", pairs, rng.choice((50, 200, 800)) * MILLISECOND_NS)
 
 
-def _region_pairs(
+def region_pairs(
     rng: random.Random, regions: Mapping[str, str], *, one_way: bool
 ) -> tuple[Pair, ...]:
     """A region against all others, or where there is one only, a node of it against the rest."""
@@ -149,7 +149,7 @@ def _sure(
     at_ns = rng.randrange(duration_ns // 4, duration_ns // 2)
     for_ns = rng.randint(300, 4_000) * MILLISECOND_NS
     if kind == "cut-region":
-        return Fault(at_ns, kind, for_ns, pairs=_region_pairs(rng, regions, one_way=False))
+        return Fault(at_ns, kind, for_ns, pairs=region_pairs(rng, regions, one_way=False))
     return Fault(at_ns, kind, for_ns, rng.choice(list(nodes)))
 
 
@@ -173,7 +173,7 @@ def _draw_loss(
 
     A disk that refuses a write has not lost anything, so other faults may meet it.
     """
-    able = [node for node in nodes if _spare(node, nodes, keyspaces)]
+    able = [node for node in nodes if spare(node, nodes, keyspaces)]
     if not able or rng.random() < 0.6:
         return []
     at_ns = rng.randrange(duration_ns)
@@ -191,7 +191,7 @@ def _draw_operations(rng: random.Random, borders: Sequence[bytes], duration_ns: 
     return found
 
 
-def _spare(node: str, nodes: Mapping[str, str], keyspaces: Sequence[Keyspace]) -> bool:
+def spare(node: str, nodes: Mapping[str, str], keyspaces: Sequence[Keyspace]) -> bool:
     """Whether every log in which the node may vote has three voters."""
     region = nodes[node]
     count = list(nodes.values()).count(region)
@@ -246,7 +246,31 @@ def actions(plane: MemoryPlane, nodes: Sequence[ClusterNode]) -> dict[str, Actio
         refused = sum(control.refused for control in some) - before
         return f"{refused} calls refused" if refused else None
 
+    def learner() -> str | None:
+        """A node without a vote anywhere, None where all have one."""
+        voters = {voter for one in plane.map.partitions for voter in one.voters}
+        known = {one.name: one.id for one in plane.map.nodes}
+        found = [node.name for node in nodes if known.get(node.name, 0) not in {0, *voters}]
+        return found[-1] if found else None
+
+    def stale(simulation: Simulation, fault: Fault) -> Running:
+        """Bring a node back with its disk as it was at the beginning.
+
+        One that votes may not come back so: it would have forgotten what it acknowledged. Its
+        operator gives it an empty disk, which is `lose-disk`.
+        """
+        name, version = learner(), plane.map.version
+        running = None
+        if name is not None:
+            running = ACTIONS["stale-disk"](simulation, msgspec.structs.replace(fault, target=name))
+            next(running)
+        yield
+        if running is None or plane.map.version != version:
+            return None
+        return _ended(running)
+
     return {
+        "stale-disk": stale,
         "control-away": away,
         "cut-region": ACTIONS["isolate"],
         "cut-region-one-way": ACTIONS["one-way"],
@@ -255,6 +279,15 @@ def actions(plane: MemoryPlane, nodes: Sequence[ClusterNode]) -> dict[str, Actio
         "split": split,
         "stop": _stop,
     }
+
+
+def _ended(running: Running) -> str | None:
+    try:
+        next(running)
+    except StopIteration as end:
+        evidence: str | None = end.value
+        return evidence
+    raise AssertionError("a fault has two halves")
 
 
 def _stop(simulation: Simulation, fault: Fault) -> Running:

@@ -20,6 +20,19 @@ from k2store.testing.simulation.operating import DEFAULT, Keyspace
 REGIONS: Final = ("fra", "iad", "sin")
 GLOBAL: Final = "global"
 BOUND_NS: Final = 500_000
+DRAWN: Final = (
+    "append",
+    "bank",
+    "compare",
+    "fork",
+    "lease",
+    "phantom",
+    "register",
+    "reverse",
+    "skew",
+    "watch",
+)
+"""Workloads of which a run draws some."""
 PLAIN: Final = ("lease",)
 """Workloads whose keys begin with no prefix."""
 
@@ -105,7 +118,7 @@ def draw(seed: int, only: Sequence[str] = (), *, honest: bool = True) -> Cluster
                 places,
                 keyspaces,
                 duration_ns,
-                borders=_borders(workloads),
+                borders=borders_of(workloads),
                 honest=honest,
             )
         ),
@@ -128,13 +141,13 @@ def _draw_keyspaces(rng: random.Random, regions: Sequence[str]) -> tuple[Keyspac
 def _draw_workloads(
     rng: random.Random, only: Sequence[str], prefixes: Sequence[str]
 ) -> tuple[str, ...]:
-    names = only or rng.sample(sorted(WORKLOADS), rng.randint(2, 3))
+    names = only or rng.sample(DRAWN, rng.randint(2, 3))
     if set(names) <= {"lease", "watch", "register", "reverse", "fork"}:
         # Runs are measured in commits of the journal, and in conflicts.
         names = [*names, "bank"]
     found = {_placed(name, rng.choice(prefixes)) for name in names}
     if not only:
-        found.add(_placed(rng.choice(sorted(WORKLOADS)), rng.choice(prefixes)))
+        found.add(_placed(rng.choice(DRAWN), rng.choice(prefixes)))
     return tuple(sorted(found))
 
 
@@ -143,11 +156,11 @@ def _placed(name: str, prefix: str) -> str:
 
 
 def _draw_splits(rng: random.Random, workloads: Sequence[str]) -> tuple[bytes, ...]:
-    candidates = _borders(workloads)
+    candidates = borders_of(workloads)
     return tuple(sorted(rng.sample(candidates, rng.randint(0, min(3, len(candidates))))))
 
 
-def _borders(workloads: Sequence[str]) -> list[bytes]:
+def borders_of(workloads: Sequence[str]) -> list[bytes]:
     """Keys at which a partition may begin: in the middle of a workload's, and the first of them."""
     fixed = random.Random(0)
     found: list[bytes] = []

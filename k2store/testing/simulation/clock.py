@@ -38,8 +38,13 @@ class HostClock:
         bound_ns: int = BOUND_NS_DEFAULT,
         honest: bool = True,
         boot_ns: int = 0,
+        grain_ns: int = 0,
     ) -> None:
-        """`true_ns` gives true time; `boot_ns` is what the monotonic clock shows at first."""
+        """`true_ns` gives true time; `boot_ns` is what the monotonic clock shows at first.
+
+        `grain_ns` is the smallest step by which the reading moves; 0 for any.
+        """
+        self.grain_ns = grain_ns
         self.bound_ns = bound_ns
         self.doubt = 1.0
         """The advertised bound is this many times `bound_ns`."""
@@ -69,6 +74,8 @@ class HostClock:
     def edges(self) -> tuple[int, int]:
         """The interval around the reading, made true if the clock is honest."""
         reading_ns, true_ns = self.reading_ns(), self.true_ns()
+        if self.grain_ns:
+            reading_ns -= reading_ns % self.grain_ns
         half_ns = (int(self.bound_ns * self.doubt) + 1) // 2
         lo_ns, hi_ns = reading_ns - half_ns, reading_ns + half_ns
         if lo_ns <= true_ns <= hi_ns:

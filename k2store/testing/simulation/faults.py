@@ -8,15 +8,20 @@ operation refused. A fault without evidence has tested nothing, and the run can 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from types import MappingProxyType
 from typing import Final
 
 import msgspec
 
-from k2store.testing.simulation.network import Link, Pair
+from k2store.testing.simulation import hardship
+from k2store.testing.simulation.network import MILLISECOND_NS, Link, Pair
 from k2store.testing.simulation.process import DiskAfter, Process
 from k2store.testing.simulation.simulation import Simulation
+
+AMBUSH_NS: Final = 3_000 * MILLISECOND_NS
+"""How long a fault waits for its state before it begins anyway."""
+AMBUSH_LOOK_NS: Final = MILLISECOND_NS
 
 
 class Fault(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -34,6 +39,8 @@ class Fault(msgspec.Struct, frozen=True, omit_defaults=True):
     """The directions of the network it happens to."""
     amount: float = 0
     """How much: ns, bytes, a probability or a count, as the action says."""
+    when: str = ""
+    """A state that it waits for, where somebody looks: it begins as soon as the state is met."""
 
 
 class Applied(msgspec.Struct, frozen=True):
@@ -41,6 +48,8 @@ class Applied(msgspec.Struct, frozen=True):
 
     fault: Fault
     evidence: str | None
+    met: tuple[str, ...] = ()
+    """States of the system in which it began or ended."""
 
 
 def encode(schedule: list[Fault]) -> bytes:
@@ -68,16 +77,23 @@ class Engine:
         simulation: Simulation,
         schedule: list[Fault],
         actions: Mapping[str, Action] = MappingProxyType({}),
+        look: Callable[[Fault], Iterable[str]] = lambda _: (),
     ) -> None:
-        """Sets a timer for every fault, from now on; `actions` are known beside `ACTIONS`."""
+        """Sets a timer for every fault, from now on; `actions` are known beside `ACTIONS`.
+
+        `look` names the states that the part of the system is in which a fault happens to.
+        """
+        self._look = look
         self._actions = {**ACTIONS, **actions}
         self.applied: list[Applied] = []
         """Faults that have ended, in that order."""
         self._simulation = simulation
-        self._running: dict[int, tuple[Fault, Running]] = {}
+        self._running: dict[int, tuple[Fault, Running, set[str]]] = {}
         loop = simulation.loop
         for number, fault in enumerate(schedule):
-            loop.schedule(loop.now_ns + fault.at_ns, loop.world.context, self._begin, number, fault)
+            due_ns = loop.now_ns + fault.at_ns
+            latest_ns = due_ns + (AMBUSH_NS if fault.when else 0)
+            loop.schedule(due_ns, loop.world.context, self._begin, number, fault, latest_ns)
         self._stopped = False
 
     def stop(self) -> None:
@@ -91,21 +107,27 @@ class Engine:
         """Ended faults that nothing shows to have happened."""
         return [applied.fault for applied in self.applied if applied.evidence is None]
 
-    def _begin(self, number: int, fault: Fault) -> None:
+    def _begin(self, number: int, fault: Fault, latest_ns: int) -> None:
         if self._stopped:
+            return
+        loop = self._simulation.loop
+        met = set(self._look(fault))
+        if fault.when and fault.when not in met and loop.now_ns < latest_ns:
+            due_ns = loop.now_ns + AMBUSH_LOOK_NS
+            loop.schedule(due_ns, loop.world.context, self._begin, number, fault, latest_ns)
             return
         self._simulation.trace.event("fault", fault.name, fault.target, fault.for_ns)
         running = self._actions[fault.name](self._simulation, fault)
-        self._running[number] = (fault, running)
+        self._running[number] = (fault, running, met)
         next(running)
-        loop = self._simulation.loop
         loop.schedule(loop.now_ns + fault.for_ns, loop.world.context, self._end, number)
 
     def _end(self, number: int) -> None:
         entry = self._running.pop(number, None)
         if entry is None:
             return
-        fault, running = entry
+        fault, running, met = entry
+        met.update(self._look(fault))
         try:
             next(running)
         except StopIteration as end:
@@ -113,7 +135,7 @@ class Engine:
         else:
             raise AssertionError(f"the action {fault.name} has more than two halves")
         self._simulation.trace.event("fault ended", fault.name, fault.target, evidence or "")
-        self.applied.append(Applied(fault, evidence))
+        self.applied.append(Applied(fault, evidence, tuple(sorted(met))))
 
 
 # Network
@@ -367,6 +389,11 @@ ACTIONS: Final[Mapping[str, Action]] = MappingProxyType(
         "lose-disk": _lose_disk,
         "stale-disk": _stale_disk,
         "pause": _pause,
+        "starve-cpu": hardship.starve,
+        "duplicate": hardship.duplicate,
+        "majority": _cut,
+        "corrupt": hardship.corrupt,
+        "clock-strobe": hardship.strobe_clock,
         "fail-sync": _ordered(lambda process, count: process.machine.disk.fail_syncs(count)),
         "fail-read": _ordered(lambda process, count: process.machine.disk.fail_reads(count)),
         "misdirect": _ordered(lambda process, count: process.machine.disk.misdirect_writes(count)),

@@ -90,6 +90,7 @@ class Simulation:
         drift_ppb: int = 0,
         bound_ns: int = BOUND_NS_DEFAULT,
         honest: bool = True,
+        grain_ns: int = 0,
     ) -> Machine:
         """Add a machine; see `HostClock` for what its clock can be."""
         chance = self.random("machine", name)
@@ -101,6 +102,7 @@ class Simulation:
             bound_ns=bound_ns,
             honest=honest,
             boot_ns=chance.randrange(1 << 50),
+            grain_ns=grain_ns,
         )
         disk = SimDisk(self.random("disk", name), self.trace, self.probes, label=name)
         host = self.network.host(name, region)

@@ -121,6 +121,13 @@ class Pipe:
             self.wake()
 
     @property
+    def under_way(self) -> int:
+        """Frames that have not arrived, on a link that lets them."""
+        if self._link.cuts or self.broken:
+            return 0
+        return sum(item.__class__ is bytes for item in self._flight)
+
+    @property
     def full(self) -> bool:
         """True while half of the allowance, or more, is under way."""
         return self.queued_bytes >= SEND_QUEUE_BYTES_MAX // 2
@@ -145,11 +152,11 @@ class Pipe:
             if isinstance(item, bytes):
                 self.queued_bytes -= len(item)
 
-    def tell_end(self, *, here: bool) -> None:
+    def tell_end(self, *, here: bool, after: bool = False) -> None:
         """Let the receiver meet the end after what still arrives.
 
         `here`: the receiver finds it out by itself, whatever the link does, and what a cut holds
-        back is lost.
+        back is lost. `after`: not before the last of it would have arrived anyway.
         """
         if here:
             if self._link.cuts:
@@ -158,7 +165,9 @@ class Pipe:
             self._link.stalled.pop(self, None)
         self._flight.append(Mark.END)
         due_ns = self._loop.now_ns + (0 if here else self._link.base_ns)
-        for _ in range(len(self._flight)):
+        if after:
+            due_ns = max(due_ns, self._arrives_ns)
+        for _ in range(1 if after else len(self._flight)):
             self._loop.schedule(due_ns, self.receiver.domain.context, self.arrive)
 
     def discard(self) -> None:
@@ -281,6 +290,19 @@ class Endpoint:
         for pipe in (self.outgoing, self.incoming):
             pipe.truncate()
             pipe.tell_end(here=True)
+
+    def break_delivering(self, reason: str) -> int:
+        """Break the stream: this end knows at once, the other after what is under way to it.
+
+        Gives how many frames still arrive there although they seem lost here.
+        """
+        self._network.trace.event("break", self.peer, self.other.peer, reason)
+        arriving = self.outgoing.under_way
+        self.outgoing.broken = True
+        self.outgoing.tell_end(here=False, after=True)
+        self.incoming.truncate()
+        self.incoming.tell_end(here=True)
+        return arriving
 
     def die(self, *, silently: bool) -> None:
         """The process at this end is gone: killed, or `silently`, with its whole machine."""

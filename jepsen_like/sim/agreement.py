@@ -9,6 +9,7 @@ from typing import Final
 import k2store
 from jepsen_like.sim.journal import Entry, Journal
 from jepsen_like.sim.replay import FINDINGS_MAX, Shown, final_state
+from k2store.testing.simulation.node import stamp_time_ns
 
 UNJOURNALED: Final = b"lease/"
 """Keys that the client library writes by itself, without an entry in the journal."""
@@ -19,6 +20,7 @@ CLIENT_PROBES: Final = (
     "client.died_and_left_nothing",
     "client.outcome_unknown",
     "client.read_the_past",
+    "client.stamps_tied",
     "client.unknown_was_aborted",
     "client.unknown_was_committed",
     "client.wrote_two_partitions",
@@ -108,4 +110,6 @@ def client_probes(entries: Sequence[Entry], split_keys: Sequence[bytes]) -> dict
             probes["client.wrote_two_partitions"] += 1
         if entry.stale and entry.at:
             probes["client.read_the_past"] += 1
+    stamps = {entry.at for entry in entries if entry.outcome == "ok" and entry.at and entry.writes}
+    probes["client.stamps_tied"] = len(stamps) - len({stamp_time_ns(at) for at in stamps})
     return probes

@@ -34,7 +34,7 @@ from k2store.node.explain import explain, explain_failed
 from k2store.node.feed import Feed
 from k2store.node.held import Held
 from k2store.node.host import Host
-from k2store.node.limits import Malformed, SessionLimits
+from k2store.node.limits import Ahead, Malformed, SessionLimits
 from k2store.node.safe_waits import SafeWaits
 from k2store.node.session import REQUEST_BITS, REQUEST_MASK, Session
 from k2store.node.solo import SoloHost
@@ -389,7 +389,7 @@ class Engine:
                 try:
                     frame = session.begin(data, now)
                 except Malformed as error:
-                    self._expel(session, str(error))
+                    self._expel(session, error)
                     continue
                 if frame is not None:
                     self._half_done.append((session, frame))
@@ -444,7 +444,7 @@ class Engine:
             try:
                 session.finish(frame, self.now)
             except Malformed as error:
-                self._expel(session, str(error))
+                self._expel(session, error)
         self._run()
 
     def see(self) -> None:
@@ -466,10 +466,11 @@ class Engine:
         self.oracle.open_turn(lo_ns, hi_ns)
         self.host.see(self.now)
 
-    def _expel(self, session: Session, reason: str) -> None:
-        error = Unavailable(f"the session is over: {reason}")
-        failure = to_failure(error)
-        failure.reason = "Rejected"
+    def _expel(self, session: Session, wrong: Malformed) -> None:
+        reason = str(wrong)
+        failure = to_failure(Unavailable(f"the session is over: {reason}"))
+        if not isinstance(wrong, Ahead):
+            failure.reason = "Rejected"
         session.out.add_failure(failure)
         self._send(session)
         self._drop(session, reason)

@@ -27,6 +27,13 @@ class Malformed(Exception):
     """The frame breaks the protocol; the session ends."""
 
 
+class Ahead(Malformed):
+    """The client has been told a stamp that no clock of a good node can give yet.
+
+    Some node's clock is wrong, or was: the session ends here, and the client may come again.
+    """
+
+
 def key_refused(key: bytes, limit: int) -> Rejected:
     """A key is empty of meaning only when it is too long: any bytes, also none, are a key."""
     return Rejected(f"a key of {len(key)} bytes; at most {limit} are allowed", field="key")

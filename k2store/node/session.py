@@ -17,7 +17,7 @@ from k2store.errors import Expired, K2Error, Overloaded, Rejected, Unavailable
 from k2store.node import questions
 from k2store.node.columns import Columns
 from k2store.node.commits import commit_columns, early_write, roll_back
-from k2store.node.limits import Malformed, txn_refused
+from k2store.node.limits import Ahead, Malformed, txn_refused
 from k2store.node.one_shots import one_shot_columns
 from k2store.node.point_reads import point_reads
 from k2store.rpc.failures import to_failure
@@ -160,7 +160,7 @@ class Session:
 
     def _see(self, stamp: int, now: Interval) -> None:
         if stamp > self.engine.furthest(now):
-            raise Malformed("`seen` lies further ahead than any correct clock gives")
+            raise Ahead("`seen` lies further ahead than any correct clock gives")
         self.seen = max(self.seen, stamp)
 
     def owns(self, txns: Sequence[bytes]) -> bool:

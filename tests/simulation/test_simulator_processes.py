@@ -285,6 +285,10 @@ def test_buggify_arms_a_quarter_of_the_places_and_can_be_silenced():
     assert not any(buggify(place, 1.0) for place in places)
 
 
+AIMED = {"majority", "starve-cpu", "duplicate", "corrupt", "clock-strobe"}
+"""Faults that plans draw which know where to aim them."""
+
+
 def test_schedules_are_drawn_from_what_is_allowed():
     """Every drawn fault is of an allowed kind, has what its kind needs, and begins in time."""
     seen: set[str] = set()
@@ -299,10 +303,12 @@ def test_schedules_are_drawn_from_what_is_allowed():
             assert bool(fault.target) != bool(fault.pairs)
             assert 0 < fault.for_ns <= knobs.lasts_ns
         assert [fault.at_ns for fault in schedule] == sorted(fault.at_ns for fault in schedule)
-    assert seen == set(ACTIONS)
+    assert seen == set(ACTIONS) - AIMED
 
 
 AMOUNTS = {
+    "starve-cpu": 0.2,
+    "clock-strobe": 1e6,
     "flap": 20e6,
     "slow-link": 50e6,
     "lossy-link": 0.5,
@@ -390,6 +396,102 @@ def test_every_fault_can_take_effect_and_heals(name):
             done = len(answers)
             simulation.run_for(2 * SECOND_NS)
             assert len(answers) > done + 50
+
+
+def test_a_fault_waits_for_its_state_and_says_what_it_met():
+    """It begins when the state is there, or at last without; both are in the record."""
+    with Simulation(1) as simulation:
+        simulation.process("a", tick)
+        loop = simulation.loop
+        since_ns = loop.now_ns
+
+        def look(fault: Fault) -> list[str]:
+            return ["late"] if loop.now_ns - since_ns >= SECOND_NS else ["early"]
+
+        faults = [
+            Fault(0, "pause", 10, "a", when="late"),
+            Fault(0, "clock-step", 10, "a", when="x"),
+        ]
+        engine = Engine(simulation, faults, look=look)
+        simulation.run_for(SECOND_NS - MILLISECOND_NS)
+        assert engine.applied == []
+        simulation.run_for(2 * MILLISECOND_NS)
+        assert [(one.fault, one.met) for one in engine.applied] == [(faults[0], ("late",))]
+        simulation.run_for(3 * SECOND_NS)
+        assert engine.applied[1].fault == faults[1]
+
+
+def test_a_broken_stream_delivers_what_its_sender_thinks_lost():
+    """The receiver has every frame that was under way; the sender is told of a broken stream."""
+    heard: list[bytes] = []
+
+    class Listen(Echo):
+        """Keeps what it hears."""
+
+        def on_frame(self, connection: Connection, frame: bytes) -> None:
+            """Note it."""
+            heard.append(frame)
+
+    async def server(environment: Environment) -> None:
+        await environment.listen(1, Listen())
+        await asyncio.sleep(100)
+
+    async def client(environment: Environment) -> str:
+        connection = await environment.connect("server:1")
+        for number in range(5):
+            connection.send(b"%d" % number)
+        try:
+            await connection.receive()
+        except TransportError as error:
+            return str(error)
+        return "an answer"
+
+    with Simulation(1, conditions=Conditions(far_ns=50 * MILLISECOND_NS)) as simulation:
+        simulation.process(simulation.machine("server", "fra"), server)
+        asking = simulation.process(simulation.machine("client", "iad"), client)
+        fault = Fault(0, "duplicate", SECOND_NS, pairs=(("client", "server"),))
+        engine = Engine(simulation, [fault])
+        (told,) = simulation.wait_for([asking], SECOND_NS)
+        simulation.run_for(2 * SECOND_NS)
+        assert "reset" in str(told)
+        assert heard == [b"%d" % number for number in range(5)]
+        assert engine.applied[0].evidence == "5 frames arrived of 1 broken streams"
+
+
+def test_a_starved_process_gets_its_share():
+    """It runs for about the share of the time that it was given."""
+    ran: list[float] = []
+
+    async def main(environment: Environment) -> None:
+        while True:
+            await asyncio.sleep(0.001)
+            ran.append(environment.loop.time())
+
+    with Simulation(1) as simulation:
+        simulation.process("a", main)
+        simulation.run_for(SECOND_NS)
+        alone = len(ran)
+        Engine(simulation, [Fault(0, "starve-cpu", SECOND_NS, "a", amount=0.25)])
+        simulation.run_for(SECOND_NS)
+        starved = len(ran) - alone
+        assert 0.15 * alone < starved < 0.4 * alone
+        simulation.run_for(SECOND_NS)
+        assert len(ran) - alone - starved > 0.9 * alone
+
+
+def test_clocks_of_coarse_steps_show_equal_times():
+    """And their intervals still hold true time."""
+    with Simulation(1) as simulation:
+        clocks = [
+            simulation.machine(name, bound_ns=500_000, grain_ns=100_000).clock
+            for name in ("a", "b")
+        ]
+        for _ in range(20):
+            simulation.run_for(77_777)
+            (lo_ns, hi_ns), other = (clock.edges() for clock in clocks)
+            assert (lo_ns, hi_ns) == other
+            assert lo_ns <= simulation.true_ns() <= hi_ns
+            assert (lo_ns + 250_000) % 100_000 == 0
 
 
 def test_stopping_an_engine_ends_what_lasts():

@@ -8,7 +8,13 @@ from typing import Any
 
 import k2store
 from k2store.testing.simulation import MILLISECOND_NS, SECOND_NS, Environment, Simulation
-from k2store.testing.simulation.node import PORT, Node, NodeKnobs
+from k2store.testing.simulation.node import (
+    PORT,
+    Node,
+    NodeKnobs,
+    stamp_before_ns,
+    stamp_time_ns,
+)
 
 
 def scene(simulation: Simulation, knobs: NodeKnobs) -> tuple[Any, Node]:
@@ -136,3 +142,29 @@ def test_verdicts_on_unknown_transactions_are_confirmed():
         simulation.wait_for([client], 60 * SECOND_NS)
         simulation.run_for(2_000 * MILLISECOND_NS)
         assert node.unfinished() == []
+
+
+def test_who_was_told_a_stamp_of_the_future_is_served_when_it_has_passed():
+    """A node with a wrong clock does not end its clients for good: good nodes take them again."""
+    ahead_ns = 2 * SECOND_NS
+    with Simulation(4) as simulation:
+        scene(simulation, NodeKnobs())
+
+        async def main(environment: Environment) -> int:
+            async with connect(environment) as database:
+                first = await database.put(b"key", b"before")
+                # As if another node, whose clock is wrong, had answered last.
+                database.session.seen = stamp_before_ns(stamp_time_ns(first) + ahead_ns)
+                while True:
+                    try:
+                        later = await database.put(b"key", b"after")
+                    except k2store.Unavailable:
+                        await asyncio.sleep(0.1)
+                    else:
+                        return stamp_time_ns(later) - stamp_time_ns(first)
+
+        client = simulation.process("client", main)
+        took_ns: Any
+        (took_ns,) = simulation.wait_for([client], 20 * SECOND_NS)
+        simulation.check()
+        assert took_ns >= ahead_ns - MILLISECOND_NS

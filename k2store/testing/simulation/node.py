@@ -233,6 +233,7 @@ class Node:
             (Rule.BUSY, "node.refused_busy"),
             (Rule.ABORTED, "node.refused_aborted"),
             (Rule.DEADLINE, "node.refused_deadline"),
+            (Rule.FUTURE, "node.refused_future"),
             (Rule.HORIZON, "node.refused_horizon"),
             (Rule.MISSING_WRITE, "node.refused_missing_write"),
         ):

@@ -34,6 +34,7 @@ NODE_PROBES: Final[Mapping[str, str]] = MappingProxyType(
         "node.refused_cache": "a write below the mark that stands for evicted reads",
         "node.refused_closed": "a write at or below the closed timestamp",
         "node.refused_deadline": "a request whose deadline had passed when its turn came",
+        "node.refused_future": "a stamp further ahead than any correct clock gives",
         "node.refused_horizon": "a read below the horizon of what is collected",
         "node.refused_missing_write": "a commit that counted on a write that was not there",
         "node.refused_read_by": "a write that somebody later had already read past",

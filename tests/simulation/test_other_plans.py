@@ -1,0 +1,90 @@
+"""Plans of minutes, plans whose faults wait for their moment, clocks that lie: a few seeds of each."""
+
+from __future__ import annotations
+
+import functools
+import os
+import random
+
+import pytest
+
+from jepsen_like.sim.cluster.ambush import draw as draw_ambush
+from jepsen_like.sim.cluster.states import FAULT_GROUPS, MEANINGS, PAIR_PROBES, STATES
+from jepsen_like.sim.plan import draw_slow
+from jepsen_like.sim.swarm import Summary
+from jepsen_like.swarm.campaign import vacuous
+from jepsen_like.swarm.crew import Task, together
+from jepsen_like.swarm.worker import AMBUSH, LIARS, SLOW, Answer
+from k2store.testing.simulation import ACTIONS, SECOND_NS
+
+AMBUSHES = tuple(range(1, 9))
+SLOW_SEEDS = (1, 2)
+LIARS_SEEDS = (101,)
+"""It showed that a client which was told a stamp of the future was given up for good."""
+PAIRS_MIN = 25
+KINDS_MIN = 15
+
+
+@functools.cache
+def summaries() -> dict[tuple[str, int, bool], Summary]:
+    """All runs, made once; one seed twice, in processes with different hash seeds."""
+    tasks = [Task(AMBUSH, seed) for seed in AMBUSHES]
+    tasks += [Task(SLOW, seed) for seed in SLOW_SEEDS]
+    tasks += [Task(LIARS, seed) for seed in LIARS_SEEDS]
+    tasks.append(Task(AMBUSH, AMBUSHES[0], again=True))
+    found = {}
+    for task, came in together(iter(tasks), min(2, os.cpu_count() or 1), random.Random(7)):
+        assert isinstance(came, Answer), came
+        found[task.kind, task.seed, task.again] = came.summary
+    return found
+
+
+def of(kind: str) -> list[Summary]:
+    """The runs of a kind of plan."""
+    return [one for (which, _, again), one in summaries().items() if which == kind and not again]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("kind", [AMBUSH, SLOW, LIARS])
+def test_they_hold(kind: str) -> None:
+    """Histories are valid, copies equal, and every client is served when all is healed."""
+    wrong = {one.seed: one.failures for one in of(kind) if one.failures and not vacuous(one)}
+    assert wrong == {}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_ambushes_meet_faults_and_states() -> None:
+    """Together they show many pairs of both, and many kinds of faults with effect."""
+    met = {name for one in of(AMBUSH) for name in PAIR_PROBES if one.probes[name]}
+    kinds = {kind for one in of(AMBUSH) for kind in one.fault_kinds}
+    assert len(met) >= PAIRS_MIN
+    assert len(kinds) >= KINDS_MIN
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_slow_plans_are_under_load_all_along() -> None:
+    """Minutes in which transactions commit, not minutes of silence."""
+    for one in of(SLOW):
+        assert one.load_ns >= 0.6 * draw_slow(one.seed).duration_ns
+        assert one.load_ns >= 60 * SECOND_NS
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_an_ambush_is_the_same_run_in_another_process() -> None:
+    """What is looked at to find the moment disturbs nothing and depends on nothing else."""
+    first, second = (summaries()[AMBUSH, AMBUSHES[0], again] for again in (False, True))
+    assert first.trace == second.trace
+
+
+def test_every_state_has_a_meaning_and_every_fault_can_be_made() -> None:
+    """The matrix speaks of what there is."""
+    assert set(STATES) == set(MEANINGS)
+    kinds = {kind for group in FAULT_GROUPS.values() for kind in group}
+    drawn = {fault.name for seed in range(300) for fault in draw_ambush(seed).schedule}
+    assert drawn == kinds
+    beside = {"stop", "move", "split", "cut-region", "cut-region-one-way", "slow-region"}
+    assert kinds <= {*ACTIONS, *beside}

@@ -167,6 +167,7 @@ class Reason(enum.Enum):
     FENCED = "the worker has another incarnation now, or none"
     NOT_LIVE = "the worker does not take new blocks"
     CLEARED = "the tier was cleared"
+    SUSPECT = "the worker's events have a gap"
     EXPIRED = "the worker's lease has run out"
     ALIVE = "the worker's lease has not run out"
     PARENT = "the block before the first one is not there"

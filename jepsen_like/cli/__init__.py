@@ -16,6 +16,7 @@ COMMANDS: dict[str, str] = {
     "sim": "jepsen_like.cli.sim:sim",
     "kill": "jepsen_like.cli.kill:kill",
     "cluster": "jepsen_like.cli.cluster:cluster",
+    "pool": "jepsen_like.cli.pool:pool",
     "mutants": "jepsen_like.cli.mutants:mutants",
     "replay": "jepsen_like.cli.swarm:replay",
     "shrink": "jepsen_like.cli.swarm:shrink",

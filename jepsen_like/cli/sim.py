@@ -73,7 +73,7 @@ def sim(
     if unknown:
         offered = ", ".join(sorted(WORKLOADS))
         raise click.BadParameter(f"{unknown[0]} is none of {offered}", param_hint="--workload")
-    numbers = _range(seeds, seed)
+    numbers = numbers_of(seeds, seed)
     if trace is not None:
         if seed is None:
             raise click.UsageError("--trace needs --seed")
@@ -100,7 +100,8 @@ def sim(
     ctx.exit(5 if failed or differing else 0)
 
 
-def _range(seeds: str | None, seed: int | None) -> list[int]:
+def numbers_of(seeds: str | None, seed: int | None) -> list[int]:
+    """The seeds that the options name."""
     if (seeds is None) == (seed is None):
         raise click.UsageError("give either --seeds A..B or --seed N")
     if seed is not None:

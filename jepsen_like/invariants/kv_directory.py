@@ -10,6 +10,7 @@
     evict     {"worker", "run", "generation", "keep", "guarded"?}        a pool's tier: must be refused while claimed
     report    ok {"worker", "run", "generation", "keep", "voided": [claims]}   an engine's tier: always done
     migrate   {"from": {"worker", "run", "generation"}, "to": <as publish>}    one transaction
+    land      {"to": <as publish>, "claim", "until"}                     a copy that a task holds, to retire another
     retire    {"worker", "run", "generation", "other"?}                  nobody may claim it now; `other` has it
     final     ok {"runs": [{"worker", "run", "generation", "blocks"}], "claims": [ids]}   a scan at the end
 
@@ -36,9 +37,12 @@ from jepsen_like.verdict import Finding, Verdict
 _KNOWN = frozenset(
     {
         *("register", "fence", "clear", "publish", "acquire", "renew", "release"),
-        *("evict", "report", "migrate", "retire", "final"),
+        *("evict", "report", "migrate", "land", "retire", "final"),
     }
 )
+
+
+_ARRIVALS = ("publish", "migrate", "land")
 
 
 class _Copy(msgspec.Struct):
@@ -49,7 +53,7 @@ class _Copy(msgspec.Struct):
     blocks: int
     tier: object
     content: object
-    slots: tuple[int, ...]
+    slots: tuple[object, ...]
     by: Operation
     handed_out: bool = True
 
@@ -94,9 +98,10 @@ class _Walk:
         self._unknown = unknown
         self._incarnations: dict[str, int] = {}
         self._copies: dict[tuple[str, str], _Copy] = {}
-        self._slots: dict[tuple[str, int], str] = {}
+        self._slots: dict[tuple[str, object], str] = {}
         self._claims: dict[str, _Claim] = {}
         self._released: dict[str, Operation] = {}
+        self._died: set[tuple[str, str]] = set()
 
     def step(self, operation: Operation) -> None:
         """One operation that was done."""
@@ -154,6 +159,7 @@ class _Walk:
                     copy.by,
                     operation,
                 )
+        self._died.discard((worker, run))
         self._copies[worker, run] = _Copy(
             incarnation,
             _int(value, "generation"),
@@ -235,7 +241,7 @@ class _Walk:
         voided = set(named) if isinstance(named, Sequence) else set()
         for name, claim in self._holders(operation, worker, run, generation, keep):
             claim.lost = True
-            if name not in voided:
+            if name not in voided and not self._doubt_removal(worker, run, generation):
                 self._find(
                     "void-not-reported",
                     f"The engine dropped {run} at {worker} (event {operation.index}) and did not say that "
@@ -252,13 +258,29 @@ class _Walk:
         self._publish(operation, target)
         self._leave(operation, source)
 
+    def _land(self, operation: Operation, value: Mapping[object, object]) -> None:
+        target = value.get("to")
+        if not isinstance(target, Mapping):
+            raise HistoryError(f"event {operation.index}: land has a to")
+        self._publish(operation, target)
+        held = (
+            _text(operation, target, "worker"),
+            _text(operation, target, "run"),
+            _int(target, "generation"),
+            _int(target, "blocks"),
+        )
+        name = _text(operation, value, "claim")
+        self._claims[name] = _Claim(operation, _int(value, "until"), [held])
+
     def _retire(self, operation: Operation, value: Mapping[object, object]) -> None:
         run = _text(operation, value, "run")
         other = value.get("other")
         if isinstance(other, str):
             copy = self._copies.get((other, run))
             there = copy is not None and copy.handed_out
-            if not there and not self._doubt("publish", other):
+            # A worker may die at any moment, even between a look at it and what follows from that.
+            died = copy is None and (other, run) in self._died
+            if not (there or died or self._doubt_arrival(other)):
                 self._find(
                     "zero-copies",
                     f"{run} left (event {operation.index}) for its copy at {other}, which "
@@ -316,6 +338,7 @@ class _Walk:
         for place in [place for place in self._copies if place[0] == worker]:
             if matches(self._copies[place]):
                 copy = self._copies.pop(place)
+                self._died.add(place)
                 for claim in self._claims.values():
                     if any((*place, copy.generation) == one[:3] for one in claim.held):
                         claim.lost = True
@@ -347,7 +370,7 @@ class _Walk:
             if same and other != worker and copy.handed_out:
                 return True
         return any(
-            one.f in ("publish", "migrate")
+            one.f in _ARRIVALS
             and isinstance(one.argument, Mapping)
             and run in (one.argument.get("run"), _inner(one.argument, "to").get("run"))
             for one in self._unknown
@@ -383,11 +406,15 @@ class _Walk:
             for one in self._unknown
         )
 
+    def _doubt_arrival(self, worker: str) -> bool:
+        """Whether something that nobody knows may have brought a copy to this worker."""
+        return any(self._doubt(f, worker) for f in _ARRIVALS)
+
     def _doubt_publish(self, worker: str, run: str, generation: int, by: Operation) -> bool:
         """Whether a publish or migrate of this copy may have been done before `by` ended."""
         wanted = (worker, run, generation)
         for one in self._unknown:
-            if one.f not in ("publish", "migrate") or one.start >= by.end:
+            if one.f not in _ARRIVALS or one.start >= by.end:
                 continue
             value = one.argument if isinstance(one.argument, Mapping) else {}
             target = value if one.f == "publish" else _inner(value, "to")

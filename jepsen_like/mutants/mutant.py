@@ -14,6 +14,8 @@ class Stage(enum.StrEnum):
     """Seeds of one node."""
     CLUSTER = "cluster"
     """Seeds of regions of nodes."""
+    POOL = "pool"
+    """Seeds of a pool of KV blocks."""
     SCRIPTS = "scripts"
     """Golden scripts, models and tests, from a checkout of the project."""
 
@@ -31,7 +33,7 @@ class Mutant(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     rule: str
-    """What is broken, and the place in docs/protocol.md or docs/replication.md that asks for it."""
+    """What is broken, and the place in docs/protocol.md, docs/replication.md or docs/kv_pool.md that asks for it."""
     changes: tuple[Change, ...]
     stages: tuple[Stage, ...]
     """Where to look, in this order, until it is caught."""

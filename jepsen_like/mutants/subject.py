@@ -1,6 +1,6 @@
 """The process in which a mutant lives: ``python -m jepsen_like.mutants.subject NAME WHERE ...``.
 
-WHERE is ``node`` or ``cluster`` with a first seed, a count and the workloads to run (none: those
+WHERE is ``node``, ``cluster`` or ``pool`` with a first seed, a count and the workloads to run (none: those
 that each seed draws), of which each seed is told as one line of JSON; or ``scripts``, whose exit
 status is that of pytest. The name ``none`` is the store as it is.
 
@@ -53,6 +53,21 @@ def _seeds(only: Sequence[str], *, cluster: bool, first: int, count: int) -> Non
             return
 
 
+def _pool_seeds(first: int, count: int) -> None:
+    from jepsen_like.pool import swarm
+
+    for seed in range(first, first + count):
+        summary = swarm.one(seed)
+        history = [what for what in summary.anomalies if what.startswith("kv-directory: ")]
+        inside = [what for what in summary.anomalies if what not in history]
+        others = [what for what in swarm.real_failures(summary) if what not in summary.anomalies]
+        told = Told(seed, history, inside, others)
+        sys.stdout.write(msgspec.json.encode(told).decode() + "\n")
+        sys.stdout.flush()
+        if history or inside or others:
+            return
+
+
 def _by_history(what: str, workloads: Container[str]) -> bool:
     """Whether a finding is of a checker that saw only what clients and watchers saw."""
     where, said, _ = what.partition(": ")
@@ -89,6 +104,9 @@ def main(arguments: list[str]) -> int:
         assert mutant is not None
         return _scripts(mutant)
     first, count, *only = rest
+    if where == "pool":
+        _pool_seeds(int(first), int(count))
+        return os.EX_OK
     _seeds(only, cluster=where == "cluster", first=int(first), count=int(count))
     return os.EX_OK
 

@@ -30,6 +30,9 @@ def node() -> None:
 @click.option("--admin", metavar="HOST:PORT", help="Address of the HTTP port (admin.listen).")
 @click.option("--name", metavar="NAME", help="The node's name (node.name).")
 @click.option(
+    "--services", metavar="NAME,...", help="Services of other packages, too (node.services)."
+)
+@click.option(
     "--insecure",
     is_flag=True,
     default=None,
@@ -41,6 +44,7 @@ def run(
     listen: str | None,
     admin: str | None,
     name: str | None,
+    services: str | None,
     insecure: bool | None,
 ) -> None:
     """Serve until told to end: SIGTERM or Ctrl-C drains, a second one ends at once.
@@ -53,6 +57,7 @@ def run(
             "node.data": data,
             "node.listen": listen,
             "node.name": name,
+            "node.services": services,
             "admin.listen": admin,
             "tls.insecure": insecure,
         }

@@ -21,6 +21,7 @@ import base64
 import binascii
 import functools
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -32,6 +33,7 @@ from k2store.errors import Rejected
 from truetime import timestamp
 
 if TYPE_CHECKING:
+    from k2store.client.connect import Tls
     from k2store.client.database import Database
     from k2store.client.ranges import KeyRange
     from k2store.client.snapshot import View
@@ -82,10 +84,20 @@ class StoreVerb(Verb):
         return super().invoke(ctx)
 
 
-def database() -> Database:
-    """The store that the settings and the verb's own options name, for ``async with``."""
-    from k2store.client.connect import Tls, connect
-    from k2store.client.settings import ClientSettings
+@dataclass(frozen=True)
+class Reach:
+    """Where the store is, and how it is spoken to."""
+
+    address: str
+    tls: Tls | None
+    token: str | None
+    timeout_s: float
+    attempts_max: int
+
+
+def reach() -> Reach:
+    """What the settings and the verb's own options say."""
+    from k2store.client.connect import Tls
 
     loaded = settings(click.get_current_context().meta[_SAID]).settings
     client = loaded.client
@@ -96,13 +108,23 @@ def database() -> Database:
             certificate=client.certificate or None,
             key=client.key or None,
         )
+    token = token_of(loaded)
+    return Reach(client.endpoint, tls, token, client.deadline.seconds, client.attempts_max)
+
+
+def database() -> Database:
+    """The store that the settings and the verb's own options name, for ``async with``."""
+    from k2store.client.connect import connect
+    from k2store.client.settings import ClientSettings
+
+    found = reach()
     return connect(
-        client.endpoint,
-        timeout=client.deadline.seconds,
-        token=token_of(loaded),
-        tls=tls,
+        found.address,
+        timeout=found.timeout_s,
+        token=found.token,
+        tls=found.tls,
         name="k2",
-        settings=ClientSettings(attempts_max=client.attempts_max),
+        settings=ClientSettings(attempts_max=found.attempts_max),
     )
 
 

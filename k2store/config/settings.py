@@ -43,6 +43,13 @@ class Node(Section, frozen=True, kw_only=True):
     reflection: Annotated[
         bool, About("Describe the services to generic clients (`grpc.reflection`).")
     ] = True
+    services: Annotated[
+        str,
+        About(
+            "Services of other packages to serve on the same port, by name, comma between. `pool`: "
+            "the prompt tree of the KV pool for thin clients."
+        ),
+    ] = ""
     drain_timeout: Annotated[
         Duration, About("How long a stopping node lets open transactions finish.", "0s", "10m")
     ] = Duration.parse("10s")

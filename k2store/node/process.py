@@ -35,6 +35,7 @@ from k2store.node.assembly import cluster_settings, engine_of, store_of
 from k2store.node.cluster.host import ClusterHost
 from k2store.node.cluster.member import Member
 from k2store.node.engine import Engine
+from k2store.node.guests import invited
 from k2store.rpc.gate import Gate, GateKeeper
 from k2store.rpc.grpc_transport import GrpcListener, GrpcListening
 from k2store.rpc.guard import Guard
@@ -194,6 +195,9 @@ class NodeProcess:
             lifetime_s=settings.transactions.lifetime_max.seconds,
         )
         self._stack.callback(store.close)
+        guests = invited(settings.node.services, database, settings.node.region, self._regions)
+        for guest in guests:
+            await self._stack.enter_async_context(guest)
         kept = None if self._member is None else self._member.embedded
         listener = GrpcListener(
             credentials=credentials,
@@ -202,6 +206,7 @@ class NodeProcess:
                 AdminMethods(engine, self.uptime_s, self.drain),
                 self._health,
                 with_reflection=settings.node.reflection,
+                guests={guest.service: guest.add for guest in guests},
                 control=(
                     None
                     if kept is None
@@ -228,6 +233,14 @@ class NodeProcess:
             self._stack.callback(review.cancel)
         self.ready = self._describe(self._listening.address, admin)
         self._log.info("node.ready", address=self.address, replayed=engine.replayed)
+
+    def _regions(self) -> tuple[str, ...]:
+        """The regions of the cluster, as this node knows them now."""
+        host = self.engine.host
+        present = host.map if isinstance(host, ClusterHost) else None
+        if present is None:
+            return (self._settings.node.region,)
+        return tuple(region.name for region in present.regions)
 
     async def _enter_cluster(self) -> None:
         """Open the store, learn from the control plane who this node is, make the engine so."""

@@ -27,6 +27,7 @@ READ, WRITE, ADMIN = Permission.READ, Permission.WRITE, Permission.ADMIN
 _STORE: Final = "/k2store.v1.StoreService/"
 _ADMIN: Final = "/k2store.v1.AdminService/"
 _CONTROL: Final = "/k2store.v1.ControlService/"
+_POOL: Final = "/k2store.v1.PoolService/"
 _HEALTH: Final = "/grpc.health.v1.Health/"
 
 PERMISSIONS: Final[Mapping[str, Permission | None]] = MappingProxyType(
@@ -54,6 +55,9 @@ PERMISSIONS: Final[Mapping[str, Permission | None]] = MappingProxyType(
         _CONTROL + "WatchMap": READ,
         _CONTROL + "Update": ADMIN,
         _CONTROL + "GrantEpoch": ADMIN,
+        _POOL + "Match": READ,
+        _POOL + "Cover": READ,
+        _POOL + "Find": READ,
         _HEALTH + "Check": None,
         _HEALTH + "Watch": None,
         _HEALTH + "List": None,

@@ -5,7 +5,8 @@ Health is told for each service by its full name and for the node as a whole (th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Final
 
 import grpc.aio
@@ -20,6 +21,7 @@ from k2store.v1 import (
     admin_pb2_grpc,
     control_pb2,
     control_pb2_grpc,
+    pool_pb2,
     store_pb2,
     store_pb2_grpc,
 )
@@ -62,10 +64,12 @@ def services(
     *,
     with_reflection: bool,
     control: control_pb2_grpc.ControlServiceServicer | None = None,
+    guests: Mapping[str, AddService] = MappingProxyType({}),
 ) -> tuple[AddService, ...]:
     """Functions that add the services to a server; raises Rejected for an undeclared method.
 
-    `control`: for the node that keeps the control plane of its cluster.
+    `control`: for the node that keeps the control plane of its cluster. `guests`: services of others,
+    by full name.
     """
     check_declared(methods())
     adders: list[AddService] = [
@@ -79,6 +83,8 @@ def services(
         adders.append(
             lambda server: control_pb2_grpc.add_ControlServiceServicer_to_server(control, server)
         )
+    names += guests
+    adders += guests.values()
     if with_reflection:
         names.append(reflection.SERVICE_NAME)
         adders.append(lambda server: reflection.enable_server_reflection(names, server))
@@ -87,7 +93,7 @@ def services(
 
 def methods() -> Iterable[str]:
     """The full name of every method that a node can serve."""
-    for file in (store_pb2, admin_pb2, control_pb2, health_pb2, reflection_pb2):
+    for file in (store_pb2, admin_pb2, control_pb2, pool_pb2, health_pb2, reflection_pb2):
         for service in file.DESCRIPTOR.services_by_name.values():
             for method in service.methods:
                 yield f"/{service.full_name}/{method.name}"

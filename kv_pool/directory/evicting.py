@@ -74,6 +74,13 @@ async def retire(
     store: Store, registration: Registration, part: bytes, run: Run
 ) -> Retired | Refused:
     """Let nobody claim the run any more; who has a claim keeps it."""
+    rules, after = retiring(registration, part, run)
+    outcome = await rules.shoot(store)
+    return outcome if isinstance(outcome, Refused) else Retired(outcome.at, after)
+
+
+def retiring(registration: Registration, part: bytes, run: Run) -> tuple[Rules, Run]:
+    """The rules of `retire`, and the row as it is then."""
     key = registration.worker.prefix + keys.RUN + part
     rules = Rules()
     still_lives(rules, registration)
@@ -81,8 +88,7 @@ async def retire(
     rules.field(Reason.CHANGED, key, Run, "live", run.live)
     after = msgspec.structs.replace(run, phase=int(Phase.DRAINING))
     rules.write(key, ENCODE(after))
-    outcome = await rules.shoot(store)
-    return outcome if isinstance(outcome, Refused) else Retired(outcome.at, after)
+    return rules, after
 
 
 async def evict_guarded(

@@ -26,13 +26,14 @@ import msgspec
 from msgspec import Struct
 
 from kv_pool import keys
-from kv_pool.directory.evicting import Retired, retire
+from kv_pool.directory.evicting import Retired, retiring
 from kv_pool.directory.membership import Registration, may_publish
 from kv_pool.directory.publishing import Published, Stretch
 from kv_pool.keys import Worker
 from kv_pool.learner import Learner
 from kv_pool.records import ENCODE, Phase, Pin, Run, decode
 from kv_pool.shots import Compare, Done, Own, Reason, Refused, Rules, Store, Transaction
+from truetime import timestamp
 
 
 class Step(enum.IntEnum):
@@ -45,9 +46,11 @@ class Step(enum.IntEnum):
 class Move(Struct, frozen=True, array_like=True):
     """A task: the row of a move between regions. It lies in the destination's region.
 
-    part    of the runs' keys at both ends
-    number  of the claim with which the task holds the destination
-    at      stamp of the landing; 0 in the landing itself
+    part        of the runs' keys at both ends
+    number      of the claim with which the task holds the destination
+    at          stamp of the landing; 0 in the row, which is written by the landing itself
+    generation  of the run that has landed
+    expiry_ns   until when the task holds it, nanoseconds since the Unix epoch
     """
 
     step: int
@@ -59,6 +62,8 @@ class Move(Struct, frozen=True, array_like=True):
     part: bytes
     number: bytes
     at: int = 0
+    generation: int = 0
+    expiry_ns: int = 0
 
     @property
     def source(self) -> Worker:
@@ -138,6 +143,8 @@ async def land(
         destination.worker.name,
         part,
         number,
+        generation=run.generation,
+        expiry_ns=expiry_ns,
     )
     task_key = keys.task(destination.worker.region, task)
     rules.write(task_key, ENCODE(move))
@@ -158,7 +165,7 @@ def is_seen(learner: Learner, move: Move) -> bool:
         return False
     run = learner.run(move.destination, move.part)
     identity = learner.identity(move.destination)
-    if run is None or identity is None:
+    if run is None or identity is None or run.generation != move.generation:
         return False
     return run.is_valid(identity, move.part[16])
 
@@ -166,12 +173,26 @@ def is_seen(learner: Learner, move: Move) -> bool:
 async def retire_source(
     store: Store, source: Registration, move: Move, run: Run, learner: Learner
 ) -> Retired | Refused:
-    """Put the source on its way out; refused as LAST_COPY until its region has seen the other."""
+    """Put the source on its way out; refused as LAST_COPY until its region has seen the other.
+
+    Refused as LOST once the task may hold the destination no more: what the learner shows may have been
+    evicted there meanwhile, and no transaction of the source's home can look.
+    """
     if not is_seen(learner, move):
         return Refused(Reason.LAST_COPY, learner.as_of)
     if run.generation != move.source_generation:
         return Refused(Reason.CHANGED, learner.as_of)
-    return await retire(store, source, move.part, run)
+    rules, after = retiring(source, move.part, run)
+
+    async def turn(txn: Transaction) -> Reason | None:
+        # The stamp is known after the first read.
+        await txn.get(keys.identity(source.worker))
+        if timestamp.time_ns(txn.at) >= move.expiry_ns:
+            return Reason.LOST
+        return await rules.apply(txn)
+
+    done = await store.transact(turn)
+    return Retired(done.at, after) if done.value is None else Refused(done.value, done.at)
 
 
 async def advance(store: Store, task: str, move: Move, step: Step) -> Move | Refused:

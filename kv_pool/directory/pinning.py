@@ -20,6 +20,7 @@ from kv_pool import keys
 from kv_pool.blocks import NAME_BYTES, is_weak
 from kv_pool.keys import Worker
 from kv_pool.learner import Cover, Piece
+from kv_pool.namespace import DIGEST_BYTES
 from kv_pool.records import ENCODE, EPOCHS, Id, Lease, Phase, Pin, Run, State, decode, decode_run
 from kv_pool.shots import Compare, Done, Own, Reason, Refused, Rules, Store, Transaction
 from truetime import timestamp
@@ -36,12 +37,13 @@ class Held(Struct, frozen=True):
 class Claim(Struct, frozen=True):
     """Blocks that stay.
 
-    number     16 bytes that name the claim
-    holder     who has it
-    blocks     from the prompt's beginning on
-    expiry_ns  until when, nanoseconds since the Unix epoch; in bounded time: it holds as long as the
-               latest moment that it can be is before
-    token      stamp of the acquire
+    number      16 bytes that name the claim
+    holder      who has it
+    blocks      from the prompt's beginning on
+    expiry_ns   until when, nanoseconds since the Unix epoch; in bounded time: it holds as long as the
+                latest moment that it can be is before
+    token       stamp of the acquire
+    renewed_at  stamp of the latest renewal; 0 before the first one
     """
 
     worker: Worker
@@ -52,6 +54,7 @@ class Claim(Struct, frozen=True):
     held: tuple[Held, ...]
     expiry_ns: int
     token: int
+    renewed_at: int = 0
 
 
 async def acquire(
@@ -103,8 +106,10 @@ async def _acquire_rest(
         if value is None or lease is None:
             return Reason.UNKNOWN, 0
         identity = decode(Id, value)
-        if identity.state == State.FENCED or identity.suspect:
+        if identity.state == State.FENCED:
             return Reason.FENCED, 0
+        if identity.suspect:
+            return Reason.SUSPECT, 0
         if decode(Lease, lease).expiry_ns <= timestamp.time_ns(txn.at):
             return Reason.EXPIRED, 0
         held = await _what_is_there(txn, cover, identity)
@@ -153,11 +158,14 @@ async def _what_is_there(txn: Transaction, cover: Cover, identity: Id) -> tuple[
 
 
 async def renew(store: Store, claim: Claim, expiry_ns: int) -> Claim | Refused:
-    """Hold the claim until `expiry_ns`. Refused as LOST once it has run out or was voided: what was
-    claimed may be gone then, and no later claim makes up for that."""
+    """Hold the claim until `expiry_ns`. Refused as LOST once it has run out or was voided, as CLEARED when
+    its tier was: what was claimed may be gone then, and no later claim makes up for that."""
     rules = Rules()
     identity = keys.identity(claim.worker)
     rules.field(Reason.FENCED, identity, Id, "incarnation", claim.incarnation)
+    for tier, epoch in sorted({(one.part[DIGEST_BYTES], one.run.epoch) for one in claim.held}):
+        # Clearing a tier leaves rows and pins where they are, and they count for nothing.
+        rules.field(Reason.CLEARED, identity, Id, EPOCHS[tier], epoch)
     for one in claim.held:
         key = keys.pin(claim.worker, one.part, claim.number)
         row = claim.worker.prefix + keys.RUN + one.part
@@ -169,7 +177,7 @@ async def renew(store: Store, claim: Claim, expiry_ns: int) -> Claim | Refused:
     outcome = await rules.shoot(store)
     if isinstance(outcome, Refused):
         return outcome
-    return msgspec.structs.replace(claim, expiry_ns=expiry_ns)
+    return msgspec.structs.replace(claim, expiry_ns=expiry_ns, renewed_at=outcome.at)
 
 
 async def release(store: Store, claim: Claim) -> Done | Refused:
@@ -185,6 +193,7 @@ def _serves(rules: Rules, worker: Worker, identity: Id, tiers: Sequence[int]) ->
     key = keys.identity(worker)
     rules.field(Reason.FENCED, key, Id, "incarnation", identity.incarnation)
     rules.field(Reason.FENCED, key, Id, "state", int(State.FENCED), Compare.NOT_EQUAL)
+    rules.field(Reason.SUSPECT, key, Id, "suspect", False)
     for tier in sorted(set(tiers)):
         rules.field(Reason.CLEARED, key, Id, EPOCHS[tier], identity.epoch(tier))
     lease = keys.lease(worker)

@@ -103,7 +103,7 @@ async def extend(
     stretch  the run as it is to be, whole, with the number it was published with. Who claims the
              first blocks is not concerned: the generation stays.
 
-    Refused as CHANGED when the row is another one or has another length by now.
+    Refused as CHANGED when the row is another one, has another length by now, or was ever shortened.
     """
     runs = rows_of(registration, stretch, Phase.READY)
     if len(runs) != 1 or not 0 < before < runs[0][1].live:
@@ -118,6 +118,9 @@ async def extend(
     rules.field(Reason.CHANGED, key, Run, "phase", int(Phase.READY))
     rules.field(Reason.CHANGED, key, Run, "epoch", run.epoch)
     rules.field(Reason.CHANGED, key, Run, "live", before)
+    # One that was shortened names more than it has. Somebody may still know where the rest was, under the
+    # same generation: it grows no more.
+    rules.field(Reason.CHANGED, key, Run, "names", run.names[: before * NAME_BYTES])
     rules.write(key, ENCODE(run))
     outcome = await rules.shoot(store)
     if not isinstance(outcome, Refused):

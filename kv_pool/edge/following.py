@@ -23,7 +23,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Final
@@ -141,6 +141,11 @@ class Tree:
     def learner(self) -> Learner:
         """The replica itself, to be asked and not fed."""
         return self._learner
+
+    @property
+    def feeds(self) -> Mapping[str, k2store.KeyRange]:
+        """The feeds, and which keys come by each; `Learner.cursor` says how far one is."""
+        return self._feeds
 
     @property
     def failure(self) -> k2store.K2Error | None:

@@ -44,7 +44,40 @@ def final(*rows: dict, claims: tuple[str, ...] = ()) -> Step:
 
 ROW = PLACE | {"blocks": 4}
 B_RUN = RUN | {"worker": "b", "generation": 8}
+LANDED: Step = ("land", {"to": B_RUN, "claim": "task", "until": 60}, 40)
+B_PLACE = {"worker": "b", "run": "r", "generation": 8, "keep": 0}
+LEAVES: Step = ("retire", PLACE | {"other": "b"}, 70)
 CASES: list[tuple[str, tuple[Step, ...], tuple[str, ...]]] = [
+    ("moved between regions", (held(30), LANDED, LEAVES), ()),
+    (
+        "landed, and evicted while the task holds it",
+        (held(30), LANDED, ("evict", B_PLACE, 50)),
+        ("evicted-while-claimed",),
+    ),
+    (
+        "left for a copy that went when the task let go of it",
+        (held(30), LANDED, ("evict", B_PLACE, 65), LEAVES),
+        ("zero-copies",),
+    ),
+    (
+        "left for a copy whose worker has just died",
+        (held(30), LANDED, ("register", {"worker": "b", "incarnation": 2}, 65), LEAVES),
+        (),
+    ),
+    (
+        "left for a copy that may have landed",
+        (held(30), ("land", LANDED[1], None), LEAVES),
+        (),
+    ),
+    (
+        "an engine that was asked twice says only once what it broke",
+        (
+            held(30),
+            ("report", PLACE | {"keep": 0, "voided": []}, None),
+            ("report", PLACE | {"keep": 0, "voided": []}, 50),
+        ),
+        (),
+    ),
     ("claimed, released, evicted", (held(30), ("release", {"claim": "c30"}, 40), evicted(50)), ()),
     ("claimed until it ran out", (held(30, until=45), evicted(50)), ()),
     ("evicted while claimed", (held(30), evicted(50)), ("evicted-while-claimed",)),

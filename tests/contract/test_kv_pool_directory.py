@@ -320,6 +320,50 @@ def test_runs_grow_where_they_end(run) -> None:
     run(program)
 
 
+def test_shortened_runs_do_not_grow(run) -> None:
+    """Whoever saw a run before it was shortened knows where its last blocks were, under the generation that
+    it still has: were it to grow again they would be told of bytes that are others' by now."""
+
+    async def program(store: Store) -> None:
+        mine = await one_worker(store)
+        longer = stretch(1, 2, 3, 4)
+        done = await publish(store, mine, longer)
+        assert isinstance(done, Published)
+        part, row = keys.run_id(NAMESPACE, 1, names(1)), done.runs[0][1]
+        old = (await learner_of(store)).cover(A, NAMESPACE, names(1, 2, 3, 4))
+        assert isinstance(await evicting.evict(store, mine, part, row, keep=2), Done)
+        elsewhere = msgspec.structs.replace(longer, locator=b"elsewhere")
+        assert refused(await publishing.extend(store, mine, elsewhere, 2)) is Reason.CHANGED
+        assert old is not None
+        assert refused(await pinning.acquire(store, old, "me", CLAIM, soon())) is Reason.TOO_SHORT
+
+    run(program)
+
+
+def test_clearing_ends_claims(run) -> None:
+    """What was claimed in a tier that was cleared is gone: the claim is not renewed, though its rows are
+    still there; claims in other tiers are."""
+
+    async def program(store: Store) -> None:
+        mine = await one_worker(store)
+        claims = []
+        for tier, number in ((0, 1), (1, 2)):
+            await publish(store, mine, stretch(number, number=number, tier=tier))
+            cover = (await learner_of(store)).cover(A, NAMESPACE, names(number))
+            assert cover is not None
+            claim = await pinning.acquire(store, cover, "me", CLAIM, soon())
+            assert isinstance(claim, pinning.Claim)
+            claims.append(claim)
+        cleared = await membership.clear(store, mine, 1)
+        assert isinstance(cleared, Registration)
+        assert refused(await pinning.renew(store, claims[1], soon())) is Reason.CLEARED
+        renewed = await pinning.renew(store, claims[0], soon())
+        assert isinstance(renewed, pinning.Claim)
+        assert renewed.renewed_at > cleared.at
+
+    run(program)
+
+
 def test_reservations(run) -> None:
     """What is announced is not handed out; committed it is, aborted or late it is not."""
 
@@ -572,6 +616,14 @@ def test_moving_between_regions(run) -> None:
         assert refused(await evicting.evict(store, target, part, ready)) is Reason.PINNED
         assert refused(await moving.finish(store, "m1", move)) is Reason.TASK
         seeing = await learner_of(store)
+        # An older copy under the same name does not stand for the one that has landed, and nobody is told
+        # anything by a learner once the task may hold the copy no more.
+        older = msgspec.structs.replace(move, generation=move.generation + 1)
+        outcome = await moving.retire_source(store, source, older, row, seeing)
+        assert refused(outcome) is Reason.LAST_COPY
+        late = msgspec.structs.replace(move, expiry_ns=soon(-1))
+        assert refused(await moving.retire_source(store, source, late, row, seeing)) is Reason.LOST
+        assert (await learner_of(store)).run(A, part) == row
         leaving = await moving.retire_source(store, source, move, row, seeing)
         assert isinstance(leaving, evicting.Retired)
         retired = await moving.advance(store, "m1", move, moving.Step.RETIRED)
@@ -615,6 +667,10 @@ def test_suspects_are_not_claimed(run) -> None:
         assert learner.match(NAMESPACE, names(1)).blocks == 1
         assert learner.cover(A, NAMESPACE, names(1)) is None
         assert old is not None
+        # Nor by somebody who has not heard of it yet.
+        for least in (0, 1):
+            outcome = await pinning.acquire(store, old, "me", CLAIM, soon(), least)
+            assert refused(outcome) is Reason.SUSPECT
         await membership.suspect(store, A, 1, suspected=False)
         assert (await learner_of(store)).cover(A, NAMESPACE, names(1)) is not None
 

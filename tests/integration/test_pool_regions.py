@@ -11,6 +11,7 @@ import pytest
 import k2store
 from k2store.testing.cluster import LocalCluster, local_cluster
 from kv_pool.edge.following import FOLLOWED, feeds_of
+from kv_pool.edge.layout import keyspaces
 from kv_pool.edge.pool import Pool
 from kv_pool.edge.refusals import Denied
 from kv_pool.records import Tier
@@ -18,12 +19,7 @@ from kv_pool.shots import Reason
 from tests.integration.pool_worker import NAMESPACE, names
 
 REGIONS = ("fra", "iad", "sin")
-KEYSPACES = (
-    "fra:d/fra/:zone:fra",
-    "iad:d/iad/:zone:iad",
-    "sin:d/sin/:zone:sin",
-    "default:region:fra",
-)
+KEYSPACES = tuple(one.word() for one in keyspaces(REGIONS))
 ONE_WAY_S = 0.04
 """Less than any delay between two of the regions."""
 

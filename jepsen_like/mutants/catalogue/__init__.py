@@ -8,6 +8,7 @@ from jepsen_like.mutants.catalogue import (
     clients,
     copies,
     leadership,
+    pool,
     reads,
     storing,
     time,
@@ -25,6 +26,7 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     *leadership.MUTANTS,
     *copies.MUTANTS,
     *clients.MUTANTS,
+    *pool.MUTANTS,
 )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import click
 
 from kv_pool.edge.cli.blocks import blocks
+from kv_pool.edge.cli.keyspaces import keyspaces
 from kv_pool.edge.cli.match import match
 from kv_pool.edge.cli.relay import relay
 from kv_pool.edge.cli.replay import replay
@@ -21,5 +22,5 @@ def pool() -> None:
     """Look into the prompt tree and the block directory."""
 
 
-for _verb in (blocks, match, relay, replay, serve, stats, tree):
+for _verb in (blocks, keyspaces, match, relay, replay, serve, stats, tree):
     pool.add_command(_verb)

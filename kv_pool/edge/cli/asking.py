@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from k2store.cli.reach import database
+from k2store.cli.reach import database, reach
 from k2store.errors import Rejected
 from kv_pool.keys import Worker
 from kv_pool.namespace import DIGEST_BYTES
@@ -17,6 +17,7 @@ from kv_pool.records import Phase, State, Tier
 if TYPE_CHECKING:
     from kv_pool.edge.following import Tree
     from kv_pool.edge.pool import Pool
+    from kv_pool.edge.thin import ThinMatcher
 
 ASKER: Final = "k2-pool"
 """Stands for the region of a process that only asks."""
@@ -32,6 +33,14 @@ async def learner() -> AsyncIterator[tuple[Pool, Tree]]:
             await view.get(b"d/")
         await tree.caught_up(view.at)
         yield pool, tree
+
+
+def matcher() -> ThinMatcher:
+    """What asks the nodes that the options name."""
+    from kv_pool.edge.thin import ThinMatcher
+
+    found = reach()
+    return ThinMatcher(found.address, tls=found.tls, token=found.token, timeout=found.timeout_s)
 
 
 def worker_of(text: str) -> Worker:

@@ -72,6 +72,7 @@ class RouterLoad:
         """Several claims at a time and other duties beside them, until it is over."""
         duties: list[Duty] = [
             self.fence_the_dead,
+            self.fence_the_dead,
             self.advance_moves,
             self.compare,
             self._sweep,
@@ -160,15 +161,14 @@ class RouterLoad:
 
     async def fence_the_dead(self) -> None:
         """End the lives of workers anywhere whose leases have run out."""
-        worker = self._rng.choice(self._workers)
-        observed = await self._pool.identity(worker)
-        if observed is None or observed.state == State.FENCED:
-            return
-        await self._load.told(
-            "fence",
-            {"worker": str(worker), "incarnation": observed.incarnation + 1},
-            membership.fence(self._pool.store, worker, observed),
-        )
+        for worker in self._workers:
+            observed = await self._pool.identity(worker)
+            if observed is not None and observed.state != State.FENCED:
+                await self._load.told(
+                    "fence",
+                    {"worker": str(worker), "incarnation": observed.incarnation + 1},
+                    membership.fence(self._pool.store, worker, observed),
+                )
 
     async def _sweep(self) -> None:
         await self._pool.sweep(self._rng.choice(self._workers))

@@ -84,6 +84,7 @@ class WorkerLoad:
         self._memory = Memory(0, 0)
         self._mine: dict[bytes, _Mine] = {}
         self._numbers = 0
+        self._former: Registration | None = None
         self.worker = Worker(pool.region, name)
 
     async def run(self, is_over: Callable[[], bool]) -> None:
@@ -101,6 +102,8 @@ class WorkerLoad:
                 continue
             try:
                 await self._live(session, is_over)
+            except k2store.OutcomeUnknown:
+                self._load.count("in doubt at birth")
             finally:
                 await session.__aexit__(None, None, None)
 
@@ -113,6 +116,9 @@ class WorkerLoad:
         self._mine = {}
         self._numbers = 0
         self._remember()
+        former, self._former = self._former, session.registration
+        if former is not None:
+            await self._speak_from_the_grave(former)
         kinds = [
             (self._publish, 10.0),
             (self._evict, 6.0),
@@ -284,6 +290,23 @@ class WorkerLoad:
     def _give_up(self, part: bytes, slots: list[int]) -> None:
         if part[16] == POOL:
             self._memory.free(slots)
+
+    async def _speak_from_the_grave(self, former: Registration) -> None:
+        """What an earlier life had sent arrives only now."""
+        part = self._part(ENGINE, self._rng.randrange(PROMPTS), 0)
+        stretch = self._stretch(part, STRETCHES[0])
+        assert stretch is not None, "a prompt's first run has none before it"
+        words = published(
+            self.worker,
+            former.identity.incarnation,
+            part,
+            former.generation(stretch.number),
+            STRETCHES[0],
+            [],
+        )
+        await self._load.told(
+            "publish", words, publishing.publish(self._pool.store, former, stretch)
+        )
 
     # --------------------------------------------------------------------------- evicting
 

@@ -61,6 +61,7 @@ class MatchService(pool_pb2_grpc.PoolServiceServicer):
         self._region = region
         self._regions = regions
         self._tree: Tree | None = None
+        self._trouble: k2store.K2Error | None = None
         self._task: asyncio.Task[None] | None = None
 
     def add(self, server: grpc.aio.Server) -> None:
@@ -170,7 +171,10 @@ class MatchService(pool_pb2_grpc.PoolServiceServicer):
         """The learner, once it is as fresh as was asked for."""
         tree = self._tree
         if tree is None:
-            raise k2store.Unavailable("the node's learner is not there yet", retry_after_s=LOOK_S)
+            why = "" if self._trouble is None else f": {self._trouble}"
+            raise k2store.Unavailable(
+                f"the node's learner is not there yet{why}", retry_after_s=LOOK_S
+            )
         # None where the caller has set no deadline, whatever the stubs say.
         timeout_s = min(context.time_remaining() or WAIT_S, WAIT_S)
         if wanted.since:
@@ -191,8 +195,9 @@ class MatchService(pool_pb2_grpc.PoolServiceServicer):
                     opened = AsyncExitStack()
                     try:
                         tree = await self._open(opened, regions)
-                    except k2store.K2Error:
+                    except k2store.K2Error as error:
                         # The store answers nobody yet; the one that is there goes on.
+                        self._trouble = error
                         await opened.aclose()
                     else:
                         self._tree, followed = tree, regions

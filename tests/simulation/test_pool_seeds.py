@@ -16,7 +16,7 @@ from jepsen_like.pool.scene import run
 from jepsen_like.pool.truth import NAME, depths, held
 
 SEEDS = tuple(
-    int(line)
+    int(line.split()[0])
     for line in (Path(__file__).parent / "pool_seeds.txt").read_text().splitlines()
     if line and not line.startswith("#")
 )

@@ -141,8 +141,8 @@ class _Walk:
             )
         slots = value.get("slots")
         addresses = tuple(slots) if isinstance(slots, Sequence) else ()
-        shared: dict[str, int] = {}
-        for slot in sorted(addresses):
+        shared: dict[str, object] = {}
+        for slot in sorted(addresses, key=str):
             other_run = self._slots.get((worker, slot))
             if other_run is not None and other_run != run:
                 shared.setdefault(other_run, slot)

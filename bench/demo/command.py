@@ -192,12 +192,12 @@ def _run(plan: plans.Plan, folder: Path, report: Path | None, *, keep: bool) -> 
             live.watch(conductor)
             raw = asyncio.run(conductor.run())
             live.watch(None)
+            live.stage("regions end")
         live.stage("the history is judged")
         judgement = judge(raw.notes, folder / HISTORY if keep else None)
-        found = find(plan, raw, judgement)
-    load = os.getloadavg()[0]
+        found = find(plan, raw, judgement, machine_load=os.getloadavg()[0])
     if report is not None:
-        report.write_text(page(plan, raw, found, load), encoding="utf-8")
+        report.write_text(page(plan, raw, found), encoding="utf-8")
         told.note(f"report: {report}")
     if told.as_json:
         told.document(document(plan, found), "")

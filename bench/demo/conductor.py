@@ -16,7 +16,7 @@ from msgspec import Struct
 
 import k2store
 from bench.demo.arrivals import arrivals
-from bench.demo.faults import PROMPTS, Fault, Faults
+from bench.demo.faults import Fault, Faults
 from bench.demo.journal import INVOKE, OK, Note, read
 from bench.demo.judging import last_stamp
 from bench.demo.messages import (
@@ -45,6 +45,8 @@ from kv_pool.records import Id, decode, decode_run
 TICK_S: Final = 0.25
 BEGIN_S: Final = 0.5
 """From the order to the first prompt."""
+PROMPTS: Final = 300
+"""Recent prompts of each router whose match is compared."""
 CALM_S: Final = 60.0
 """Who has not finished so long after the last prompt came never will."""
 
@@ -147,13 +149,28 @@ class Conductor:
         """By how much each learner says to lag behind."""
         return [seen.stale_s for seen in self.seen.values()]
 
-    def expect_end(self, worker: str) -> None:
-        """A worker is about to be killed by us."""
-        self._down.add(worker)
+    def expect_end(self, name: str) -> None:
+        """A worker or a node is about to be killed by us."""
+        self._down.add(name)
 
-    def expect_life(self, worker: str) -> None:
+    def expect_life(self, name: str) -> None:
         """It has been started again."""
-        self._down.discard(worker)
+        self._down.discard(name)
+
+    async def compare(self, region: str, at: int) -> Compared:
+        """A region's learner beside the store, when it shows everything up to a stamp.
+
+        One that cannot be compared is a difference as well.
+        """
+        try:
+            compared = await self.company.routers[region].ask(Compare(at, PROMPTS))
+        except (Gone, Failed) as error:
+            return Compared(rows=0, prompts=0, differences=[f"{region}: {error}"], at=at)
+        assert isinstance(compared, Compared), "who is told to compare compares"
+        found = [f"{region}: {one}" for one in compared.differences]
+        return Compared(
+            rows=compared.rows, prompts=compared.prompts, differences=found, at=compared.at
+        )
 
     async def on_wan(self, verb: Callable[[], None]) -> None:
         """Do something to the network, one thing at a time."""
@@ -220,12 +237,11 @@ class Conductor:
         self.stage = "learners are compared with the store"
         await asyncio.gather(*[member.ask(Quiesce()) for member in self._there()])
         at = last_stamp(self._notes())
-        for region, router in self.company.routers.items():
-            compared = await router.ask(Compare(at, PROMPTS))
-            assert isinstance(compared, Compared), "who is told to compare compares"
+        for region in self.company.routers:
+            compared = await self.compare(region, at)
             raw.compared_rows += compared.rows
             raw.compared_prompts += compared.prompts
-            raw.differences += [f"{region}: {one}" for one in compared.differences]
+            raw.differences += compared.differences
         for name, worker in self.company.workers.items():
             if name not in self._down:
                 stocked = await worker.ask(Stock())
@@ -307,9 +323,15 @@ class Conductor:
                 continue
             how = worker.ended()
             if how:
-                self._down.add(name)
-                raw.incidents.append(f"worker {name} was {how}, and not by us")
-                self.say(raw.incidents[-1])
+                self._surprised(name, f"worker {name} {how}, and not by us")
+        for node in self.cluster.nodes.values():
+            if node.name not in self._down and not node.running:
+                self._surprised(node.name, f"node {node.name} ended, and not by us")
+
+    def _surprised(self, name: str, incident: str) -> None:
+        self._down.add(name)
+        self.raw.incidents.append(incident)
+        self.say(incident)
 
     async def _links(self) -> Links:
         async with self._wan_lock:

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Final
 from msgspec import Struct
 
 import k2store
-from bench.demo.messages import Compare, Compared
 from bench.processes import BenchError
 
 if TYPE_CHECKING:
@@ -35,8 +34,6 @@ SUPERVISOR_S: Final = 1.0
 CUT_S: Final = 4.0
 FRESH_S: Final = 1.0
 """A learner that lags behind by less is well."""
-PROMPTS: Final = 300
-"""Recent prompts whose match is compared."""
 PROBE: Final = b"x/demo"
 """A key of the keyspace that survives a region."""
 
@@ -123,10 +120,12 @@ class Faults:
         fault = self._begin(
             "leader", f"node {node.name} killed, leader of the directory of {region}"
         )
+        conductor.expect_end(node.name)
         await asyncio.to_thread(node.kill)
         taken_over = asyncio.create_task(self._taken_over(fault)) if len(plan.regions) > 2 else None
         await asyncio.sleep(SUPERVISOR_S)
         await asyncio.to_thread(node.start)
+        conductor.expect_life(node.name)
         key = f"d/{region}/".encode()
 
         async def answers() -> bool:
@@ -188,12 +187,11 @@ class Faults:
 
     async def _compare(self, fault: Fault) -> None:
         """Every learner beside the store."""
-        for region, router in self._conductor.company.routers.items():
-            compared = await router.ask(Compare(0, PROMPTS))
-            assert isinstance(compared, Compared), "who is told to compare compares"
+        for region in self._conductor.company.routers:
+            compared = await self._conductor.compare(region, 0)
             fault.rows += compared.rows
             fault.prompts += compared.prompts
-            fault.differences += [f"{region}: {one}" for one in compared.differences]
+            fault.differences += compared.differences
 
     async def _fresh(self) -> None:
         """Until every learner is well."""

@@ -46,6 +46,8 @@ class Findings(Struct, frozen=True, kw_only=True):
     quicker_share   publishes that were acknowledged in less than the shortest round trip to another region
     cut_publishes   publishes acknowledged in a region while it was cut off
     wan_bytes       between regions, on the wire; `simulated_far_bytes` are those of blocks that were fetched
+    offered_load    simulated seconds of prefill for each second of all accelerators; above 1 queues grow
+    machine_load    processes that wanted a core at the end, the others' included
     """
 
     requests: int
@@ -82,6 +84,8 @@ class Findings(Struct, frozen=True, kw_only=True):
     visibility: list[Visibility]
     prefill: Spread
     simulated_prefill_p50_s: float
+    offered_load: float
+    machine_load: float
     wan_bytes: int
     simulated_far_bytes: int
     wrong_pages: int
@@ -104,7 +108,7 @@ class Findings(Struct, frozen=True, kw_only=True):
         )
 
 
-def find(plan: Plan, raw: Raw, judgement: Judgement) -> Findings:
+def find(plan: Plan, raw: Raw, judgement: Judgement, *, machine_load: float) -> Findings:
     """All figures."""
     served = [one for one in raw.outcomes if one.worker]
     timeline = Timeline(raw.notes)
@@ -151,6 +155,8 @@ def find(plan: Plan, raw: Raw, judgement: Judgement) -> Findings:
         visibility=list(_visibility(plan, raw, calm)),
         prefill=spread(array("q", simulated)),
         simulated_prefill_p50_s=quantile(simulated, 0.5) / 1e9 * plan.speed if simulated else 0.0,
+        offered_load=_offered_load(plan, served),
+        machine_load=machine_load,
         wan_bytes=sum(
             [counts.sent_bytes for (source, target), counts in raw.wan.items() if source != target]
         ),
@@ -213,6 +219,8 @@ def document(plan: Plan, found: Findings) -> dict[str, object]:
             for one in found.faults
         ],
         "elapsed_s": rounded(found.elapsed_s),
+        "offered_load": rounded(found.offered_load),
+        "machine_load": rounded(found.machine_load),
         "speed": rounded(plan.speed),
         "trace": plan.trace,
         "regions": list(plan.regions),
@@ -289,6 +297,17 @@ def _shortest_round_trip_ms(plan: Plan) -> float:
         ],
         default=0.0,
     )
+
+
+def _offered_load(plan: Plan, served: Sequence[Outcome]) -> float:
+    work_s = sum(
+        [
+            plan.cost.prefill_s(plan.requests[one.number].input_length, one.local + one.fetched)
+            for one in served
+        ]
+    )
+    span_s = plan.requests[-1].timestamp / 1000
+    return work_s / (span_s * len(plan.workers)) if span_s else 0.0
 
 
 def _share(part: int, whole: int) -> float:

@@ -194,17 +194,18 @@ def rows(plan: Plan, found: Findings) -> Iterator[tuple[str, str]]:
             yield "  computed again", f"{blocks:,}: {CAUSES[cause]}"
     yield (
         "phantoms",
-        f"{found.phantoms} of {found.claims + found.phantoms:,} claims, {found.phantom_blocks} blocks",
-    )
-    yield "match", f"p50 {found.match.p50_ms * 1000:.0f} µs, p99 {found.match.p99_ms * 1000:.0f} µs"
-    yield "acquire", f"{times(found.acquire)}; in another region {times(found.far_acquire)}"
-    yield (
-        "publish",
         (
-            f"{times(found.publish)}; {found.publishes:,} of {found.published_blocks:,} blocks, synced; "
-            f"{100 * found.quicker_share:.1f} % in less than any round trip between regions"
+            f"{found.phantoms} claims found less than was believed, by {found.phantom_blocks} blocks; "
+            f"{found.claims:,} were given"
         ),
     )
+    yield "match", f"p50 {found.match.p50_ms * 1000:.0f} µs, p99 {found.match.p99_ms * 1000:.0f} µs"
+    several = len(plan.regions) > 1
+    far = f"; in another region {times(found.far_acquire)}" if several else ""
+    yield "acquire", f"{times(found.acquire)}{far}"
+    quicker = f"{100 * found.quicker_share:.1f} % in less than any round trip between regions"
+    publishes = f"{found.publishes:,} of {found.published_blocks:,} blocks, synced"
+    yield "publish", f"{times(found.publish)}; {publishes}{f'; {quicker}' if several else ''}"
     if found.evicted_blocks or found.pinned_blocks:
         yield (
             "evicted",
@@ -215,6 +216,14 @@ def rows(plan: Plan, found: Findings) -> Iterator[tuple[str, str]]:
         f"{times(found.staleness)}; understated in {found.untrue} of {found.requests}",
     )
     yield "between regions", f"{found.wan_bytes / 1e6:.1f} MB on the wire"
+    yield (
+        "load",
+        (
+            f"accelerators (simulated) {100 * found.offered_load:.0f} % of their time"
+            f"{', so queues grow' if found.offered_load > 1 else ''}; "
+            f"this machine {found.machine_load:.1f} at the end"
+        ),
+    )
     yield "prefill, simulated", f"p50 {found.simulated_prefill_p50_s:.2f} s of the model's time"
     for fault in found.faults:
         yield (

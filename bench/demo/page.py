@@ -40,8 +40,8 @@ table { border-collapse: collapse; margin: .6rem 0 } td, th { text-align: left; 
 """
 
 
-def page(plan: Plan, raw: Raw, found: Findings, load: float) -> str:
-    """The page; `load`: of the machine at the end, since latencies depend on who else was there."""
+def page(plan: Plan, raw: Raw, found: Findings) -> str:
+    """The page."""
     timeline = Timeline(raw.notes)
     draw = _Drawing(plan, raw, found, timeline)
     trace = plan.trace or f"a made-up trace (seed {plan.seed})"
@@ -54,7 +54,7 @@ def page(plan: Plan, raw: Raw, found: Findings, load: float) -> str:
             f"({', '.join(plan.regions)}), {plan.workers_per_region} workers each with room for "
             f"{'every block' if plan.pool_blocks is None else f'{plan.pool_blocks:,} blocks'}; "
             f"{plan.speed:.0f} times as fast as recorded; policy {escape(plan.policy)}; regions kept apart "
-            f"by {escape(raw.wan_kind)}; load of the machine at the end {load:.1f}.</p>"
+            f"by {escape(raw.wan_kind)}; load of the machine at the end {found.machine_load:.1f}.</p>"
         ),
         _tiles(found),
         "<h2>Hits, and what is short of the ideal</h2>",

@@ -14,8 +14,8 @@ from k2store.testing.wan import Kind
 from kv_pool.edge.trace import Request
 from kv_pool.routing.cost import CostModel
 
-REQUESTS: Final = 3_000
-RATE_PER_S: Final = 75.0
+REQUESTS: Final = 2_400
+RATE_PER_S: Final = 60.0
 """How many prompts come in a second when nobody says how fast: what two cores carry with ease."""
 SPEED_MAX: Final = 10_000.0
 ORDER: Final = ("fra", "iad", "sin", "nrt", "gru", "pdx", "bom", "lhr", "syd")

@@ -125,7 +125,7 @@ class Member:
         code = process.returncode
         self._reap()
         if code < 0:
-            return f"killed by {signal.Signals(-code).name}"
+            return f"was killed by {signal.Signals(-code).name}"
         return f"ended with code {code}: {last_words(self._log, 1)}"
 
     def end(self) -> None:

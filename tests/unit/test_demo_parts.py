@@ -330,7 +330,7 @@ def test_plans_fit_the_trace(tmp_path: Path) -> None:
     file.write_bytes(b"".join([msgspec.json.encode(one) + b"\n" for one in lines]))
     found = prompts(file, 50, 0)
     assert (found[0].timestamp, found[-1].timestamp, len(found)) == (0, 49_000, 50)
-    assert speed_for(found) == pytest.approx(49 * 75 / 50)
+    assert speed_for(found) == pytest.approx(49 * 60 / 50)
     assert (slots_for(found, None), slots_for(found, 7)) == (51, 7)
 
 

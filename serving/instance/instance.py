@@ -55,6 +55,7 @@ class InstanceSettings(Struct, frozen=True, kw_only=True):
     """What a worker is told.
 
     region, name    who it is; its rows are at home in its region
+    regions         all of them, each followed by itself: none that is cut off keeps news of others back
     role, step      what it does, and who keeps what where prefill and decode are apart
     pages           on the device; host_pages below them
     published_share of the device's pages that the directory may hold at a time
@@ -67,6 +68,7 @@ class InstanceSettings(Struct, frozen=True, kw_only=True):
 
     region: str
     name: str
+    regions: tuple[str, ...] = ()
     role: Role = Role.COLOCATED
     step: Step = Step.CACHING_3
     pages: int = 256
@@ -331,7 +333,7 @@ async def open_instance(
             remote=coupling,
         )
         economy.prefill_tokens_per_s = settings.prefill_tokens_per_s or _tried(model, geometry)
-        tree = await stack.enter_async_context(pool.learner())
+        tree = await stack.enter_async_context(pool.learner(regions=settings.regions))
         exchange = Exchange(
             pool=pool,
             tree=tree,

@@ -15,6 +15,9 @@ COMMANDS: Final[Mapping[str, Place]] = {
     "pool": Place(
         "bench.pool.command:pool", "The prompt tree and the directory, beside their peers."
     ),
+    "serve": Place(
+        "bench.serve.command:serve", "A real model: what reuse of its keys and values saves."
+    ),
     "store": Place("bench.store:store", "One node on one core: rates, latencies, memory, restart."),
 }
 

@@ -50,6 +50,7 @@ SUMMARIES: Final[Mapping[str, str]] = {
     "chat": "Talk to a model that is served over the OpenAI API.",
     "check": "Run workloads under faults and judge their histories.",
     "demo": "The main job: block publishes and prefix reads against a node.",
+    "fleet": "Run workers that share their pages, and the router before them.",
     "pool": "Look into the prompt tree and the block directory.",
     "serve": "Serve a model over the OpenAI API.",
 }

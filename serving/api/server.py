@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
 import uvicorn
@@ -13,6 +13,7 @@ import uvicorn
 import k2store
 from k2store.clock import DeclaredClock
 from serving.api.app import Api, Limits, Served
+from serving.api.exchange import Message, Receive, Send
 from serving.api.metrics import Metrics, sample
 from serving.engine.engine import Engine
 from serving.engine.front import Front
@@ -22,6 +23,9 @@ GRACE_S = 5
 """How long answers that are under way may take when the server is told to end."""
 
 _NANOSECONDS = 1_000_000_000
+
+Application = Callable[[Message, Receive, Send], Awaitable[None]]
+"""What the server runs: `Api`, or something around one."""
 
 
 def listening(address: str) -> socket.socket:
@@ -44,21 +48,27 @@ async def serve(
     key: str = "",
     until: asyncio.Event | None = None,
 ) -> None:
-    """Answer at a listening socket until SIGTERM, SIGINT, or `until` is set.
-
-    Answers that are under way have `GRACE_S` to come to their end.
-    """
-    limits = limits or Limits()
+    """Answer for an engine at a listening socket; see `answer`."""
     metrics = Metrics()
-    clock = DeclaredClock()
 
     async def figures() -> bytes:
         return metrics.text(await front.call(sample))
 
-    def now_s() -> int:
-        return clock.read()[1] // _NANOSECONDS
-
     api = Api(served, front, metrics, figures, now_s, limits=limits, key=key)
+    await answer(sock, api, limits, until)
+
+
+async def answer(
+    sock: socket.socket,
+    api: Application,
+    limits: Limits | None = None,
+    until: asyncio.Event | None = None,
+) -> None:
+    """Let an application answer at a listening socket until SIGTERM, SIGINT, or `until` is set.
+
+    Answers that are under way have `GRACE_S` to come to their end.
+    """
+    limits = limits or Limits()
     config = uvicorn.Config(
         api,
         http="h11",
@@ -84,6 +94,11 @@ async def serve(
         ending = asyncio.ensure_future(end())
         await server.serve(sockets=[sock])
         ending.cancel()
+
+
+def now_s() -> int:
+    """Seconds since the Unix epoch, by this machine's clock."""
+    return DeclaredClock().read()[1] // _NANOSECONDS
 
 
 def run(

@@ -5,8 +5,8 @@ what it has moved over the same link. The bandwidth at which both take equally l
 over a slower link it is a loss to fetch, however well the cache is filled. It is a figure of the model and the
 machine alone, and is published with the worker's metrics.
 
-Both sides are estimates that follow what is observed; a link that nobody has used yet is taken for one of the kind
-that its region suggests.
+Both sides are estimates that follow what is observed, unless the rate of computing was stated; a link that nobody has
+used yet is taken for one of the kind that its region suggests.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ class Economy:
     page_bytes, page_tokens  of a block
     prefill_tokens_per_s     how fast prompts are computed, to begin with
     attention_s              for each pair of positions, beyond that
+    learns                   the rate follows what is observed
     """
 
     def __init__(
@@ -58,12 +59,14 @@ class Economy:
         prefill_tokens_per_s: float,
         *,
         attention_s: float = 0.0,
+        learns: bool = True,
     ) -> None:
         assert page_bytes > 0, page_bytes
         assert prefill_tokens_per_s > 0, prefill_tokens_per_s
         self._page_bytes = page_bytes
         self._page_tokens = page_tokens
         self._attention_s = attention_s
+        self._learns = learns
         self._links: dict[str, Link] = {}
         self.prefill_tokens_per_s = prefill_tokens_per_s
 
@@ -92,7 +95,7 @@ class Economy:
 
     def computed(self, tokens: int, took_s: float) -> None:
         """A prefill of so many tokens took so long; short ones say too little to be heard."""
-        if tokens >= 2 * self._page_tokens and took_s > 0:
+        if self._learns and tokens >= 2 * self._page_tokens and took_s > 0:
             rate = tokens / took_s
             self.prefill_tokens_per_s += _WEIGHT * (rate - self.prefill_tokens_per_s)
 

@@ -16,6 +16,7 @@ that was killed in the middle costs its pages until its link has ended, and then
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -196,13 +197,15 @@ class Exchange:
         self._links = links
         self._pages = pages
         self._residency = residency
-        self._economy = economy
+        self.economy = economy
         self._limits = limits or ExchangeLimits()
         self._granted: dict[tuple[Peer, int], _Granting] = {}
         self._tasks: set[asyncio.Task[object]] = set()
         self.namespace = namespace
         self.parked = Parked()
+        # These belong to the engine's thread: who computed the prompt of a sequence, and when one was begun.
         self.returning: dict[int, Worker] = {}
+        self.began_s: dict[int, float] = {}
         self.counts = ExchangeCounts()
         links.when_lost(self._lost)
 
@@ -226,7 +229,12 @@ class Exchange:
             try:
                 await self.fetch(tokens, names, have)
             finally:
-                await self._pages.front.call(lambda engine: engine.arrived(number))
+                await self._pages.front.call(arrived)
+
+        def arrived(engine: Engine) -> None:
+            # From here on what passes is computing.
+            self.began_s[number] = time.perf_counter()
+            engine.arrived(number)
 
         self._spawn(fetch())
 
@@ -239,10 +247,10 @@ class Exchange:
         if found is None:
             return 0
         worker, blocks = found
-        link = self._economy.link(str(worker), is_near=worker.region == self._worker.region)
+        link = self.economy.link(str(worker), is_near=worker.region == self._worker.region)
         if (blocks - have) * self._pages.page_tokens < self._limits.fetch_tokens_min:
             return 0
-        if not self._economy.judge(link, blocks - have, have).fetches:
+        if not self.economy.judge(link, blocks - have, have).fetches:
             self.counts.fetches_declined += 1
             return 0
         try:
@@ -285,8 +293,8 @@ class Exchange:
                 return 0
             asked_s = self._now_s() - began_s
             came, read_s = await self._read(way, answer.pages[have:], tokens, have)
-            link = self._economy.link(str(worker), is_near=worker.region == self._worker.region)
-            self._economy.fetched(link, came, asked_s, read_s)
+            link = self.economy.link(str(worker), is_near=worker.region == self._worker.region)
+            self.economy.fetched(link, came, asked_s, read_s)
             return came
         finally:
             # Nobody waits for it: until it is done, or has expired, the blocks just stay a little longer.

@@ -63,7 +63,7 @@ class InstanceSettings(Struct, frozen=True, kw_only=True):
     shares_memory   pages go over shared memory to workers of this machine
     fetches         prefixes that other workers have are fetched where that pays
     lease_s         how long the worker counts as alive without a word, seconds
-    prefill_tokens_per_s  how fast it computes prompts; 0: try it out at the start
+    prefill_tokens_per_s  how fast it computes prompts; 0: as is found out
     """
 
     region: str
@@ -133,6 +133,11 @@ class Instance:
         self.links = links
         self.failed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
         self.active = 0
+
+    @property
+    def failure(self) -> k2store.K2Error | None:
+        """Why nothing can be answered any more."""
+        return self.front.failure
 
     @property
     def worker(self) -> Worker:
@@ -246,13 +251,19 @@ class _Coupling:
         return self._exchange
 
     def on_prefill_done(self, sequence: Running) -> None:
-        """The pages of a prompt for somebody else are noted."""
+        """The pages of a prompt for somebody else are noted; what computing took teaches the cost model."""
         if sequence.request.parks:
             self.exchange.parked.note(sequence.number, sequence.pages)
+        began_s = self.exchange.began_s.pop(sequence.number, None)
+        if began_s is not None:
+            took_s = time.perf_counter() - began_s
+            computed = sequence.prompt_tokens - (sequence.cached or 0)
+            self._loop.call_soon_threadsafe(self.exchange.economy.computed, computed, took_s)
 
     def on_finish(self, sequence: Running, finish: Finish) -> None:
         """The pages of an answer go back to who computed the prompt, if that is the arrangement."""
         self.exchange.parked.forget(sequence.number)
+        self.exchange.began_s.pop(sequence.number, None)
         worker = self.exchange.returning.pop(sequence.number, None)
         if worker is None or finish is Finish.CANCELLED or not self._settings.step.decode_returns:
             return
@@ -296,7 +307,13 @@ async def open_instance(
         stack.callback(memory.close)
         pool = await stack.enter_async_context(Pool(db, settings.region))
         digest = await pool.declare(namespace)
-        economy = Economy(geometry.page_bytes, geometry.page_tokens, 1.0)
+        rate = settings.prefill_tokens_per_s
+        economy = Economy(
+            geometry.page_bytes,
+            geometry.page_tokens,
+            rate or _tried(model, geometry),
+            learns=not rate,
+        )
         name = Worker(settings.region, settings.name)
         services: list[Service] = []
 
@@ -332,7 +349,6 @@ async def open_instance(
             hooks=coupling,
             remote=coupling,
         )
-        economy.prefill_tokens_per_s = settings.prefill_tokens_per_s or _tried(model, geometry)
         tree = await stack.enter_async_context(pool.learner(regions=settings.regions))
         exchange = Exchange(
             pool=pool,

@@ -109,6 +109,11 @@ class Fleet:
             cost=cost,
         )
 
+    @property
+    def failure(self) -> k2store.K2Error | None:
+        """Why nothing can be answered any more: the learner's feed has ended for good."""
+        return self._tree.failure
+
     async def keep_house(self) -> None:
         """Fence workers whose leases have run out, for ever: their blocks are void for everybody then."""
         while True:

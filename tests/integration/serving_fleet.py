@@ -49,15 +49,15 @@ class Fleets:
         self._stack = stack
         self._connect = connect
 
-    async def worker(self, name: str, region: str = "fra", **settings) -> Instance:
-        """A worker in this process."""
+    async def worker(self, name: str, region: str = "fra", model=None, **settings) -> Instance:
+        """A worker in this process, of the tiny model unless another one is given."""
         db = await self._stack.enter_async_context(self._connect(region))
         said = {"prefill_tokens_per_s": SLOW_TOKENS_PER_S, "pages": 64, **settings}
         return await self._stack.enter_async_context(
             open_instance(
                 db,
                 InstanceSettings(region=region, name=name, **said),
-                lively(),
+                model or lively(),
                 namespace=NAMESPACE,
                 decode=text_of,
             )

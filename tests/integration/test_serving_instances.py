@@ -12,6 +12,7 @@ from k2store.testing import LocalNode, local_node
 from kv_pool.keys import Worker
 from serving.engine.request import Request, Sampling
 from serving.instance.steps import Role, Step
+from serving.model import Message, prompt_tokens
 from tests.integration.serving_fleet import (
     agree,
     fleets,
@@ -21,6 +22,7 @@ from tests.integration.serving_fleet import (
     worker_process,
 )
 from tests.unit.serving_engines import answer_of, prompt_of, text_of
+from tests.unit.serving_models import greedy, pool_for, smollm2
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +68,45 @@ def test_tokens_are_the_same_wherever_keys_and_values_come_from(node: LocalNode)
                 assert other.exchange.counts.fetched_blocks == 6
             for each in (first, *others):
                 await each.check_integrity()
+
+    asyncio.run(scene())
+
+
+@pytest.mark.slow
+def test_smollm2_says_the_same_wherever_keys_and_values_come_from(node: LocalNode) -> None:
+    """The packaged model in float32: a chat is answered as by the plain loop, computed, found, fetched over either way,
+    and through prefill and decode workers."""
+    loaded = smollm2()
+    asked = [
+        Message("user", "Name the capital of France and one river in it, in a short sentence.")
+    ]
+    prompt = tuple(prompt_tokens(loaded.tokenizer, asked))
+    pages = -(-(len(prompt) + 10) // 16)
+    pool = pool_for(loaded.model, pages)
+    expected = greedy(loaded.model, pool, range(pages), prompt, -1, 10)
+
+    async def scene() -> None:
+        async with on(node) as fleet:
+            options = {"model": loaded.model, "pages": 16, "lease_s": 30.0}
+            one = await fleet.worker("smol-1", **options)
+            for cached in (0, len(prompt) // 16 * 16):
+                tokens, usage = await said(one.generate, prompt, 10)
+                assert (tokens, usage.cached) == (expected, cached)
+            for number, shares in ((2, True), (3, False)):
+                other = await fleet.worker(f"smol-{number}", shares_memory=shares, **options)
+                await agree(one, other)
+                tokens, usage = await said(other.generate, prompt, 10)
+                assert (tokens, usage.cached) == (expected, len(prompt) // 16 * 16)
+            options |= {"fetches": False}
+            prefill = await fleet.worker("smol-p", role=Role.PREFILL, **options)
+            decode = await fleet.worker("smol-d", role=Role.DECODE, **options)
+            await agree(prefill, decode)
+            for cached in (0, len(prompt) // 16 * 16):
+                tokens, usage = await said(decode.generate, prompt, 10)
+                assert (tokens, usage.cached) == (expected, cached)
+                await agree(prefill, decode)
+            assert decode.exchange.counts.prefills_failed == 0
+            assert prefill.exchange.counts.prefills_served == 2
 
     asyncio.run(scene())
 

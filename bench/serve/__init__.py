@@ -1,0 +1,11 @@
+"""`k2 bench serve`: what reuse of keys and values is worth, on a real model.
+
+One part a question; each is measured alone and told in one table:
+
+    pd        prefill and decode on different workers, in four steps: tokens computed again, bytes moved (`pd`)
+    routing   where requests are placed: share of cached tokens, time to the first token (`routing`)
+
+Counts (tokens, pages, rows, operations, divergences) are the same on every machine; times are not.
+
+``fleet``  real processes: a node, workers, a router; ``client`` asks them; ``talks`` is what is asked
+"""

@@ -1,0 +1,178 @@
+"""`k2 fleet`: workers that share their pages over the directory, and the router in front of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from k2store.cli.reach import StoreVerb, database
+from k2store.cli.verb import output
+from serving.instance.steps import Role, Step
+
+if TYPE_CHECKING:
+    from serving.model import LoadedModel
+
+MODEL = "smollm2-135m-instruct"
+
+
+@click.command("worker", cls=StoreVerb)
+@click.option("--worker", "name", required=True, metavar="REGION/NAME", help="Who it is.")
+@click.option("--model", default=MODEL, show_default=True, metavar="NAME", help="See docs; or toy.")
+@click.option(
+    "--role",
+    type=click.Choice([role.value for role in Role]),
+    default=Role.COLOCATED.value,
+    show_default=True,
+    help="What it does.",
+)
+@click.option(
+    "--step",
+    type=click.Choice([step.value for step in Step]),
+    default=Step.CACHING_3.value,
+    show_default=True,
+    help="Who keeps what, where prefill and decode are apart.",
+)
+@click.option("--pages", type=click.IntRange(2), default=256, show_default=True, metavar="N")
+@click.option("--host-pages", type=click.IntRange(0), default=0, show_default=True, metavar="N")
+@click.option("--listen", default="127.0.0.1:0", show_default=True, help="Of its HTTP API.")
+@click.option("--pages-at", default="127.0.0.1:0", show_default=True, help="Of its pages.")
+@click.option("--advertise", default="", metavar="HOST", help="Host that others are told.")
+@click.option("--regions", default="", metavar="NAME[,...]", help="All regions of the fleet.")
+@click.option("--lease", type=click.FloatRange(0.3), default=3.0, metavar="SECONDS")
+@click.option("--shared-memory/--no-shared-memory", default=True, help="To its machine's workers.")
+@click.option("--fetch/--no-fetch", default=True, help="Prefixes that others have, where it pays.")
+@click.option("--threads", type=click.IntRange(0), default=0, metavar="N", help="Of torch.")
+@click.option(
+    "--prefill-rate",
+    type=click.FloatRange(0),
+    default=0.0,
+    metavar="TOKENS",
+    help="Prompt tokens a second, for the cost model; tried out by default.",
+)
+async def worker(
+    *,
+    name: str,
+    model: str,
+    role: str,
+    step: str,
+    pages: int,
+    host_pages: int,
+    listen: str,
+    pages_at: str,
+    advertise: str,
+    regions: str,
+    lease: float,
+    shared_memory: bool,
+    fetch: bool,
+    threads: int,
+    prefill_rate: float,
+) -> None:
+    """Run a worker that shares its pages with others over the directory, until it is interrupted.
+
+    It answers over HTTP itself, as `k2 serve` does, and for routers of its region. Exit status 4 means that
+    the directory has ended its life, because it did not renew its lease in time.
+    """
+    from serving.api.server import listening
+    from serving.engine.assembly import geometry_of, namespace_of
+    from serving.instance.instance import InstanceSettings, open_instance
+    from serving.instance.place import worker_named
+    from serving.instance.serving import serve_instance
+
+    who = worker_named(name)
+    loaded = model_named(model, threads)
+    settings = InstanceSettings(
+        region=who.region,
+        name=who.name,
+        regions=tuple(filter(None, regions.split(","))),
+        role=Role(role),
+        step=Step(step),
+        pages=pages,
+        host_pages=host_pages,
+        listen=pages_at,
+        advertise=advertise,
+        shares_memory=shared_memory,
+        fetches=fetch,
+        lease_s=lease,
+        prefill_tokens_per_s=prefill_rate,
+    )
+    sock = listening(listen)
+    http = f"{advertise or listen.rpartition(':')[0]}:{sock.getsockname()[1]}"
+    async with (
+        database() as db,
+        open_instance(
+            db,
+            settings,
+            loaded.model,
+            namespace=namespace_of(loaded, geometry_of(loaded.model)),
+            http=http,
+            decode=loaded.tokenizer.decode,
+        ) as instance,
+    ):
+        output().document(
+            {"worker": name, "http": f"http://{http}", "pages": list(instance.links.addresses)},
+            f"{name} answers at http://{http}",
+        )
+        await serve_instance(sock, instance, loaded)
+
+
+@click.command("router", cls=StoreVerb)
+@click.option("--region", required=True, metavar="NAME", help="Whose workers it asks.")
+@click.option("--model", default=MODEL, show_default=True, metavar="NAME", help="What they serve.")
+@click.option("--listen", default="127.0.0.1:8080", show_default=True, help="Of its HTTP API.")
+@click.option("--policy", default="cost", show_default=True, metavar="NAME", help="Of placing.")
+@click.option(
+    "--prefill-rate",
+    type=click.FloatRange(1),
+    default=250.0,
+    show_default=True,
+    metavar="TOKENS",
+    help="Prompt tokens a second of a worker, for the policy.",
+)
+async def router(*, region: str, model: str, listen: str, policy: str, prefill_rate: float) -> None:
+    """Answer in front of a region's workers, and place each request where it is cheapest.
+
+    The API is the workers' own. A worker that is lost in the middle of an answer is replaced by another one, which goes
+    on behind the tokens that were told. The header x-session-id names a conversation for policies
+    that go by it.
+    """
+    from serving.api.server import listening
+    from serving.router.serving import serve_router
+
+    loaded = model_named(model, 1)
+    sock = listening(listen)
+    http = f"{listen.rpartition(':')[0]}:{sock.getsockname()[1]}"
+    async with database() as db:
+        await serve_router(
+            db,
+            sock,
+            loaded,
+            region=region,
+            policy=policy,
+            prefill_tokens_per_s=prefill_rate,
+            on_ready=lambda: output().document(
+                {"router": region, "http": f"http://{http}"},
+                f"the router of {region} answers at http://{http}",
+            ),
+        )
+
+
+@click.group("fleet")
+def fleet() -> None:
+    """Workers that share their pages, and the router in front of them."""
+
+
+fleet.add_command(worker)
+fleet.add_command(router)
+
+
+def model_named(name: str, threads: int) -> LoadedModel:
+    """A model by name; `threads` of torch for it, 0 for as many as torch likes."""
+    import torch
+
+    from serving.model import load
+    from serving.model.toy import TOY, toy
+
+    if threads:
+        torch.set_num_threads(threads)
+    return toy() if name == TOY else load(name)

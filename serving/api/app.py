@@ -157,6 +157,7 @@ class Api:
             if opening is not None:
                 await exchange.event(opening)
             async for outcome in self._timed(stream, began_s):
+                # A step may have nothing to show yet: half a character, or what could become a stop.
                 if outcome.text or outcome.finish or outcome.logprob is not None:
                     await exchange.event(form.piece(outcome))
                 if outcome.finish and asked.includes_usage:

@@ -43,6 +43,13 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option(
     "--disk-file", type=FILE, help="The file of the pages on disk, made anew at every start."
 )
+@click.option(
+    "--eviction",
+    type=click.Choice(["lru", "cost"]),
+    default="lru",
+    show_default=True,
+    help="Which page goes first: unused for longest, or cheapest to compute again for its use.",
+)
 @click.option("--sequences", default=16, show_default=True, help="Requests that run at a time.")
 @click.option("--waiting", default=256, show_default=True, help="Requests that may wait.")
 @click.option(
@@ -70,6 +77,7 @@ def serve(
     host_pages: int,
     disk_pages: int,
     disk_file: Path | None,
+    eviction: str,
     sequences: int,
     waiting: int,
     step_tokens: int,
@@ -117,7 +125,7 @@ def serve(
     url = f"http://{_shown(sock.getsockname())}/v1"
     run(
         sock,
-        engine_over(loaded, tiers, settings),
+        engine_over(loaded, tiers, settings, eviction=eviction),
         called,
         loaded.tokenizer,
         limits=Limits(answer_tokens=answer_tokens),

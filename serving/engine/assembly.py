@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from msgspec import Struct
 from torch import Tensor
 
 from kv_pool.namespace import Namespace
+from kv_pool.pool.eviction import EVICTIONS, Outlook
 from serving.attention import Attention, Batch, PagedAttention
 from serving.engine.engine import Engine, Hooks
 from serving.engine.scheduler import RemotePrefix
@@ -66,6 +67,21 @@ def stores_of(
     return stores
 
 
+def block_cost(model: Llama, page_tokens: int = PAGE_TOKENS) -> Callable[[int], float]:
+    """What it takes to compute a block with so many before it, in multiplications: for eviction by cost.
+
+    Every weight once for each token, and every row before it twice, for its key and for its value.
+    """
+    config = model.config
+    weights = sum(weight.numel() for weight in model.weights.values())
+    row = 2 * config.layers * config.query_heads * config.head_dim
+
+    def cost(depth: int) -> float:
+        return page_tokens * (weights + row * (depth + 0.5) * page_tokens)
+
+    return cost
+
+
 def paged(model: Llama, pages: Tensor, batch: Batch) -> Attention:
     """Exact attention over the pages: what every sequence of an ordinary engine gets."""
     return PagedAttention(pages, batch, model.rotary)
@@ -76,16 +92,23 @@ def engine_over(
     tiers: Tiers,
     settings: EngineSettings | None = None,
     *,
+    eviction: str = "lru",
     memory: PageMemory | None = None,
     watcher: Watcher | None = None,
     hooks: Hooks | None = None,
     remote: RemotePrefix | None = None,
 ) -> Engine:
-    """An engine with a pool of its own."""
+    """An engine with a pool of its own.
+
+    eviction  by which policy of `kv_pool.pool.eviction.EVICTIONS` cached pages go; no other holder is known
+    """
     model = loaded.model
     geometry = geometry_of(model)
     namespace = namespace_of(loaded, geometry).digest()
-    pool = MemPool(namespace, stores_of(geometry, tiers, memory), watcher=watcher)
+    stores = stores_of(geometry, tiers, memory)
+    outlook = Outlook(block_cost(model, geometry.page_tokens), lambda name: 0)
+    evictions = [EVICTIONS[eviction](outlook) for _ in stores]
+    pool = MemPool(namespace, stores, evictions, watcher)
     return Engine(
         model,
         pool,

@@ -369,6 +369,13 @@ def test_metrics_are_told_and_documented() -> None:
     run(main)
 
 
+def test_limits_are_documented() -> None:
+    """Every limit of the engine and the API stands in the documentation."""
+    documents = DOCS.read_text(encoding="utf-8")
+    fields = [*EngineSettings.__struct_fields__, *Limits.__struct_fields__]
+    assert [name for name in fields if f"| `{name}` |" not in documents] == []
+
+
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),

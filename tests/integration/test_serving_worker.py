@@ -75,6 +75,7 @@ def test_a_worker_answers_clients_and_shares_its_weights(tmp_path: Path) -> None
     ends it with exit code 0, and its disk tier is gone."""
     disk = tmp_path / "pages"
     options = ["--pages", "64", "--host-pages", "16", "--disk-pages", "8", "--disk-file", str(disk)]
+    options += ["--eviction", "cost"]
     with worker(*options) as running:
         assert disk.exists()
         with openai.OpenAI(base_url=running.url, api_key="none", max_retries=0) as api:

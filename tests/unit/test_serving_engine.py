@@ -6,15 +6,18 @@ import pytest
 
 import k2store
 from kv_pool.blocks import Names, split_names
+from serving.engine.assembly import block_cost
 from serving.engine.engine import Engine
 from serving.engine.request import Finish, Request, Sampling
 from serving.engine.sequence import Phase, Sequence
 from serving.engine.settings import EngineSettings
 from tests.unit.serving_engines import (
+    PAGE_TOKENS,
     answer_of,
     ask,
     engine_of,
     finish_of,
+    lively,
     pool_of,
     prompt_of,
     run,
@@ -332,3 +335,11 @@ def test_hooks_hear_of_the_end_while_pages_are_there() -> None:
     number = outcomes[0].number
     assert told.finished == [(number, Finish.LENGTH, 3)]
     assert told.prefilled == [(number, 2)]
+
+
+def test_a_block_costs_more_the_more_it_attends_to() -> None:
+    """What eviction by cost goes by: all weights for each token, and a share that grows with the depth."""
+    cost = block_cost(lively(), PAGE_TOKENS)
+    weights = sum(weight.numel() for weight in lively().weights.values())
+    assert cost(0) == 16 * (weights + 2 * 3 * 48 * 8)
+    assert cost(5) - cost(4) == cost(1) - cost(0) == 16 * 2 * 3 * 48 * 16

@@ -73,7 +73,7 @@ class Change(Protocol):
     def value(self) -> bytes | None: ...
 
 
-class Match(Struct, frozen=True):
+class Match(Struct, frozen=True, gc=False):
     """How much of a prompt is held, and by whom: a hint, as things stood at `as_of`.
 
     blocks   the longest prefix that one holder has
@@ -88,7 +88,7 @@ class Match(Struct, frozen=True):
     as_of: int
 
 
-class Longest(Struct, frozen=True):
+class Longest(Struct, frozen=True, gc=False):
     """The longest prefix that one holder has, and who has it, as things stood at `as_of`."""
 
     blocks: int
@@ -277,8 +277,24 @@ class Learner:
         tree = self._trees.get(namespace)
         if tree is None:
             return Longest(0, (), self._as_of)
-        blocks, mask = tree.depth(names, self._active)
-        return Longest(blocks, self._sets.get(mask) or self._holders(mask), self._as_of)
+        # As `PromptTree.depth`, in place: a call and its pair cost a tenth of all this takes.
+        find = tree.runs.get
+        mask = self._active
+        size = len(names)
+        at = 0
+        while at < size:
+            run = find(names[at : at + NAME_BYTES])
+            if run is None:
+                break
+            stretch, holders = run
+            holders &= mask
+            if not holders:
+                break
+            mask = holders
+            at += len(stretch) if names.startswith(stretch, at) else common(names, at, stretch)
+        if not at:
+            return Longest(0, (), self._as_of)
+        return Longest(at // NAME_BYTES, self._sets.get(mask) or self._holders(mask), self._as_of)
 
     def match_across(self, parts: Sequence[tuple[bytes, Names]]) -> Match:
         """Like `match`, for a prompt that begins in one namespace and goes on in others.

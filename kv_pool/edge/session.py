@@ -204,10 +204,19 @@ class WorkerSession:
             )
         if not publishes:
             return Chain(0, self.registration.at)
-        if len(publishes) == 1:
-            at = await self._carry(publishes[0])
-            return Chain(len(publishes[0].names) // NAME_BYTES, at)
-        stamps = await asyncio.gather(*[self._carry(one) for one in publishes])
+        # Who comes behind these looks for them from now on, before the first of them has left.
+        waiting = [self._begin(one) for one in publishes]
+        try:
+            if len(publishes) == 1:
+                stamps = [await self._carry(publishes[0], waiting[0])]
+            else:
+                stamps = await asyncio.gather(*map(self._carry, publishes, waiting))
+        except asyncio.CancelledError:
+            for one, future in zip(publishes, waiting, strict=True):
+                if not future.done():  # Its task was cancelled before it ran.
+                    self._doubtful.setdefault(_part(one), one)
+                    self._end(one, future)
+            raise
         return Chain(sum([len(one.names) // NAME_BYTES for one in publishes]), max(stamps))
 
     async def reserve(
@@ -297,22 +306,32 @@ class WorkerSession:
 
     # ------------------------------------------------------------------------------ inside
 
-    async def _carry(self, one: Publish) -> int:
-        """Publish a stretch, after the one that it goes behind; gives the stamp."""
-        part = _part(one)
+    def _begin(self, one: Publish) -> asyncio.Future[None]:
+        """A stretch is under way from now on, until `_end`."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._under_way[part] = future
+        self._under_way[_part(one)] = future
+        return future
+
+    def _end(self, one: Publish, future: asyncio.Future[None]) -> None:
+        if self._under_way.get(_part(one)) is future:
+            del self._under_way[_part(one)]
+        if not future.done():
+            future.set_result(None)
+
+    async def _carry(self, one: Publish, future: asyncio.Future[None]) -> int:
+        """Publish a stretch, after the one that it goes behind; gives the stamp."""
         try:
             if one.parent is not None:
                 before = keys.run_id(one.namespace, one.parent.tier, one.parent.first)
                 if before in self._under_way:
                     await asyncio.shield(self._under_way[before])
             return await self._send(one)
+        except asyncio.CancelledError:
+            # The book has it, whether it has left or not.
+            self._doubtful.setdefault(_part(one), one)
+            raise
         finally:
-            if self._under_way.get(part) is future:
-                del self._under_way[part]
-            if not future.done():
-                future.set_result(None)
+            self._end(one, future)
 
     async def _send(self, one: Publish) -> int:
         registration = self.registration

@@ -145,6 +145,54 @@ def test_many_chains_at_once(node: LocalNode) -> None:
     asyncio.run(scene())
 
 
+def test_a_short_chain_goes_on_from_the_end_of_a_long_one(node: LocalNode) -> None:
+    """A chain of several rows leaves as several transactions; what is published at the same moment behind
+    the last of them waits for it, and is not refused because its predecessor is not there."""
+
+    async def scene() -> None:
+        async with opened(node, "long") as (_, tree, worker):
+            long = range(10_000, 12_500)
+            chains = await asyncio.gather(
+                worker.publish(NAMESPACE, names(*long), DEVICE),
+                worker.publish(NAMESPACE, names(*long, 1, 2), DEVICE),
+                worker.publish(NAMESPACE, names(*long[:2_400], 3), DEVICE),
+            )
+            assert [chain.new_blocks for chain in chains] == [2_500, 2, 1]
+            await tree.caught_up(max(chain.at for chain in chains))
+            assert tree.longest(NAMESPACE, names(*long, 1, 2)).blocks == 2_502
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+def test_a_publish_whose_caller_is_cancelled_is_made_up_for(node: LocalNode, turns: int) -> None:
+    """However far it had come: what the session's book has is in the directory with the next renewal, so
+    that others can go on from it."""
+
+    async def scene() -> None:
+        async with opened(node, f"hasty-{turns}", ttl_s=0.6) as (_, tree, worker):
+            long = range(20_000, 22_500)
+            task = asyncio.create_task(worker.publish(NAMESPACE, names(*long), DEVICE))
+            await asyncio.sleep(0)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            assert task.cancelled()
+            await asyncio.sleep(0.5)
+            chain = await worker.publish(NAMESPACE, names(*long, 7), DEVICE)
+            assert chain.new_blocks == 1
+            await tree.caught_up(chain.at)
+            assert (
+                tree.match(NAMESPACE, names(*long, 7)).depths[
+                    tree.learner.holder(worker.worker, DEVICE)
+                ]
+                == 2_501
+            )
+
+    asyncio.run(scene())
+
+
 def test_what_is_announced_is_not_handed_out(node: LocalNode) -> None:
     """A reservation is seen as under way and not matched; committed it is matched, aborted it is gone
     and may be announced anew."""

@@ -13,6 +13,7 @@ from bench.serve.part import Findings, Options
 from k2store.cli.verb import Verb, output
 
 PARTS: Final[Mapping[str, str]] = {
+    "epic": "bench.serve.epic:measure",
     "pd": "bench.serve.pd:measure",
     "routing": "bench.serve.routing:measure",
 }

@@ -50,9 +50,7 @@ def blend(
     looking = _first_layers(model)
     fresh = pool.new_zeros((len(pages), LOOK_LAYERS, *pool.shape[2:]))
     batch = Batch.of([Part.following(prompt, 0, range(len(pages)))], pool.shape[3])
-    looking.forward(
-        batch.token_ids, batch.positions, PagedAttention(fresh, batch, model.rotary)
-    )
+    looking.forward(batch.token_ids, batch.positions, PagedAttention(fresh, batch, model.rotary))
     table = torch.tensor(pages, dtype=torch.int64)
     held = pool[table][:, :LOOK_LAYERS]
     last = LOOK_LAYERS - 1

@@ -35,9 +35,7 @@ def chunk_namespace(exact: Namespace, lead: int = 0) -> Namespace:
 def linked_namespace(exact: Namespace, k: int) -> Namespace:
     """Where prompts that LegoLink-k has put together may be kept for their own continuation."""
     _check(exact)
-    return msgspec.structs.replace(
-        exact, layout=f"{exact.layout}, linked {k}", kind=Kind.LINKED
-    )
+    return msgspec.structs.replace(exact, layout=f"{exact.layout}, linked {k}", kind=Kind.LINKED)
 
 
 def chunk_blocks(namespace: Namespace, token_ids: Sequence[int]) -> tuple[Chain, Names]:

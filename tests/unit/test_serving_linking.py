@@ -9,7 +9,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.serve.documents import draw_documents, prompt_for
 from bench.serve.zipf import Load, count_hits
 from kv_pool.namespace import Kind, Namespace
 from serving.attention.paged import empty_pool
@@ -26,6 +25,7 @@ from serving.linking import (
 )
 from serving.linking.lego import compute_rows, prefill_products, prompt_of
 from serving.linking.naming import chunk_blocks
+from serving.linking.needles import draw_documents, prompt_for
 from tests.unit.serving_models import TINY, smollm2, tiny
 
 EXACT = Namespace(
@@ -237,18 +237,18 @@ def test_content_is_found_where_prefixes_are_not() -> None:
     """On a Zipf load content hits far exceed prefix hits; with one document a prompt they are alike."""
     many = count_hits(Load(documents=50, prompts=300), seed=1)
     assert many.content_ratio > many.prefix_ratio + 0.2
-    assert 0 < many.inert < many.prompts
+    few = count_hits(Load(documents=8, prompts=300, per_prompt=2), seed=1)
+    assert many.inert < few.inert < few.prompts
     one = count_hits(Load(documents=50, prompts=300, per_prompt=1), seed=1)
     assert one.content_ratio - one.prefix_ratio < 0.1
 
 
 def test_a_slice_of_the_real_measure_shows_the_effect() -> None:
     """On the packaged model and few prompts: linking with k = 32 is nearer to the full computation than naive."""
-    from bench.serve.epic import FULL, NAIVE, answer_all
-    from bench.serve.part import Options
+    from serving.linking.evaluation import FULL, NAIVE, answers
 
-    answers = answer_all(smollm2(), 2, Options(quick=True, seed=3, begin=lambda *_: None))
-    divergence = {name: sum(each.divergence for each in found) for name, found in answers.items()}
+    found = list(answers(smollm2(), 2, seed=3))
+    divergence = {name: sum(each[name].divergence for each in found) for name in found[0]}
     assert divergence[FULL] == 0.0
     assert divergence["lego-32"] < divergence[NAIVE]
-    assert all(answer.recomputed > 0 for found in answers.values() for answer in found)
+    assert all(answer.recomputed > 0 for each in found for answer in each.values())

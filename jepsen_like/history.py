@@ -165,11 +165,17 @@ class Recorder:
     Call `invoke` *before* the request leaves and `ok`, `fail` or `info` *after* the answer arrived; the calling
     order is the real-time order. After `info` the process id must not be used again (`retire` gives a fresh one).
 
-    `clock` gives nanoseconds and is used when a call brings no `time_ns`.
+    `clock` gives nanoseconds and is used when a call brings no `time_ns`. `sink` is given every event as it
+    happens: what a process has told it survives the process.
     """
 
-    def __init__(self, clock: Callable[[], int] | None = None) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], int] | None = None,
+        sink: Callable[[Event], object] | None = None,
+    ) -> None:
         self._clock = clock
+        self._sink = sink
         self._events: list[Event] = []
         self._open: dict[Process, Event] = {}
         self._retired: set[Process] = set()
@@ -191,6 +197,8 @@ class Recorder:
         event = Event(len(self._events), "invoke", process, f, value, self._now(time_ns), key)
         self._events.append(event)
         self._open[process] = event
+        if self._sink is not None:
+            self._sink(event)
         return event.index
 
     def ok(
@@ -249,6 +257,8 @@ class Recorder:
             error,
         )
         self._events.append(event)
+        if self._sink is not None:
+            self._sink(event)
         return event.index
 
     def _now(self, time_ns: int | None) -> int | None:

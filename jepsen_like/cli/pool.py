@@ -23,6 +23,13 @@ import msgspec
     help="With --seed: write every event to a file (default: standard output).",
 )
 @click.option(
+    "--processes",
+    "seconds",
+    metavar="SECONDS",
+    type=click.FloatRange(1),
+    help="Run for so long on a cluster of real processes, instead of seeds.",
+)
+@click.option(
     "--json", "as_json", is_flag=True, help="One JSON object a failing seed, and the sum."
 )
 @click.pass_context
@@ -32,6 +39,7 @@ def pool(
     seed: int | None,
     jobs: int,
     trace: Path | None,
+    seconds: float | None,
     *,
     as_json: bool,
 ) -> None:
@@ -39,6 +47,7 @@ def pool(
 
     Nothing handed out may be gone, nothing claimed be evicted, no copy be lost in a move, nothing be left over;
     bytes read under a claim are those that were claimed; learners equal a scan of the store at their stamp.
+    With --processes workers are killed and stopped, nodes and leaders killed, and regions cut off for real.
 
     Exit status: 0 when all seeds hold, 5 when any fails, 2 for a usage error.
     """
@@ -46,6 +55,10 @@ def pool(
     from jepsen_like.pool import swarm
     from jepsen_like.pool.scene import run
 
+    if seconds is not None:
+        if seeds is not None:
+            raise click.UsageError("either --seeds or --processes")
+        ctx.exit(_processes(seconds, seed, as_json=as_json))
     numbers = numbers_of(seeds, seed)
     if trace is not None:
         if seed is None:
@@ -77,6 +90,36 @@ def pool(
             f"{report.vacuous} proved nothing"
         )
     ctx.exit(5 if report.failures else 0)
+
+
+def _processes(seconds: float, seed: int | None, *, as_json: bool) -> int:
+    import asyncio
+    import tempfile
+    from random import Random
+
+    from jepsen_like.pool.campaign import Campaign, words
+    from k2store.testing.cluster import local_cluster
+
+    rng = Random(seed)
+    regions = ("fra", "iad", "sin")
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        local_cluster(regions, wan="proxy", tls=False, keyspaces=words(regions)) as cluster,
+    ):
+        result = asyncio.run(Campaign(cluster, rng, Path(folder)).run(seconds))
+    if as_json:
+        document = msgspec.to_builtins(result) | {"valid": result.valid}
+        click.echo(msgspec.json.encode(document).decode())
+        return 0 if result.valid else 5
+    done = ", ".join(f"{name} {count}" for name, count in result.done.items())
+    faults = ", ".join(f"{name} {count}" for name, count in result.faults.items())
+    click.echo(
+        f"{'valid' if result.valid else 'INVALID'}: {result.operations} operations in "
+        f"{result.seconds:.0f} s ({done}), faults: {faults or 'none'}"
+    )
+    for what in result.anomalies:
+        click.echo(f"  {what}")
+    return 0 if result.valid else 5
 
 
 def _show(seed: int, failures: tuple[str, ...], *, as_json: bool) -> None:

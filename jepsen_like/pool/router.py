@@ -16,6 +16,7 @@ from jepsen_like.pool.load import (
     PROMPTS,
     Load,
     all_rows,
+    finish,
     paused,
     prompt_names,
     run_name,
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
     from kv_pool.edge.pool import Pool
 
 CLAIMERS: Final = 3
+MOVES_MAX: Final = 100
+"""Steps until every move that was begun must have ended."""
+AGAIN_S: Final = 0.2
 TASKS: Final = k2store.prefix(keys.TASKS)
 
 
@@ -221,6 +225,23 @@ class RouterLoad:
             # The task holds the copy no more: it stays a copy, and the source stays, too.
             return move
         return retired
+
+    async def close(self) -> list[str]:
+        """When all others have ended and everything has run out: end what is begun, sweep, look at what is
+        left; gives what should not be."""
+        for _ in range(MOVES_MAX):
+            if not await self.advance_moves(everywhere=True):
+                break
+            await asyncio.sleep(AGAIN_S)
+        for worker in self._workers:
+            while await self._pool.sweep(worker):
+                pass
+        database = self._pool.db
+        async with database.snapshot(strong=True) as view:
+            await view.scan(k2store.KeyRange(b"d/", b"e"), limit=1).all()
+        await self._tree.caught_up(view.at)
+        await self.compare()
+        return await finish(database, self._load)
 
     async def compare(self) -> None:
         """The learner is what the store was at its stamp."""

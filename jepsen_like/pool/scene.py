@@ -7,7 +7,7 @@ from typing import IO, Final
 
 import k2store
 from jepsen_like.history import Recorder
-from jepsen_like.pool.load import Load, finish
+from jepsen_like.pool.load import Load
 from jepsen_like.pool.plan import PoolPlan, draw
 from jepsen_like.pool.router import RouterLoad
 from jepsen_like.pool.worker import WorkerLoad
@@ -24,8 +24,6 @@ REST_S: Final = 5.0
 """Longer than any claim, announcement and task of the load: what is left then is swept."""
 AGAIN_S: Final = 0.2
 LOOKS: Final = 3
-MOVES_MAX: Final = 100
-"""Steps until every move that was begun must have ended."""
 VACUOUS: Final = "vacuous"
 """How failures begin that say only that too little has happened."""
 
@@ -133,18 +131,7 @@ class PoolScene(ClusterScene):
                 pause_s=plan.step_s,
                 workers=self._everybody,
             )
-            for _ in range(MOVES_MAX):
-                if not await router.advance_moves(everywhere=True):
-                    break
-                await asyncio.sleep(AGAIN_S)
-            for worker in self._everybody:
-                while await pool.sweep(worker):
-                    pass
-            async with database.snapshot(strong=True) as view:
-                await view.scan(k2store.KeyRange(b"d/", b"e"), limit=1).all()
-            await tree.caught_up(view.at)
-            await router.compare()
-            return await finish(database, self.pool_load)
+            return await router.close()
 
     # ------------------------------------------------------------------------------ judgement
 

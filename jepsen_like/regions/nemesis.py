@@ -23,7 +23,7 @@ def _cuts(cluster: LocalCluster) -> int:
     return sum(counts.cut for counts in cluster.wan.statistics().values())
 
 
-def _stands_still(process: int) -> bool:
+def stands_still(process: int) -> bool:
     """Whether the kernel says that a process is stopped."""
     state = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2]
     return state.split()[0] == "T"
@@ -52,7 +52,7 @@ def pause(cluster: LocalCluster, rng: random.Random) -> Generator[None, None, bo
     node = cluster.node(rng.choice(list(cluster.nodes)))
     node.pause()
     yield
-    stands = _stands_still(node.process)
+    stands = stands_still(node.process)
     node.resume()
     return stands
 

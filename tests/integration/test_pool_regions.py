@@ -10,6 +10,8 @@ import pytest
 
 import k2store
 from k2store.testing.cluster import LocalCluster, local_cluster
+from kv_pool import keys
+from kv_pool.directory import membership
 from kv_pool.edge.following import FOLLOWED, feeds_of
 from kv_pool.edge.layout import keyspaces
 from kv_pool.edge.pool import Pool
@@ -17,9 +19,13 @@ from kv_pool.edge.refusals import Denied
 from kv_pool.records import Tier
 from kv_pool.shots import Reason
 from tests.integration.pool_worker import NAMESPACE, names
+from truetime.timestamp import time_ns
 
 REGIONS = ("fra", "iad", "sin")
 KEYSPACES = tuple(one.word() for one in keyspaces(REGIONS))
+WORKER_ROWS = k2store.prefix(b"d/fra/w/")
+CLOCK_NS = 5_000_000
+"""Clocks of one machine do not differ; what is declared of them is less than this."""
 ONE_WAY_S = 0.04
 """Less than any delay between two of the regions."""
 
@@ -107,3 +113,83 @@ def test_regions_share_one_directory() -> None:
 
     with local_cluster(REGIONS, wan="proxy", keyspaces=KEYSPACES) as cluster:
         asyncio.run(scene(cluster))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_a_fence_is_one_row_and_a_publish_stays_at_home() -> None:
+    """With nothing crossing between regions a worker publishes 100,000 blocks; ending its life writes one row, and
+    then nobody anywhere is given one of them. Meanwhile far learners say what they know, and how old that is."""
+
+    async def scene(cluster: LocalCluster) -> None:
+        async with AsyncExitStack() as stack:
+            pools, trees = {}, {}
+            for region in REGIONS:
+                db = await stack.enter_async_context(cluster.connect(region))
+                pools[region] = await stack.enter_async_context(Pool(db, region))
+                learner = pools[region].learner(regions=REGIONS)
+                trees[region] = await stack.enter_async_context(learner)
+            fra = await stack.enter_async_context(pools["fra"].worker("w", ttl_s=120))
+            cluster.wan.isolate("fra")
+            before = _crossed(cluster)
+            chains = [range(start, start + 1_000) for start in range(0, 100_000, 1_000)]
+            packed = [names(*chain) for chain in chains]
+            last = 0
+            for chain in packed:
+                last = (await fra.publish(NAMESPACE, chain, Tier.DEVICE)).at
+            # Nothing has come out of the region or into it all the while.
+            assert _crossed(cluster) == before
+            assert trees["sin"].match(NAMESPACE, packed[-1]).blocks == 0
+            assert trees["sin"].in_region("fra")[0] < last
+            cluster.wan.heal()
+
+            while (reached := trees["sin"].in_region("fra")[0]) < last:
+                now_ns = time.time_ns()
+                at, lag_s = trees["sin"].in_region("fra")
+                assert time_ns(at) + lag_s * 1e9 >= now_ns - CLOCK_NS
+                assert trees["sin"].match(NAMESPACE, packed[-1]).blocks == 0
+                await asyncio.sleep(0.005)
+            assert reached >= last
+            covers = {}
+            for region in REGIONS:
+                await trees[region].caught_up(last, timeout=30)
+                covers[region] = [
+                    cover
+                    for chain in packed[::20]
+                    if (cover := trees[region].cover(fra.worker, NAMESPACE, chain)) is not None
+                ]
+                assert [cover.blocks for cover in covers[region]] == [1_000] * 5
+            claim = await pools["iad"].acquire(covers["iad"][0])
+            await pools["iad"].release(claim)
+
+            async with pools["fra"].db.snapshot(strong=True) as view:
+                rows = {row.key: row.value for row in await view.scan(WORKER_ROWS).all()}
+            registration = fra.registration
+            await membership.renew(pools["fra"].store, registration, 0)
+            at = await pools["iad"].fence(fra.worker)
+            async with pools["fra"].db.snapshot(at=at) as view:
+                now = {row.key: row.value for row in await view.scan(WORKER_ROWS).all()}
+            changed = {key for key in rows.keys() | now.keys() if rows.get(key) != now.get(key)}
+            assert changed <= {keys.identity(fra.worker), keys.lease(fra.worker)}
+            assert keys.identity(fra.worker) in changed
+            assert len(now) > 100
+            for region in REGIONS:
+                for cover in covers[region]:
+                    with pytest.raises(Denied) as denied:
+                        await pools[region].acquire(cover, blocks_min=1)
+                    assert denied.value.reason is Reason.FENCED
+                await trees[region].caught_up(at, timeout=30)
+                assert trees[region].match(NAMESPACE, packed[0]).blocks == 0
+            assert await pools["fra"].sweep(fra.worker) >= 100
+
+    with local_cluster(REGIONS, wan="proxy", keyspaces=KEYSPACES) as cluster:
+        asyncio.run(scene(cluster))
+
+
+def _crossed(cluster: LocalCluster) -> int:
+    """Bytes that have arrived from fra in other regions, or from them."""
+    return sum(
+        counts.delivered_bytes
+        for ends, counts in cluster.wan.statistics().items()
+        if ends.count("fra") == 1
+    )

@@ -24,14 +24,16 @@ SCRAPE_S: Final = 30.0
 
 @dataclass
 class Fleet:
-    """Addresses of what runs: HTTP of the router (empty without one), and of each worker by name."""
+    """What runs: addresses of the router (empty without one) and of each worker by name, and the workers' processes."""
 
     router: str = ""
     workers: dict[str, str] = field(default_factory=dict)
+    processes: dict[str, subprocess.Popen[str]] = field(default_factory=dict)
 
-    def counted(self, metric: str, **labels: str) -> float:
-        """A counter of `k2_fleet_...`, summed over workers and over labels that are not named."""
-        return sum([sum(_values(address, metric, labels)) for address in self.workers.values()])
+    def counted(self, metric: str, *, only: str = "", **labels: str) -> float:
+        """A figure, summed over workers (or of one only) and over labels that are not named."""
+        found = [self.workers[only]] if only else self.workers.values()
+        return sum([sum(_values(address, metric, labels)) for address in found])
 
 
 @contextlib.contextmanager
@@ -54,6 +56,7 @@ def fleet(
             )
         for name, process in started:
             found.workers[name] = _address(folder, name, process)
+            found.processes[name] = process
         if policy is not None:
             said = ["router", "--region", REGION, "--policy", policy, "--listen", "127.0.0.1:0"]
             process = stack.enter_context(_started(folder, "router", node.address, model, said))

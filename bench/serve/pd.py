@@ -66,9 +66,20 @@ def measure(options: Options) -> Findings:
     found = {}
     for step in STEPS:
         options.begin(f"2 prefill, 2 decode: {step}", 20.0 + 2.0 * count * turns)
-        found[step] = _step(model, step, conversations, tokens)
+        found[step] = measured(model, step, conversations, tokens)
         same &= [turn.told.text for turn in found[step].turns] == plain
     return _findings(found, same=same)
+
+
+def measured(model: str, step: str, conversations: list[Talk], tokens: int) -> Found:
+    """Hold the conversations in one step, and count."""
+    workers = [
+        (name, ["--role", role, "--step", step, "--pages", PAGES, "--no-fetch"])
+        for name, role in zip(WORKERS, ["prefill"] * 2 + ["decode"] * 2, strict=True)
+    ]
+    with fleet(model, workers, policy="longest-prefix") as running:
+        turns = _talk(running.router, model, conversations, tokens)
+        return Found(turns, *_moved(running))
 
 
 def _alone(model: str, conversations: list[Talk], tokens: int) -> tuple[list[str], bool]:
@@ -83,16 +94,6 @@ def _alone(model: str, conversations: list[Talk], tokens: int) -> tuple[list[str
         fetched = alone(two)
         moved = running.counted("k2_fleet_fetched_blocks_total")
         return computed, computed == hit == fetched and moved > 0
-
-
-def _step(model: str, step: str, conversations: list[Talk], tokens: int) -> Found:
-    workers = [
-        (name, ["--role", role, "--step", step, "--pages", PAGES, "--no-fetch"])
-        for name, role in zip(WORKERS, ["prefill"] * 2 + ["decode"] * 2, strict=True)
-    ]
-    with fleet(model, workers, policy="longest-prefix") as running:
-        turns = _talk(running.router, model, conversations, tokens)
-        return Found(turns, *_moved(running))
 
 
 def _moved(running: Fleet) -> tuple[int, int, int]:

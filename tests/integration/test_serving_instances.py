@@ -205,7 +205,7 @@ def test_a_small_pool_retires_what_is_used_least(node: LocalNode) -> None:
                 namespace = one.exchange.namespace
                 assert tree.workers(namespace, last) == {one.worker: 3}
                 cover = tree.cover(one.worker, namespace, claimed)
-                claim = await watcher.acquire(cover)
+                claim = await watcher.acquire(cover, ttl_s=120)
                 for seed in range(20, 26):
                     await said(one.generate, prompt_of(60, seed))
                     await one.idle()

@@ -13,7 +13,7 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import k2store
 from jepsen_like.kill.server import NodeFailed
@@ -34,7 +34,7 @@ class ClusterServer:
     """
 
     def __init__(self, folder: Path, *, control: str | None = None) -> None:
-        own = {} if control is None else {"cluster__control": control}
+        own: dict[str, Any] = {} if control is None else {"cluster__control": control}
         self._made = local_cluster(
             (REGION,),
             nodes_per_region=VOTERS,

@@ -11,7 +11,8 @@ import pytest
 
 from jepsen_like.kill.campaign import Campaign
 from jepsen_like.kill.server import Server
-from tests.integration.power_switch import PowerSwitch, power
+from k2store.testing.disk_image import DiskImage
+from tests.integration.power_switch import power
 
 __all__ = ["power"]
 
@@ -21,7 +22,7 @@ CUTS = int(os.environ.get("K2_POWER_CUTS", "3"))
 @pytest.mark.slow
 @pytest.mark.root
 def test_power_cuts_under_a_node_lose_nothing_acknowledged(
-    power: PowerSwitch, tmp_path: Path
+    power: DiskImage, tmp_path: Path
 ) -> None:
     """A loaded node whose disk loses power comes back with all it had acknowledged, nothing it had
     refused, and an answer for every outcome its clients did not learn (K2_POWER_CUTS)."""
@@ -31,13 +32,11 @@ def test_power_cuts_under_a_node_lose_nothing_acknowledged(
         power.cut()
         await asyncio.sleep(random.uniform(0, 0.05))
         await server.kill()
-        power.off()
-        power.on()
+        power.restore()
 
     random = Random(13)
-    server = Server(power.mount / "data", tmp_path / "node.log")
+    server = Server(power.path / "data", tmp_path / "node.log")
     result = asyncio.run(Campaign(server, random, crash=cut).run(rounds=CUTS))
-    power.off()
     assert result.violations == []
     assert result.rounds == CUTS
     assert result.acknowledged >= 10 * CUTS

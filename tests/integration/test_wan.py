@@ -175,6 +175,18 @@ def test_loss_takes_its_part(namespaced: Wan, stack: contextlib.ExitStack) -> No
 
 @needs_namespaces
 @pytest.mark.root
+def test_doubled_packets_arrive_twice(namespaced: Wan, stack: contextlib.ExitStack) -> None:
+    """Where everything is doubled every datagram comes twice, and is counted once as sent."""
+    namespaced.double("fra", "iad", 1.0)
+    ends = Ends(namespaced, "fra", "iad", stack)
+    ends.send(50)
+    assert len(ends.took_s(100)) == 100
+    counts = namespaced.statistics()["fra", "iad"]
+    assert (counts.sent, counts.doubled, counts.delivered) == (50, 50, 100)
+
+
+@needs_namespaces
+@pytest.mark.root
 def test_isolation_is_from_all_others(namespaced: Wan) -> None:
     """An isolated region has both directions to everybody cut; the others keep theirs."""
     namespaced.isolate("sin")

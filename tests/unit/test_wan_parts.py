@@ -85,6 +85,11 @@ def test_a_link_counts_what_it_does() -> None:
     assert (link.counts.cut, link.counts.cut_bytes) == (1, 7)
     link.rule = LinkRule()
     assert not link.stopped(7)
+    assert not link.doubles(7)
+    link.rule = LinkRule(double=0.5)
+    doubled = sum(link.doubles(10) for _ in range(1000))
+    assert 400 < doubled < 600
+    assert (link.counts.doubled, link.counts.doubled_bytes) == (doubled, doubled * 10)
 
 
 def test_rules_and_counts_are_of_one_direction() -> None:

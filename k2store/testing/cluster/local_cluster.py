@@ -13,14 +13,17 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self
 
 from k2store.cli.notation import parse
+from k2store.clock import DECLARED_BOUND_NS_DEFAULT, ClockFile
 from k2store.config.dial import dial_lines
+from k2store.config.quantity import Duration
 from k2store.errors import Rejected, Unavailable
 from k2store.testing.child import K2
 from k2store.testing.cluster.looks import Look, Looks
-from k2store.testing.cluster.node import CONFIG, DATA, ClusterNode, Seat, toml
+from k2store.testing.cluster.node import CLOCK, CONFIG, DATA, ClusterNode, Seat, toml
+from k2store.testing.cluster.places import Apart, node_name, place_of, places_apart
 from k2store.testing.keeper import Keeper
 from k2store.testing.wan import DEFAULT_REGIONS, Kind, Wan, open_wan
 from k2store.testing.wan.addresses import NUMBER_MAX
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from k2store import blocking
     from k2store.client.connect import Tls
     from k2store.client.database import Database
+    from k2store.v1 import admin_pb2
 
 PORT: Final = 7400
 ADMIN_PORT: Final = 7500
@@ -53,8 +57,10 @@ def local_cluster(
     *,
     nodes_per_region: int = 1,
     wan: Kind | Literal["auto"] | None = "auto",
+    apart: Apart = "regions",
     tls: bool = True,
     path: str | os.PathLike[str] | None = None,
+    disks: str | os.PathLike[str] | None = None,
     keyspaces: Sequence[str] | None = None,
     **settings: object,
 ) -> LocalCluster:
@@ -62,24 +68,34 @@ def local_cluster(
 
     wan       how the regions are kept apart: ``namespaces`` (root), ``proxy``, the better of both
               that can be had (``auto``), or None: not at all
+    apart     what has links of its own that can be cut: ``regions``, or all ``nodes``, and then the
+              clients of each region; see :mod:`~k2store.testing.cluster.places`
     tls       mutual TLS between nodes and with clients
     path      folder to keep; without one it is a folder that is removed at the end
+    disks     folder below which each node has its data, in one named like the node, such as a mount
     keyspaces  as `k2 regions init --keyspace` takes them; see `default_keyspaces`
     settings  of every node, with two underscores for the dot: ``clock__bound="300us"``. The first
-              node keeps the control plane unless ``cluster__control`` names another
+              node keeps the control plane unless ``cluster__control`` names another; with
+              ``clock__source="file"`` each node's clock does what its `ClusterNode.clock` is told
     """
     if not 1 <= nodes_per_region <= NUMBER_MAX:
         raise Rejected(f"1 to {NUMBER_MAX} nodes fit into a region", field="nodes_per_region")
     network = None
     if wan is not None:
-        network = open_wan(regions, kind=None if wan == "auto" else wan)
+        kind = None if wan == "auto" else wan
+        if apart == "nodes":
+            places, round_trips_ms = places_apart(regions, nodes_per_region)
+            network = open_wan(places, kind=kind, round_trips_ms=round_trips_ms)
+        else:
+            network = open_wan(regions, kind=kind)
     said = {name.replace("__", "."): value for name, value in settings.items()}
     return LocalCluster(
         tuple(regions),
         nodes_per_region,
         network,
+        apart,
         tls,
-        None if path is None else Path(path),
+        Folders(None if path is None else Path(path), None if disks is None else Path(disks)),
         tuple(default_keyspaces(regions) if keyspaces is None else keyspaces),
         said,
     )
@@ -93,6 +109,13 @@ def default_keyspaces(regions: Sequence[str]) -> list[str]:
     return [*own, f"default:region:{regions[0]}"]
 
 
+class Folders(NamedTuple):
+    """Where everything of a cluster lies: `path`, and the data of nodes below `disks`."""
+
+    path: Path | None
+    disks: Path | None
+
+
 class LocalCluster:
     """See `local_cluster`. Outside its block nothing of it runs."""
 
@@ -101,18 +124,20 @@ class LocalCluster:
         regions: tuple[str, ...],
         nodes_per_region: int,
         wan: Wan | None,
+        apart: Apart,
         tls: bool,  # noqa: FBT001 - made by local_cluster only
-        path: Path | None,
+        folders: Folders,
         keyspaces: tuple[str, ...],
         settings: Mapping[str, object],
     ) -> None:
         self.regions = regions
         self.nodes: dict[str, ClusterNode] = {}
-        self.path = path or Path()
+        self.path = folders.path or Path()
         self._nodes_per_region = nodes_per_region
         self._wan = wan
+        self._apart: Apart = apart
         self._with_tls = tls
-        self._given = path
+        self._folders = folders
         self._keyspaces = keyspaces
         self._said = dict(settings)
         self._stack = contextlib.ExitStack()
@@ -152,23 +177,27 @@ class LocalCluster:
 
     def _open(self) -> None:
         stack = self._stack
-        if self._given is None:
+        given = self._folders.path
+        if given is None:
             made = stack.enter_context(tempfile.TemporaryDirectory(prefix="k2-cluster-"))
             self.path = Path(made)
         self.path.mkdir(parents=True, exist_ok=True)
         self.path = self.path.resolve()
-        keeper = stack.enter_context(Keeper(self.path if self._given is None else None))
+        keeper = stack.enter_context(Keeper(self.path if given is None else None))
         if self._wan is not None:
             stack.enter_context(self._wan)
         seats = self._seats()
         if self._with_tls:
             self._certify(seats)
         for seat in seats:
-            before = [] if self._wan is None else self._wan.command(seat.region, [])
+            before = [] if self._wan is None else self._wan.command(seat.place.name, [])
             folder = self.path / seat.name
-            self.nodes[seat.name] = ClusterNode(
-                seat, folder, self._settings(seat, seats), before, keeper
-            )
+            node = ClusterNode(seat, folder, self._settings(seat, seats), before, keeper)
+            if self._said.get("clock.source") == "file":
+                folder.mkdir(parents=True, exist_ok=True)
+                node.clock = ClockFile.create(folder / CLOCK, self._bound_ns())
+                stack.callback(node.clock.close)
+            self.nodes[seat.name] = node
         stack.callback(self._stop)
         self._start()
         self._init()
@@ -245,6 +274,12 @@ class LocalCluster:
         if self._looks is None:
             raise Rejected("a cluster runs inside its `with` block only", field="cluster")
         return self._looks.look()
+
+    def ask_clock(self, node: ClusterNode) -> admin_pb2.GetClockResponse | None:
+        """What a node says of its clock now; None when it does not answer at once."""
+        if self._looks is None:
+            raise Rejected("a cluster runs inside its `with` block only", field="cluster")
+        return self._looks.clock(node)
 
     # -------------------------------------------------------------------------------- clients
 
@@ -323,7 +358,14 @@ class LocalCluster:
         ]
         addresses = self._addresses(places)
         return [
-            Seat(f"{region}-{number}", region, number, address, admin)
+            Seat(
+                node_name(region, number),
+                region,
+                number,
+                address,
+                admin,
+                place_of(region, number, self._apart),
+            )
             for (region, number), (address, admin) in zip(places, addresses, strict=True)
         ]
 
@@ -334,7 +376,7 @@ class LocalCluster:
             return [
                 (f"{host}:{PORT + number}", f"{host}:{ADMIN_PORT + number}")
                 for region, number in places
-                for host in [wan.host(region, number)]
+                for host in [wan.host(*place_of(region, number, self._apart))]
             ]
         ports = free_ports(2 * len(places))
         found = [
@@ -342,8 +384,8 @@ class LocalCluster:
             for index in range(len(places))
         ]
         if wan is not None:
-            for (region, _), (address, _) in zip(places, found, strict=True):
-                wan.place(region, address)
+            for (region, number), (address, _) in zip(places, found, strict=True):
+                wan.place(place_of(region, number, self._apart).name, address)
         return found
 
     def _certify(self, seats: Sequence[Seat]) -> None:
@@ -353,12 +395,12 @@ class LocalCluster:
         for seat in seats:
             hosts = ["127.0.0.1"]
             if self._wan is not None:
-                hosts = self._wan.hosts(seat.region, seat.number)
+                hosts = self._wan.hosts(*seat.place)
             authority.node(seat.name, hosts, days=CERTIFICATE_DAYS)
         authority.client("client", days=CERTIFICATE_DAYS)
 
     def _settings(self, seat: Seat, seats: Sequence[Seat]) -> dict[str, object]:
-        folder = self.path / seat.name
+        disks = self._folders.disks or self.path
         through_proxy = self.wan_kind == "proxy"
         listen = seat.address
         if self._wan is not None and self._wan.kind == "namespaces":
@@ -367,7 +409,7 @@ class LocalCluster:
         said: dict[str, object] = {
             "node.name": seat.name,
             "node.region": seat.region,
-            "node.data": str(folder / DATA),
+            "node.data": str(disks.resolve() / seat.name / DATA),
             "node.listen": listen,
             "admin.listen": seat.admin,
             "cluster.advertise": seat.address,
@@ -375,7 +417,7 @@ class LocalCluster:
         }
         if seat != seats[0]:
             keeps = seats[0]
-            seen = self._dialled(keeps.address, seat.region if through_proxy else None)
+            seen = self._dialled(keeps.address, seat.place.name if through_proxy else None)
             said["cluster.control"] = f"k2://{seen}"
         if self._with_tls:
             certificates = self.path / "certificates"
@@ -388,16 +430,23 @@ class LocalCluster:
             said["tls.insecure"] = True
         if through_proxy:
             said["cluster.dial"] = str(self._write_dial(seat, seats))
+        if self._said.get("clock.source") == "file":
+            said["clock.file"] = str(self.path / seat.name / CLOCK)
         return {**_DEFAULTS, **said, **self._said}
+
+    def _bound_ns(self) -> int:
+        """The bound that every clock begins with."""
+        said = self._said.get("clock.bound")
+        return DECLARED_BOUND_NS_DEFAULT if said is None else Duration.parse(str(said))
 
     def _write_dial(self, seat: Seat, seats: Sequence[Seat]) -> Path:
         """Let a node dial those of other regions through the proxy."""
         path = self.path / seat.name / DIAL
         path.parent.mkdir(parents=True, exist_ok=True)
         through = {
-            other.address: self._dialled(other.address, seat.region)
+            other.address: self._dialled(other.address, seat.place.name)
             for other in seats
-            if other.region != seat.region
+            if other.place.name != seat.place.name
         }
         path.write_text(dial_lines(through), encoding="utf-8")
         return path

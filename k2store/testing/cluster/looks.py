@@ -104,6 +104,24 @@ class Looks:
                 found.append(Look(node, status.state, status))
         return found
 
+    def clock(
+        self, node: ClusterNode, patience_s: float = PATIENCE_S
+    ) -> admin_pb2.GetClockResponse | None:
+        """A node's clock, by itself so that the answer is quick; None without an answer."""
+        import grpc
+
+        from k2store.v1 import admin_pb2
+        from k2store.v1.admin_pb2_grpc import AdminServiceStub
+
+        channel = self._channels[self._nodes.index(node)]
+        try:
+            answer: admin_pb2.GetClockResponse = AdminServiceStub(channel).GetClock(
+                admin_pb2.GetClockRequest(), timeout=patience_s
+            )
+        except grpc.RpcError:
+            return None
+        return answer
+
 
 def _read(path: str) -> bytes:
     with open(path, "rb") as file:  # noqa: PTH123 - the settings of a client are plain text

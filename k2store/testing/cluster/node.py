@@ -8,23 +8,29 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from k2store.clock import ClockFile
 from k2store.errors import Rejected
 from k2store.testing.child import Child
+from k2store.testing.cluster.places import Place
 from k2store.testing.keeper import Keeper
 
 CONFIG: Final = "k2.toml"
+CLOCK: Final = "clock"
 DATA: Final = "data"
 LOG: Final = "node.log"
 
 
 class Seat(NamedTuple):
-    """Where a node is. `address` and `admin` are ``host:port``, as others in the network dial it."""
+    """Where a node is. `address` and `admin` are ``host:port``, as others in the network dial it;
+    `place` is where it stands in the emulated network.
+    """
 
     name: str
     region: str
     number: int
     address: str
     admin: str
+    place: Place
 
 
 class ClusterNode:
@@ -48,6 +54,8 @@ class ClusterNode:
         self._before = tuple(before)
         self._child = Child(folder, folder / LOG, keeper)
         self._ready: dict[str, Any] = {}
+        self.clock: ClockFile | None = None
+        """What its clock does, in a cluster with ``clock__source="file"``."""
 
     def __repr__(self) -> str:
         return f"<ClusterNode {self.name} {self.state}>"
@@ -61,6 +69,11 @@ class ClusterNode:
     def region(self) -> str:
         """The region it is in."""
         return self.seat.region
+
+    @property
+    def data(self) -> Path:
+        """The folder of its data."""
+        return Path(str(self.settings["node.data"]))
 
     @property
     def state(self) -> str:
@@ -130,13 +143,18 @@ class ClusterNode:
         """Take its disk away; the node must not run. What it starts as next has a new identity."""
         if self.running:
             raise Rejected(f"{self.name} runs: kill or stop it before", field="node")
-        data = self.folder / DATA
+        data = self.data
         if data.exists():
             shutil.rmtree(data)
 
+    @property
+    def log_path(self) -> Path:
+        """The file of what it said."""
+        return self.folder / LOG
+
     def log(self) -> str:
         """What it said so far, over all its lives."""
-        path = self.folder / LOG
+        path = self.log_path
         return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
 

@@ -16,12 +16,14 @@ class LinkRule(msgspec.Struct, frozen=True, kw_only=True):
 
     delay_s, jitter_s  each piece takes delay_s plus a uniform part of jitter_s, and never overtakes
     loss               part of the pieces that are lost, 0..1
+    double             part of the pieces that arrive twice, 0..1; between namespaces only
     cut                nothing passes
     """
 
     delay_s: float = 0.0
     jitter_s: float = 0.0
     loss: float = 0.0
+    double: float = 0.0
     cut: bool = False
 
 
@@ -31,6 +33,7 @@ class LinkCounts(msgspec.Struct, kw_only=True):
     sent        pieces and bytes that came to the link
     delivered   left it at the far end
     lost        by the rule's chance; the proxy counts pieces that were sent again later
+    doubled     by the rule's chance; the second one is not counted as sent
     cut         met a cut: gone between namespaces, held back until the cut heals by the proxy
     refused     found the engine's queue full, or the far end gone
     late_s_max  most that a piece left after its time
@@ -42,6 +45,8 @@ class LinkCounts(msgspec.Struct, kw_only=True):
     delivered_bytes: int = 0
     lost: int = 0
     lost_bytes: int = 0
+    doubled: int = 0
+    doubled_bytes: int = 0
     cut: int = 0
     cut_bytes: int = 0
     refused: int = 0
@@ -80,6 +85,15 @@ class Link:
             return False
         self.counts.lost += 1
         self.counts.lost_bytes += size
+        return True
+
+    def doubles(self, size: int) -> bool:
+        """Whether a piece arrives twice, which is then counted."""
+        double = self.rule.double
+        if double == 0 or self._chance.random() >= double:
+            return False
+        self.counts.doubled += 1
+        self.counts.doubled_bytes += size
         return True
 
     def travel_s(self) -> float:

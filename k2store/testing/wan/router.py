@@ -86,11 +86,12 @@ class Router:
             if len(self._queue) >= QUEUE_PACKETS_MAX:
                 link.refuse(size)
                 continue
-            self._number += 1
-            due_s = link.due_s(time.monotonic())
-            heapq.heappush(
-                self._queue, Underway(due_s, self._number, self._legs[gets], link, packet)
-            )
+            for _ in range(1 + link.doubles(size)):
+                self._number += 1
+                due_s = link.due_s(time.monotonic())
+                heapq.heappush(
+                    self._queue, Underway(due_s, self._number, self._legs[gets], link, packet)
+                )
 
     def _deliver(self) -> None:
         queue = self._queue

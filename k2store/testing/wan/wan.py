@@ -235,6 +235,12 @@ class Wan:
             raise Rejected("a loss is a fraction between 0 and 1", field="fraction")
         self._change(source, target, loss=fraction)
 
+    def double(self, source: str, target: str, fraction: float) -> None:
+        """Let so much of what is sent arrive twice, 0..1. The proxy has no packets to double."""
+        if not 0 <= fraction <= 1:
+            raise Rejected("what is doubled is a fraction between 0 and 1", field="fraction")
+        self._change(source, target, double=fraction)
+
     def cut(self, source: str, target: str) -> None:
         """Let nothing pass from `source` to `target`; the other direction stays as it is."""
         self._change(source, target, cut=True)

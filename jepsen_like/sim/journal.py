@@ -46,7 +46,8 @@ class Entry(msgspec.Struct):
     """One transaction: its latest attempt, or the one-shot or view that it was.
 
     `at` is the stamp it reported, 0 if none; `began` and `ended` are positions in the run, with
-    `ended` 0 while it is open. `refuted` are conditions on a value that did not hold at `at`.
+    `ended` 0 while it is open; `began_ns` and `ended_ns` are true time. `refuted` are conditions on
+    a value that did not hold at `at`.
     """
 
     number: int
@@ -55,6 +56,7 @@ class Entry(msgspec.Struct):
     began: int
     began_ns: int
     ended: int = 0
+    ended_ns: int = 0
     outcome: Outcome = "open"
     txn: bytes = b""
     at: int = 0
@@ -114,6 +116,7 @@ class Journal:
         assert entry.outcome == "open", entry
         self._position += 1
         entry.ended = self._position
+        entry.ended_ns = self.true_ns()
         entry.outcome = outcome
         entry.error = error
         if at:

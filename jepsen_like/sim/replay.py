@@ -11,7 +11,8 @@ it committed, and when. Such a version must bring all its others along.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
@@ -30,8 +31,14 @@ class Shown(msgspec.Struct, frozen=True):
     value: bytes | None
 
 
-def place_unknown(journal: Journal, shown: Iterable[Shown]) -> list[str]:
-    """Give transactions of unknown outcome the stamp the store shows for them; problems found."""
+def place_unknown(
+    journal: Journal, shown: Iterable[Shown], committed: Mapping[int, int] | None = None
+) -> list[str]:
+    """Give transactions of unknown outcome the stamp the store shows for them; problems found.
+
+    `committed` says of transactions, by number, at which stamp they are committed as the store says
+    (0: not at all). It only chooses between those that deleted the same keys and nothing else.
+    """
     problems: list[str] = []
     writers: dict[tuple[bytes, bytes], Entry] = {}
     for entry in journal.entries:
@@ -62,11 +69,11 @@ def place_unknown(journal: Journal, shown: Iterable[Shown]) -> list[str]:
     rows = list(shown)
     for row in rows:
         saw(row.key, row.version, row.value, "the store")
-    _place_deletions(journal, rows)
+    _place_deletions(journal, rows, committed or {})
     return problems
 
 
-def _place_deletions(journal: Journal, shown: list[Shown]) -> None:
+def _place_deletions(journal: Journal, shown: list[Shown], committed: Mapping[int, int]) -> None:
     """Place transactions that only deleted: they leave no mark, but tombstones nobody else left."""
     placed = {entry.at for entry in journal.entries if entry.outcome == "ok"}
     graves: dict[int, set[bytes]] = {}
@@ -82,7 +89,11 @@ def _place_deletions(journal: Journal, shown: list[Shown]) -> None:
     ]
     for version, keys in sorted(graves.items()):
         for entry in waiting:
-            if entry.outcome != "ok" and set(entry.writes) == keys:
+            if (
+                entry.outcome != "ok"
+                and set(entry.writes) == keys
+                and committed.get(entry.number, version) == version
+            ):
                 entry.at, entry.outcome, entry.ended = version, "ok", 0
                 break
 
@@ -99,9 +110,13 @@ def replay(journal: Journal) -> list[str]:
     placed.sort(key=lambda entry: (entry.at, entry.stale, entry.number))
     problems = _stamps(placed)
     state: dict[bytes, Row] = {}
+    # Those of the state, in order: a scan looks at its own range only.
+    keys: list[bytes] = []
     for entry in placed:
-        problems += _contradictions(entry, state)
+        problems += _contradictions(entry, state, keys)
         for key, value in entry.writes.items():
+            if key not in state:
+                insort(keys, key)
             state[key] = (entry.at, value)
         if len(problems) >= FINDINGS_MAX:
             break
@@ -139,7 +154,7 @@ def _stamps(placed: list[Entry]) -> list[str]:
     return problems
 
 
-def _contradictions(entry: Entry, state: dict[bytes, Row]) -> list[str]:
+def _contradictions(entry: Entry, state: dict[bytes, Row], keys: list[bytes]) -> list[str]:
     problems: list[str] = []
     for reading in entry.reads:
         version, value = state.get(reading.key, (0, None))
@@ -150,7 +165,7 @@ def _contradictions(entry: Entry, state: dict[bytes, Row]) -> list[str]:
                 f"in order of stamps it was {value!r} of {version}"
             )
     for scan in entry.scans:
-        expected = _expected(scan, state)
+        expected = _expected(scan, state, keys)
         if list(scan.rows) != expected:
             problems.append(
                 f"{_name(entry)} scanned {scan.start!r} to {scan.end!r} and saw "
@@ -166,16 +181,17 @@ def _contradictions(entry: Entry, state: dict[bytes, Row]) -> list[str]:
     return problems
 
 
-def _expected(scan: Scanned, state: dict[bytes, Row]) -> list[Reading]:
+def _expected(scan: Scanned, state: dict[bytes, Row], keys: list[bytes]) -> list[Reading]:
+    begin = bisect_left(keys, scan.start)
+    end = bisect_left(keys, scan.end) if scan.end else len(keys)
     rows = [
         Reading(key, version, value)
-        for key, (version, value) in state.items()
-        if value is not None
-        and key >= scan.start
-        and (not scan.end or key < scan.end)
-        and key not in scan.hidden
+        for key in keys[begin:end]
+        for version, value in (state[key],)
+        if value is not None and key not in scan.hidden
     ]
-    rows.sort(key=lambda row: row.key, reverse=scan.reverse)
+    if scan.reverse:
+        rows.reverse()
     return rows if scan.complete else rows[: len(scan.rows)]
 
 

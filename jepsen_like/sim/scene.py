@@ -35,8 +35,13 @@ def run(
     return staged(plan or draw(seed, only, honest=honest), Scene, trace_sink)
 
 
-def staged(plan: P, make: Callable[[P, Simulation], Stage], trace_sink: IO[str] | None) -> Result:
-    """Run a plan on the stage that is made for it."""
+def staged(
+    plan: P,
+    make: Callable[[P, Simulation], Stage],
+    trace_sink: IO[str] | None,
+    look: Callable[[Stage, Result], None] | None = None,
+) -> Result:
+    """Run a plan on the stage that is made for it; `look` sees the stage when it is judged."""
     began_s = time.perf_counter()
     result = Result(
         plan.seed,
@@ -54,6 +59,8 @@ def staged(plan: P, make: Callable[[P, Simulation], Stage], trace_sink: IO[str] 
         except SimulationError as error:
             result.failures.append(told(error))
         stage.count(result)
+        if look is not None:
+            look(stage, result)
         result.trace = simulation.trace.hash
         result.virtual_ns = simulation.loop.now_ns
         result.steps = simulation.loop.steps

@@ -22,6 +22,7 @@ COMMANDS: dict[str, str] = {
     "shrink": "jepsen_like.cli.swarm:shrink",
     "swarm": "jepsen_like.cli.swarm:swarm",
     "failover": "jepsen_like.cli.failover:failover",
+    "report": "jepsen_like.cli.report:report",
 }
 """Name of a subcommand -> the click command, as "module:object"."""
 

@@ -2,12 +2,12 @@
 
 ::
 
-    LocalCluster (processes, mutual TLS, emulated distances)
-       ▲ clients of every region: workloads of the simulator, the same histories and journal
-       ▲ nemesis: kill, pause, restart, cut regions off, cut one direction
-       │ heal; from here on the clock of recovery runs
+    LocalCluster (processes, mutual TLS, disks and clocks of their own, emulated distances)
+       ▲ load: clients and watchers of every region, workloads and journal of the simulator
+       ▲ nemesis: a schedule of faults, as the simulator takes it; each tells its evidence
+       │ healed; from here on the clock of recovery runs
        ▼
-    outcomes asked, everything read, in every region at one stamp ─▶ the same checks
+    outcomes asked, everything read ─▶ the same checks ─▶ logs and rows of all nodes equal
 
 The order of events is the machine's own, so a run cannot be repeated; what the simulator does not
 have is here instead: processes, sockets, the disk and the scheduler of a real kernel.
@@ -16,5 +16,7 @@ have is here instead: processes, sockets, the disk and the scheduler of a real k
 from __future__ import annotations
 
 from jepsen_like.regions.campaign import Campaign, Result
+from jepsen_like.regions.load import Load
+from jepsen_like.regions.scene import Scene, scene
 
-__all__ = ["Campaign", "Result"]
+__all__ = ["Campaign", "Load", "Result", "Scene", "scene"]

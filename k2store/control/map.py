@@ -50,7 +50,8 @@ class NodeInfo(Struct, frozen=True):
     """A member. `id` belongs to its name *and* its disk: a node that lost its disk is another one.
 
     `address` is where the others reach it; `disk` names its data folder; `admin` is the address of
-    its HTTP port, or empty.
+    its HTTP port, or empty. `starts` counts how often its folder was started, and `life` names the
+    process that was the last to say so: a folder that has counted less is an old copy.
     """
 
     id: int
@@ -59,6 +60,8 @@ class NodeInfo(Struct, frozen=True):
     address: str
     disk: bytes
     admin: str = ""
+    starts: int = 0
+    life: bytes = b""
 
 
 class Keyspace(Struct, frozen=True):

@@ -107,7 +107,14 @@ async def change(control: Control, transition: Callable[[Map], Map]) -> Map:
 
 
 async def join(
-    control: Control, name: str, region: str, address: str, disk: bytes, admin: str = ""
+    control: Control,
+    name: str,
+    region: str,
+    address: str,
+    disk: bytes,
+    admin: str = "",
+    starts: int = 0,
+    life: bytes = b"",
 ) -> NodeInfo:
     """Become a member of the cluster, or come back as the one that this name and disk are.
 
@@ -115,7 +122,10 @@ async def join(
     everything, and who was replaced is waited for no more.
     """
     joined = await change(
-        control, lambda present: placed(with_node(present, name, region, address, disk, admin))
+        control,
+        lambda present: placed(
+            with_node(present, name, region, address, disk, admin, starts, life)
+        ),
     )
     node = joined.node_named(name)
     assert node is not None, name

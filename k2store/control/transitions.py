@@ -52,8 +52,14 @@ def with_node(
     address: str,
     disk: bytes,
     admin: str = "",
+    starts: int = 0,
+    life: bytes = b"",
 ) -> Map:
     """A node joins, or comes back, perhaps at another address.
+
+    `starts` is how often its folder was started, this time included (0: it does not count), and
+    `life` names the process. A folder that comes with a number which another process has had is an
+    old copy, which lacks what the node has acknowledged since: Rejected.
 
     The same name with the same disk keeps its id. The same name with another disk is a new node
     with a new id; the old one is no member any more and leaves the partitions at the next
@@ -80,12 +86,16 @@ def with_node(
                 "empty data folder",
                 "node.region",
             )
+        if 0 < starts <= owner.starts and life != owner.life:
+            _refuse(old_copy(owner, starts - 1), "node.data")
+        if starts:
+            owner = replace(owner, starts=starts, life=life)
         node = replace(owner, address=address, admin=admin)
         nodes = tuple(node if one.id == node.id else one for one in present.nodes)
         return _checked(present, replace(present, nodes=nodes))
     if present.next_node > NODE_ID_MAX:
         _refuse(f"all {NODE_ID_MAX} node ids were given out; ids are never reused", "node.name")
-    node = NodeInfo(present.next_node, name, region, address, disk, admin)
+    node = NodeInfo(present.next_node, name, region, address, disk, admin, starts, life)
     return _checked(
         present,
         replace(
@@ -93,6 +103,15 @@ def with_node(
             next_node=present.next_node + 1,
             nodes=(*(one for one in present.nodes if one.name != name), node),
         ),
+    )
+
+
+def old_copy(node: NodeInfo, starts: int) -> str:
+    """Why a folder may not be used that was started so often only."""
+    return (
+        f"this data folder is an old copy: it was started {starts} times, and node {node.id} "
+        f"({node.name}) {node.starts} times. What the node has acknowledged since is not in it: "
+        "remove it and start the node again, as a new member"
     )
 
 

@@ -114,6 +114,7 @@ def clock(engine: Engine) -> admin_pb2.GetClockResponse:
         commits=_commits(engine),
         commit_wait_ns_total=engine.held.waited_ns_total,
         commit_wait_ns_max=engine.held.waited_ns_max,
+        detail=source.detail,
     )
     try:
         answer.lo_ns, answer.hi_ns = engine.clock.read()

@@ -161,7 +161,7 @@ class GetClockRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetClockResponse(_message.Message):
-    __slots__ = ("source", "assumed", "lo_ns", "hi_ns", "ahead_ns_max", "refusal", "commits", "commit_wait_ns_total", "commit_wait_ns_max")
+    __slots__ = ("source", "assumed", "lo_ns", "hi_ns", "ahead_ns_max", "refusal", "commits", "commit_wait_ns_total", "commit_wait_ns_max", "detail")
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     ASSUMED_FIELD_NUMBER: _ClassVar[int]
     LO_NS_FIELD_NUMBER: _ClassVar[int]
@@ -171,6 +171,7 @@ class GetClockResponse(_message.Message):
     COMMITS_FIELD_NUMBER: _ClassVar[int]
     COMMIT_WAIT_NS_TOTAL_FIELD_NUMBER: _ClassVar[int]
     COMMIT_WAIT_NS_MAX_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
     source: str
     assumed: bool
     lo_ns: int
@@ -180,7 +181,8 @@ class GetClockResponse(_message.Message):
     commits: int
     commit_wait_ns_total: int
     commit_wait_ns_max: int
-    def __init__(self, source: _Optional[str] = ..., assumed: _Optional[bool] = ..., lo_ns: _Optional[int] = ..., hi_ns: _Optional[int] = ..., ahead_ns_max: _Optional[int] = ..., refusal: _Optional[str] = ..., commits: _Optional[int] = ..., commit_wait_ns_total: _Optional[int] = ..., commit_wait_ns_max: _Optional[int] = ...) -> None: ...
+    detail: str
+    def __init__(self, source: _Optional[str] = ..., assumed: _Optional[bool] = ..., lo_ns: _Optional[int] = ..., hi_ns: _Optional[int] = ..., ahead_ns_max: _Optional[int] = ..., refusal: _Optional[str] = ..., commits: _Optional[int] = ..., commit_wait_ns_total: _Optional[int] = ..., commit_wait_ns_max: _Optional[int] = ..., detail: _Optional[str] = ...) -> None: ...
 
 class GrantStampsRequest(_message.Message):
     __slots__ = ("count",)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -153,6 +154,34 @@ def test_a_node_whose_disk_fails_ends(tmp_path: Path) -> None:
             db.put(b"fra/key", b"value", timeout=1)
         until(lambda: not node.running)
         assert node.stop() not in (0, None, -signal.SIGKILL)
+
+
+def test_an_old_copy_of_a_disk_is_refused(tmp_path: Path) -> None:
+    """A folder that was put back is told from the present one: at once, again and again, and later
+    where the control plane was away. With an empty folder the node is a new member."""
+    with local_cluster(("fra",), nodes_per_region=3, wan=None, path=tmp_path) as cluster:
+        node, keeper = cluster.node("fra-2"), cluster.node("fra-1")
+        node.stop()
+        shutil.copytree(node.data, tmp_path / "old")
+        node.start()
+        node.stop()
+        node.start()  # The present folder may be started as often as one likes.
+        node.stop()
+        node.wipe()
+        shutil.copytree(tmp_path / "old", node.data)
+        for _ in range(2):
+            with pytest.raises(k2store.Unavailable, match="old copy"):
+                node.start()
+        keeper.kill()
+        node.start()
+        before = len(node.log())
+        keeper.start()
+        until(lambda: not node.running)
+        node.stop()
+        assert "old copy" in node.log()[before:]
+        node.wipe()
+        node.start()
+        assert {one.name for one in cluster.nodes.values() if one.running} == set(cluster.nodes)
 
 
 def test_a_cluster_comes_back(tmp_path: Path) -> None:

@@ -64,6 +64,24 @@ def test_a_lost_disk_makes_another_node() -> None:
     assert 2 not in settled.partitions[0].learners
 
 
+def test_an_old_copy_of_a_disk_does_not_join() -> None:
+    """A folder whose count another process has had is refused; the same process may ask again."""
+
+    def start(present: Map, starts: int, life: bytes) -> Map:
+        return with_node(present, "n1", "fra", "h1:7400", b"\x01", "", starts, life)
+
+    present = joined("fra")  # by nodes that did not count yet
+    for starts, life in ((1, b"one"), (1, b"one"), (2, b"two"), (4, b"four")):
+        present = start(present, starts, life)
+        assert present.nodes == (NodeInfo(1, "n1", "fra", "h1:7400", b"\x01", "", starts, life),)
+    assert start(present, 4, b"four") is present
+    assert decode(encode(present)) == present
+    for starts in (1, 2, 4):
+        with pytest.raises(Rejected, match=f"started {starts - 1} times, and node 1 .* 4 times"):
+            start(present, starts, b"another")
+    assert start(present, 5, b"another").nodes[0].starts == 5
+
+
 def test_the_last_voter_is_not_replaced() -> None:
     """A partition whose only voter lost its disk keeps naming it: nobody could carry the log on."""
     present = with_keyspace(joined("fra", "iad"), Keyspace("default", b"", "zone", "fra"))

@@ -24,7 +24,7 @@ from typing import Any, cast
 
 import pytest
 
-from jepsen_like.nemesis import control_groups, disks, links, tracing
+from jepsen_like.nemesis import clocks, control_groups, disks, links, tracing
 from jepsen_like.nemesis import nemesis as applying
 from jepsen_like.nemesis.clocks import Measured
 from jepsen_like.nemesis.drawing import DESTROYING, DISHONEST, SECOND_NS, STOPPING, Plan, draw
@@ -275,15 +275,22 @@ def test_damage_turns_over_bits_of_what_was_written(tmp_path: Path, seed: int) -
 # -- clocks ----------------------------------------------------------------------------------------
 
 
-def test_a_skew_counts_only_beyond_the_doubt_about_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An offset smaller than half the time of the answer may be none."""
-    from jepsen_like.nemesis import clocks
-
-    for ahead_ns, shows in ((400_000, False), (-2_000_000, True)):
-        found = Measured(ahead_ns, 500_000, 8_000_000, "")
-        monkeypatch.setattr(clocks, "measure", lambda world, node, found=found: found)
-        seen = clocks._skew(cast("Any", None), cast("Any", None))
-        assert (seen is not None) == shows
+@pytest.mark.parametrize(
+    ("ahead_ns", "detail", "shows"),
+    [
+        (400_000, "offset 0 ns, drift 0 ppm", None),
+        (-2_000_000, "offset 0 ns, drift 0 ppm", "-2.00 ms"),
+        (400_000, "offset 3000 ns, drift 0 ppm", "offset 3000 ns"),
+    ],
+)
+def test_a_skew_is_measured_or_told(
+    monkeypatch: pytest.MonkeyPatch, ahead_ns: int, detail: str, shows: str | None
+) -> None:
+    """An offset smaller than half the time of the answer may be none, unless the node says so."""
+    found = Measured(ahead_ns, 500_000, 8_000_000, "", detail)
+    monkeypatch.setattr(clocks, "measure", lambda world, node: found)
+    seen = clocks._skew(cast("Any", None), cast("Any", None))
+    assert (seen is None) if shows is None else (seen is not None and shows in seen)
 
 
 # -- links -----------------------------------------------------------------------------------------

@@ -27,10 +27,10 @@ import msgspec
 import k2store
 from jepsen_like.checking import check
 from jepsen_like.history import Recorder
+from jepsen_like.nemesis.processes import state_of
 from jepsen_like.pool.load import Load
 from jepsen_like.pool.member import Member, merged
 from jepsen_like.pool.router import RouterLoad
-from jepsen_like.regions.nemesis import stands_still
 from kv_pool.edge.layout import keyspaces
 from kv_pool.edge.pool import Pool
 from kv_pool.keys import Worker
@@ -127,7 +127,7 @@ class _Process:
 
     def resume(self) -> bool:
         """SIGCONT; whether it stood still."""
-        still = stands_still(self._running.pid)
+        still = state_of(self._running.pid) == "T"
         os.kill(self._running.pid, signal.SIGCONT)
         return still
 

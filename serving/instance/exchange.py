@@ -201,6 +201,7 @@ class Exchange:
         self._limits = limits or ExchangeLimits()
         self._granted: dict[tuple[Peer, int], _Granting] = {}
         self._tasks: set[asyncio.Task[object]] = set()
+        self._prefills: set[asyncio.Task[_Adoption]] = set()
         self.namespace = namespace
         self.parked = Parked()
         # These belong to the engine's thread: who computed the prompt of a sequence, and when one was begun.
@@ -211,14 +212,15 @@ class Exchange:
 
     async def stop(self) -> None:
         """Give up what is under way."""
-        for task in self._tasks:
+        tasks = [*self._prefills, *self._tasks]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def settled(self) -> None:
         """Return when nothing is under way that was begun so far."""
-        while self._tasks:
-            await asyncio.gather(*self._tasks)
+        while self._tasks or self._prefills:
+            await asyncio.gather(*self._prefills, *self._tasks, return_exceptions=True)
 
     # ------------------------------------------------------------------------------ fetching
 
@@ -356,7 +358,17 @@ class Exchange:
 
         Raises one of `FAILURES` before the block when that came to nothing; then nothing is left of it.
         """
-        adoption = await self._adoption(worker, request, keeps=keeps)
+        # A task of its own: a client that goes away does not end a link on which others have pages under way.
+        asking = asyncio.get_running_loop().create_task(
+            self._adoption(worker, request, keeps=keeps)
+        )
+        self._prefills.add(asking)
+        asking.add_done_callback(self._prefills.discard)
+        try:
+            adoption = await asyncio.shield(asking)
+        except asyncio.CancelledError:
+            self._spawn(self._give_up_when_asked(asking))
+            raise
         try:
             async with self._pages.front.stream(adoption.adopt) as stream:
                 yield stream
@@ -384,6 +396,15 @@ class Exchange:
         self.counts.prompt_tokens_cached += ready.cached
         self.counts.prompt_tokens_computed += ready.computed
         return _Adoption(self._pages, self.returning, worker, request, ready, held, slots)
+
+    async def _give_up_when_asked(self, asking: asyncio.Task[_Adoption]) -> None:
+        """Nobody waits for a prompt any more that is being computed."""
+        try:
+            adoption = await asking
+        except FAILURES:
+            # Then nothing is left of it.
+            return
+        await self._give_up(adoption)
 
     async def _give_up(self, adoption: _Adoption) -> None:
         """A prompt that was computed is not wanted any more. Asks again, behind whatever was on its way."""

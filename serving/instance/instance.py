@@ -234,9 +234,10 @@ class Instance:
 class _Coupling:
     """What the engine tells in its thread: who finishes, who parks, who could use pages from elsewhere."""
 
-    def __init__(self, settings: InstanceSettings, mem_pool: MemPool) -> None:
+    def __init__(self, settings: InstanceSettings, mem_pool: MemPool, residency: Residency) -> None:
         self._settings = settings
         self._mem_pool = mem_pool
+        self._residency = residency
         self._loop = asyncio.get_running_loop()
         self._exchange: Exchange | None = None
 
@@ -254,6 +255,7 @@ class _Coupling:
         """The pages of a prompt for somebody else are noted; what computing took teaches the cost model."""
         if sequence.request.parks:
             self.exchange.parked.note(sequence.number, sequence.pages)
+        self._seen(sequence)
         began_s = self.exchange.began_s.pop(sequence.number, None)
         if began_s is not None:
             took_s = time.perf_counter() - began_s
@@ -264,6 +266,7 @@ class _Coupling:
         """The pages of an answer go back to who computed the prompt, if that is the arrangement."""
         self.exchange.parked.forget(sequence.number)
         self.exchange.began_s.pop(sequence.number, None)
+        self._seen(sequence)
         worker = self.exchange.returning.pop(sequence.number, None)
         if worker is None or finish is Finish.CANCELLED or not self._settings.step.decode_returns:
             return
@@ -271,6 +274,11 @@ class _Coupling:
         self._mem_pool.hold(pages)
         tokens = tuple(sequence.tokens[: len(pages) * self._mem_pool.page_tokens])
         self._loop.call_soon_threadsafe(self.exchange.give_back_later, worker, tokens, pages)
+
+    def _seen(self, sequence: Running) -> None:
+        """What a sequence has used is in the directory again, should it have left it."""
+        chained = sequence.chain
+        self._residency.seen(chained.names, sequence.pages[: chained.blocks])
 
     def wants(self, number: int, tokens: tuple[int, ...], names: Names, held: int) -> bool:
         """Whether a sequence waits until it was looked whether somebody else has more of its prompt."""
@@ -337,7 +345,7 @@ async def open_instance(
             stores.append(PageStore(geometry, settings.host_pages))
         mem_pool = MemPool(digest, stores, watcher=residency)
         pages = EnginePages(mem_pool, memory)
-        coupling = _Coupling(settings, mem_pool)
+        coupling = _Coupling(settings, mem_pool, residency)
         engine = Engine(
             model,
             mem_pool,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import k2store
 from serving.instance import messages
@@ -32,6 +32,9 @@ from serving.transport.shared import SCHEME as SHARED
 
 if TYPE_CHECKING:
     from kv_pool.keys import Worker
+
+HANDLING_MAX: Final = 1024
+"""Questions that are being answered at a time; a peer that asks for more is not listened to any further."""
 
 Handle = Callable[["Way", Message], Coroutine[None, None, None]]
 
@@ -210,6 +213,8 @@ class Links:
                 asked = self._asked.get(message.ticket)
                 if asked is not None and asked[0] is way.peer and not asked[1].done():
                     asked[1].set_result(message)
+            case _ if len(self._handling) >= HANDLING_MAX:
+                way.peer.link.close(PeerLost(f"{way.peer.name} asks for too much at a time"))
             case _:
                 self._spawn(self._handle(way, message))
 

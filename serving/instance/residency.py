@@ -8,7 +8,8 @@
 
 A page that is in the directory is *held* here, so that the engine cannot use it for anything else while somebody may
 have a claim on it. What is used least goes out of the directory first, ahead of need: the engine always finds
-some pages that nobody outside knows of. Such a page is still a hit for this worker's own prompts.
+some pages that nobody outside knows of. Such a page is still a hit for this worker's own prompts, and when it is used
+it is published again.
 
 The directory is told after the bytes are complete and before they go, never the other way round: whoever has a claim
 finds the bytes. If this worker dies, its lease runs out and all it had is void with one row.
@@ -124,6 +125,20 @@ class Residency:
             parent = name
         self._loop.call_soon_threadsafe(self._wake)
 
+    def seen(self, names: Names, slots: Sequence[Slot]) -> None:
+        """The blocks of a prompt's beginning were used, and are held: what has left the directory comes back."""
+        parent = ROOT_NAME
+        missing = False
+        for name, slot in zip(split_names(names), slots, strict=True):
+            # Looked at from another thread: who is wrong about it is corrected where it is published.
+            if name not in self._blocks:
+                self._holding.hold((slot,))
+                self._stored.append((parent, name, slot))
+                missing = True
+            parent = name
+        if missing:
+            self._loop.call_soon_threadsafe(self._wake)
+
     def moved(self, name: bytes, source: Slot, destination: Slot | None) -> None:
         """A block has left its slot: none that the directory knows, since those are held."""
 
@@ -207,10 +222,10 @@ class Residency:
         """Publish what has gathered: stretches of prompts, each whole or not at all."""
         stretches: dict[bytes, tuple[bytes, list[bytes]]] = {}
         again: list[Slot] = []
-        for _ in range(min(_BATCH, len(self._stored))):
-            parent, name, slot = self._stored.popleft()
+        batch = [self._stored.popleft() for _ in range(min(_BATCH, len(self._stored)))]
+        for parent, name, slot in _parents_first(batch):
             if name in self._blocks:
-                # It came up from below while its first copy was still held here.
+                # It is here already, or on its way, and held once for that.
                 again.append(slot)
                 continue
             self._blocks[name] = _Block(slot)
@@ -249,3 +264,19 @@ class Residency:
         slots = [self._blocks.pop(name).slot for name in names]
         if slots:
             await self._holding.release(tuple(slots))
+
+
+def _parents_first(batch: Sequence[tuple[bytes, bytes, Slot]]) -> list[tuple[bytes, bytes, Slot]]:
+    """Blocks behind those that they follow: what has come back into the directory is told after what follows on it."""
+    waiting: dict[bytes, list[tuple[bytes, bytes, Slot]]] = {}
+    names = {name for _, name, _ in batch}
+    ordered: list[tuple[bytes, bytes, Slot]] = []
+    for one in batch:
+        if one[0] in names:
+            waiting.setdefault(one[0], []).append(one)
+        else:
+            ordered.append(one)
+    for one in ordered:
+        # The list grows while it is walked.
+        ordered += waiting.pop(one[1], [])
+    return ordered

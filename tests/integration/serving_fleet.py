@@ -148,9 +148,10 @@ def worker_process(
 async def stopped(process: subprocess.Popen) -> None:
     """Return when a process has stopped itself."""
     while True:
-        stat = Path(f"/proc/{process.pid}/stat").read_text()
-        if stat.rpartition(")")[2].split()[0] == "T":
+        state = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0]
+        if state == "T":
             return
+        assert state != "Z", "it ended before it came there"
         await asyncio.sleep(0.01)
 
 

@@ -216,10 +216,63 @@ def test_a_small_pool_retires_what_is_used_least(node: LocalNode) -> None:
                     await said(one.generate, prompt_of(60, seed))
                     await one.idle()
                 assert one.residency.locate(claimed) == ()
+                # What is used again is published again, the claim or not.
+                await said(one.generate, prompt_of(60, 10))
+                await one.idle()
+                assert len(one.residency.locate(claimed)) == 3
             # A prompt that needs almost all pages gets them, at the expense of the directory.
             tokens, _ = await said(one.generate, prompt_of(230))
             assert tokens == answer_of(prompt_of(230), 12)
             await one.check_integrity()
+
+    asyncio.run(scene())
+
+
+def test_what_left_the_directory_comes_back_when_it_is_used(node: LocalNode) -> None:
+    """A prompt that was retired and is still in the cache is published again by the next one that begins with it, and
+    what follows on it is published behind it."""
+
+    async def scene() -> None:
+        async with on(node) as fleet:
+            one = await fleet.worker("again")
+            await said(one.generate, prompt_of(60))
+            await one.idle()
+            assert await one.residency.shed(64) == 4
+            assert one.residency.locate(one.names(prompt_of(60))) == ()
+            _, usage = await said(one.generate, prompt_of(100))
+            assert usage.cached == 48
+            await one.idle()
+            assert len(one.residency.locate(one.names(prompt_of(100)))) == 6
+            await one.check_integrity()
+
+    asyncio.run(scene())
+
+
+def test_a_client_that_goes_away_disturbs_nobody(node: LocalNode) -> None:
+    """A client that leaves while a prefill worker computes: its pages come back, and another client's prompt that is
+    under way over the same link is not touched."""
+
+    async def scene() -> None:
+        async with on(node) as fleet:
+            prefill = await fleet.worker("gone-p", role=Role.PREFILL)
+            decode = await fleet.worker("gone-d", role=Role.DECODE)
+            await agree(prefill, decode)
+            await said(decode.generate, prompt_of(30))
+            (peer,) = decode.links.endpoints[0].peers
+            for delay_s in (0.0, 0.001, 0.003, 0.01, 0.03):
+                leaving = asyncio.create_task(said(decode.generate, prompt_of(300, 1), 200))
+                staying = asyncio.create_task(said(decode.generate, prompt_of(300, 2)))
+                await asyncio.sleep(delay_s)
+                leaving.cancel()
+                tokens, _ = await staying
+                assert tokens == answer_of(prompt_of(300, 2), 12)
+            await decode.exchange.settled()
+            await prefill.exchange.settled()
+            assert decode.links.endpoints[0].peers == [peer]
+            assert decode.exchange.counts.prefills_failed == 0
+            await agree(prefill, decode)
+            await prefill.check_integrity()
+            await decode.check_integrity()
 
     asyncio.run(scene())
 
@@ -300,6 +353,21 @@ async def has(instance, worker: Worker, prompt: tuple[int, ...]) -> None:
         await instance.tree.caught_up(instance.tree.as_of + 1)
 
 
+async def until_it_reads(here, by_victim, process, last: tuple[int, ...]):
+    """Ask a worker for prompts of another one until it is killed: it reads as soon as its learner, which nobody
+    sees, knows of a prompt before it is asked. Then what the other one says to the last prompt."""
+    for attempt in range(1, 40):
+        asked = prompt_of(100, 50 + attempt)
+        await said(here.generate, asked)
+        await here.idle()
+        await asyncio.sleep(0.05 * attempt)
+        tokens, _ = await said(by_victim, asked)
+        assert tokens == answer_of(asked, 12)
+        if process.poll() is not None:
+            return await said(here.generate, last)
+    raise AssertionError("it never reads")
+
+
 @pytest.mark.parametrize("place", ["publish", "piece", "read", "write", "grant"])
 def test_a_worker_killed_in_the_middle(node: LocalNode, place: str) -> None:
     """Kill -9 between data and publish, in the middle of sending or reading pages, and of a migration on either
@@ -314,7 +382,7 @@ def test_a_worker_killed_in_the_middle(node: LocalNode, place: str) -> None:
             options: dict = {"shares_memory": False} if place == "piece" else {}
             here = await fleet.worker(f"here-{place}", **options)
             router = await fleet.router(avoid_s=1.0)
-            options |= {"stops": place, "lease_s": 1.0}
+            options |= {"stops": place, "lease_s": 2.0}
             with worker_process(node.address, victim.name, **options) as process:
                 await known(here, victim)
                 await router._tree.caught_up(here.tree.as_of)
@@ -322,15 +390,17 @@ def test_a_worker_killed_in_the_middle(node: LocalNode, place: str) -> None:
                 def by_victim(request: Request):
                     return router.generate(request, victim)
 
-                if place in {"read", "grant"}:
+                if place == "grant":
                     await said(here.generate, prompt)
                     await here.idle()
                 elif place in {"piece", "write"}:
                     await said(by_victim, prompt)
                     await has(here, victim, prompt)
                 match place:
-                    case "publish" | "read":
+                    case "publish":
                         doing = said(by_victim, prompt)
+                    case "read":
+                        doing = until_it_reads(here, by_victim, process, prompt)
                     case "piece":
                         doing = said(here.generate, prompt)
                     case "write":

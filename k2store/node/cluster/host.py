@@ -601,6 +601,10 @@ class ClusterHost:
                 self.engine.fail(data_lost(group.number))
         if group.leading and {note.kind for note in ready.notes} & ENDS_LEAD:
             self._depose(group)
+            if ready.committed:
+                # They stand, and the machine that ends has not heard of it: the one that is built
+                # from the log knows them, and never hands them on.
+                self.engine.feed.interrupted(group.start, group.end)
         if ready.restore is not None:
             group.partition.watch(self.engine.feed.gathering)
             self.engine.feed.interrupted(group.start, group.end)

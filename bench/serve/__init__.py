@@ -5,6 +5,7 @@ One part a question; each is measured alone and told in one table:
     epic      documents linked in any order: deviation, accuracy, rows and operations (`epic`)
     pd        prefill and decode on different workers, in four steps: tokens computed again, bytes moved (`pd`)
     routing   where requests are placed: share of cached tokens, time to the first token (`routing`)
+    raas      keys and values dropped while decoding: exact chains of the probe, pages held, by policy (`raas`)
 
 Counts (tokens, pages, rows, operations, divergences) are the same on every machine; times are not.
 

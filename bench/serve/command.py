@@ -16,6 +16,7 @@ PARTS: Final[Mapping[str, str]] = {
     "epic": "bench.serve.epic:measure",
     "pd": "bench.serve.pd:measure",
     "routing": "bench.serve.routing:measure",
+    "raas": "bench.serve.raas:measure",
 }
 """By name: a function that takes `Options` and gives `Findings`."""
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -45,6 +46,18 @@ class Outcome:
     milestones: Milestones | None
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """The tensors here are tiny: more threads would only wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@_one_thread()
 @torch.inference_mode()
 def run_chains(
     model: Llama,

@@ -35,6 +35,12 @@ KINDS = ("node", "slow", "cluster", "ambush", "liars")
     help="A file to which a line a seed is added, and from which seeds are numbered on.",
 )
 @click.option(
+    "--record",
+    "record_path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A file to which a line for this swarm is added, and from which seeds are numbered on.",
+)
+@click.option(
     "--json", "as_json", is_flag=True, help="One JSON object a failing seed, and the sum."
 )
 @click.pass_context
@@ -46,6 +52,7 @@ def swarm(
     jobs: int,
     kind: str | None,
     ledger_path: Path | None,
+    record_path: Path | None,
     *,
     as_json: bool,
 ) -> None:
@@ -56,9 +63,12 @@ def swarm(
 
     Exit status: 0 when every seed holds, 5 when one fails, is stuck or has two traces.
     """
+    from importlib.metadata import version
+
     import msgspec
 
     from jepsen_like import swarm as swarms
+    from jepsen_like.swarm.campaign import FIRST_SEED
 
     if minutes is None and seeds is None:
         raise click.UsageError("give --minutes or --seeds")
@@ -76,6 +86,9 @@ def swarm(
             for what in failures:
                 click.echo(f"  {what}")
 
+    record = None if record_path is None else swarms.Record(record_path)
+    if first is None and record is not None:
+        first = record.next_seed(FIRST_SEED)
     report = swarms.swarm(
         minutes=minutes or 0.0,
         seeds=seeds or 0,
@@ -85,6 +98,8 @@ def swarm(
         kinds=KINDS if kind is None else (kind,),
         told=told,
     )
+    if record is not None:
+        record.add(report.run(version("k2store")))
     click.echo(msgspec.json.encode(report).decode() if as_json else _sentences(report))
     ctx.exit(0 if report.holds else 5)
 

@@ -12,7 +12,7 @@ import msgspec
 
 from jepsen_like.sim.swarm import SWARM_PROBES, Summary
 from jepsen_like.swarm.crew import Stuck, Task, together
-from jepsen_like.swarm.ledger import Ledger, Line
+from jepsen_like.swarm.ledger import Ledger, Line, Run
 from jepsen_like.swarm.reach import OUT_OF_REACH
 from jepsen_like.swarm.worker import AMBUSH, CLUSTER, KINDS, LIARS, NODE, SLOW, Answer
 
@@ -51,12 +51,34 @@ class Report(msgspec.Struct, frozen=True):
     canaries: int
     trace_mismatches: int
     first_seed: int
+    next_seed: int
     seconds: float
 
     @property
     def holds(self) -> bool:
         """Whether nothing went wrong; what was not reached is another question."""
         return not (self.failed_seeds or self.stuck_seeds or self.trace_mismatches)
+
+    def run(self, version: str) -> Run:
+        """The same in a line for the record."""
+        return Run(
+            version,
+            self.first_seed,
+            self.next_seed,
+            self.seeds,
+            self.transactions,
+            self.virtual_hours,
+            len(self.fault_kinds),
+            self.probes_hit,
+            self.probes_declared,
+            self.anomalies,
+            len(self.failed_seeds),
+            len(self.stuck_seeds),
+            len(self.vacuous_seeds),
+            self.canaries,
+            self.trace_mismatches,
+            self.seconds,
+        )
 
 
 class Total:
@@ -65,6 +87,7 @@ class Total:
     def __init__(self) -> None:
         """Nothing so far."""
         self.answers = 0
+        self.next_seed = 0
         self.transactions = self.commits = self.load_ns = self.anomalies = 0
         self.kinds: collections.Counter[str] = collections.Counter()
         self.probes: collections.Counter[str] = collections.Counter()
@@ -77,6 +100,7 @@ class Total:
     def take(self, task: Task, came: Answer | Stuck) -> Line:
         """Add one seed, or compare the second run of one; returns its line for the ledger."""
         name = f"{task.kind} {task.seed}"
+        self.next_seed = max(self.next_seed, task.seed + 1)
         if isinstance(came, Stuck):
             self.stuck.append(name)
             return Line(task.kind, task.seed, "stuck", "", 0, 0, 0)
@@ -196,5 +220,6 @@ def swarm(
         total.canaries,
         total.mismatches,
         start,
+        max(start, total.next_seed),
         round(time.monotonic() - began_s, 1),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from jepsen_like.nemesis import BadSchedule, Fault, Schedule, read, write
 from jepsen_like.sim.scheduled import schedule_of, with_schedule
 from jepsen_like.sim.swarm import Summary
-from jepsen_like.swarm import Ledger, Line, swarm
+from jepsen_like.swarm import Ledger, Line, Record, swarm
 from jepsen_like.swarm.campaign import CANARY_EVERY, DECLARED, FIRST_SEED, MIXTURE, total_of
 from jepsen_like.swarm.crew import Stuck, Task, Worker
 from jepsen_like.swarm.reach import OUT_OF_REACH
@@ -92,6 +93,26 @@ def test_a_ledger_is_only_added_to(tmp_path: Path) -> None:
     assert list(Ledger(path).lines()) == lines
     assert Ledger(path).next_seed(1) == 10
     assert Ledger(None).next_seed(1) == 1
+
+
+def test_a_swarm_is_a_line_of_the_record(tmp_path: Path) -> None:
+    """What is kept of it says where the next one begins."""
+    path = tmp_path / "record"
+    assert Record(path).next_seed(7) == 7
+    report = swarm(seeds=1, ledger=Ledger(None), first=31, kinds=(NODE,))
+    Record(path).add(report.run("1.0"))
+    (run,) = Record(path).runs()
+    assert (run.first_seed, run.next_seed, run.seeds, run.failed) == (31, 32, 1, 0)
+    assert run.transactions == report.transactions
+    assert Record(path).next_seed(7) == 32
+
+
+def test_the_record_that_is_kept_can_be_read() -> None:
+    """Each line of it, and no seed was begun twice."""
+    runs = Record(Path(__file__).parents[2] / "jepsen_like" / "seeds.jsonl").runs()
+    assert runs
+    for before, after in pairwise(runs):
+        assert before.first_seed < before.next_seed <= after.first_seed
 
 
 def test_what_is_out_of_reach_is_declared_somewhere() -> None:

@@ -28,6 +28,8 @@ FAULTS: Final = (6, 12)
 GRAIN_NS: Final = 100_000
 LOSSES: Final = ("lose-disk", "corrupt")
 """Faults of which a plan has one at most, at a node whose logs can spare it."""
+CLIENT_SHARE: Final = 0.4
+"""How often a kill hits a client instead of a node."""
 SLOW_DISK_NS: Final = 50 * MILLISECOND_NS
 LASTS_NS: Final = {
     "break": (200, 800),
@@ -79,7 +81,9 @@ def draw(seed: int, only: Sequence[str] = ()) -> ClusterPlan:
             collect_every_ns=(500 * MILLISECOND_NS if collects else plan.node.collect_every_ns),
             segment_bytes=1 << 14,
         ),
-        client=replace(plan.client, early_write_count=1),
+        client=replace(
+            plan.client, early_write_count=1, timeout_s=rng.choice((0.5, plan.client.timeout_s))
+        ),
         schedule=tuple(_draw_schedule(rng, plan, borders, duration_ns)),
     )
 
@@ -136,6 +140,8 @@ def _placed(
         return fault
     if group in ("cut", "slow", "break") and fault.name != "slow-disk":
         return msgspec.structs.replace(fault, pairs=_pairs(rng, plan, fault.name))
+    if fault.name == "kill" and rng.random() < CLIENT_SHARE:
+        return msgspec.structs.replace(fault, target=rng.choice(plan.clients))
     return msgspec.structs.replace(fault, target=rng.choice(nodes))
 
 

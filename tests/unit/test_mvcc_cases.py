@@ -29,7 +29,8 @@ def begun() -> Driver:
 
 def write(driver: Driver, sequence: int) -> None:
     """A write of one transaction to one key, until it is answered."""
-    request, writes = driver.request(), [(b"a", b"%d" % sequence, sequence)]
+    request = driver.request()
+    writes: list[tuple[bytes, bytes | None, int]] = [(b"a", b"%d" % sequence, sequence)]
     driver.send(b"a", Write(request, TXN, STAMP, b"a", writes, [], NEVER_NS))
     driver.quiet()
     assert isinstance(driver.answers[request], Written)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from jepsen_like.sim.cluster.old_disk import old_disk
 from k2store.testing.simulation import (
     ACTIONS,
     MILLISECOND_NS,
@@ -246,31 +247,8 @@ def actions(plane: MemoryPlane, nodes: Sequence[ClusterNode]) -> dict[str, Actio
         refused = sum(control.refused for control in some) - before
         return f"{refused} calls refused" if refused else None
 
-    def learner() -> str | None:
-        """A node without a vote anywhere, None where all have one."""
-        voters = {voter for one in plane.map.partitions for voter in one.voters}
-        known = {one.name: one.id for one in plane.map.nodes}
-        found = [node.name for node in nodes if known.get(node.name, 0) not in {0, *voters}]
-        return found[-1] if found else None
-
-    def stale(simulation: Simulation, fault: Fault) -> Running:
-        """Bring a node back with its disk as it was at the beginning.
-
-        One that votes may not come back so: it would have forgotten what it acknowledged. Its
-        operator gives it an empty disk, which is `lose-disk`.
-        """
-        name, version = learner(), plane.map.version
-        running = None
-        if name is not None:
-            running = ACTIONS["stale-disk"](simulation, msgspec.structs.replace(fault, target=name))
-            next(running)
-        yield
-        if running is None or plane.map.version != version:
-            return None
-        return _ended(running)
-
     return {
-        "stale-disk": stale,
+        "stale-disk": old_disk(plane, nodes),
         "control-away": away,
         "cut-region": ACTIONS["isolate"],
         "cut-region-one-way": ACTIONS["one-way"],
@@ -279,15 +257,6 @@ def actions(plane: MemoryPlane, nodes: Sequence[ClusterNode]) -> dict[str, Actio
         "split": split,
         "stop": _stop,
     }
-
-
-def _ended(running: Running) -> str | None:
-    try:
-        next(running)
-    except StopIteration as end:
-        evidence: str | None = end.value
-        return evidence
-    raise AssertionError("a fault has two halves")
 
 
 def _stop(simulation: Simulation, fault: Fault) -> Running:

@@ -21,6 +21,7 @@ from k2store.testing.simulation.convergence import differences, marks, unsettled
 from k2store.testing.simulation.node import stamp_before_ns
 from k2store.testing.simulation.operating import found
 
+DAMAGE: Final = ("corrupt", "stale-disk")
 LOOKING: Final = "looking-"
 ROAM: Final = "roam"
 CONVERGE_LIMIT_NS: Final = 30 * SECOND_NS
@@ -73,8 +74,8 @@ class ClusterScene(Stage):
         ]
 
     def _servers(self) -> Sequence[Process]:
-        # Who finds its disk damaged refuses to serve, until the fault's end brings another disk.
-        damaged = any(fault.name == "corrupt" for fault in self.plan.schedule)
+        # Who finds its disk damaged, or old, refuses to serve until an operator brings another one.
+        damaged = any(fault.name in DAMAGE for fault in self.plan.schedule)
         exits = (*CLUSTER_EXITS, k2store.Corruption) if damaged else CLUSTER_EXITS
         return [
             self.simulation.process(

@@ -41,6 +41,9 @@ FINISH_LIMIT_NS: Final = 60 * SECOND_NS
 CLOSE_LIMIT_NS: Final = 60 * SECOND_NS
 TIME_FINDINGS_MAX: Final = 5
 RESTART_NS: Final = SECOND_NS // 5
+UNDISTURBED: Final = ("setup", "closing")
+"""Clients that come before and after all faults: what they ask must be answered."""
+PATIENT_S: Final = 3.0
 
 
 class Result(msgspec.Struct):
@@ -249,11 +252,15 @@ class Stage(ABC):
         return WORKLOADS[kind](Recorder(self.simulation.true_ns), random, prefix.encode())
 
     def _connect(self, environment: Environment) -> k2store.Database:
+        settings = self.load.client
+        if environment.name in UNDISTURBED:
+            patient_s = max(settings.timeout_s, PATIENT_S)
+            settings = msgspec.structs.replace(settings, timeout_s=patient_s)
         return k2store.connect(
             self._address(environment),
             name=environment.name,
             dialer=environment.transport,
-            settings=self.load.client,
+            settings=settings,
             monotonic_ns=environment.clock.monotonic_ns,
             rng=environment.random("client"),
         )

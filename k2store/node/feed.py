@@ -230,6 +230,8 @@ class Feed:
         for _ in range(CATCH_UP_BATCHES):
             batch = next(watch.rows, None)
             if batch is None:
+                if self._collected(watch):
+                    return
                 watch.found.sort(key=itemgetter(0, 1))
                 for commit in _grouped(watch.found):
                     watch.put(commit)
@@ -246,6 +248,25 @@ class Feed:
                 for key, stamp, value in batch
                 if watch.cursor < stamp <= watch.join
             )
+
+    def _collected(self, watch: Watch) -> bool:
+        """End a watch whose past was collected before it was read; whether it was.
+
+        The leader of a partition knows of the watches of its own node only.
+        """
+        engine = self._engine
+        indices = engine.route.covering(watch.start, watch.end)
+        horizon = max((engine.host.partition(one).state.horizon for one in indices), default=0)
+        if horizon <= watch.cursor:
+            return False
+        del self._watches[watch.session.number, watch.request]
+        error = TooOld(
+            f"changes before {describe(horizon)} have been collected before they were read; take "
+            "a snapshot there and watch from it",
+            horizon=horizon,
+        )
+        self._end(watch.session, watch.request, error)
+        return True
 
     def _stored(self, watch: Watch) -> Iterator[Sequence[Row]]:
         engine = self._engine

@@ -136,7 +136,7 @@ def _placed(
     nodes = list(plan.nodes)
     if fault.name == "split":
         return msgspec.structs.replace(fault, target=rng.choice(borders).decode())
-    if fault.name in ("move", "stale-disk"):
+    if fault.name == "move":
         return fault
     if group in ("cut", "slow", "break") and fault.name != "slow-disk":
         return msgspec.structs.replace(fault, pairs=_pairs(rng, plan, fault.name))

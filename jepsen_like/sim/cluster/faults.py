@@ -248,7 +248,7 @@ def actions(plane: MemoryPlane, nodes: Sequence[ClusterNode]) -> dict[str, Actio
         return f"{refused} calls refused" if refused else None
 
     return {
-        "stale-disk": old_disk(plane, nodes),
+        "stale-disk": old_disk(plane),
         "control-away": away,
         "cut-region": ACTIONS["isolate"],
         "cut-region-one-way": ACTIONS["one-way"],

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from typing import TYPE_CHECKING
 
 from k2store.testing.simulation import SECOND_NS, Action, Fault, Simulation
 
 if TYPE_CHECKING:
     from k2store.testing.control import MemoryPlane
-    from k2store.testing.simulation.cluster import ClusterNode
 
 
-def old_disk(plane: MemoryPlane, nodes: Sequence[ClusterNode]) -> Action:
-    """The action for a store that consists of these nodes."""
+def old_disk(plane: MemoryPlane) -> Action:
+    """The action for a store under this control plane."""
 
-    def learner() -> str | None:
-        """A node without a vote anywhere, None where all have one."""
+    def votes(name: str) -> bool:
+        """Whether a node has a vote anywhere, or is not known yet."""
         voters = {voter for one in plane.map.partitions for voter in one.voters}
         known = {one.name: one.id for one in plane.map.nodes}
-        found = [node.name for node in nodes if known.get(node.name, 0) not in {0, *voters}]
-        return found[-1] if found else None
+        return known.get(name, 0) in {0, *voters}
 
     def stale(simulation: Simulation, fault: Fault) -> Generator[None, None, str | None]:
         """Halfway bring a node back with its disk as it was at the beginning.
@@ -28,8 +26,8 @@ def old_disk(plane: MemoryPlane, nodes: Sequence[ClusterNode]) -> Action:
         One that votes may not come back so: it would have forgotten what it acknowledged. Its
         operator gives it an empty disk at once, as he does when a node finds out by itself.
         """
-        name, version, loop = learner(), plane.map.version, simulation.loop
-        process = None if name is None else simulation.processes[name]
+        name, version, loop = fault.target, plane.map.version, simulation.loop
+        process = None if votes(name) else simulation.processes[name]
         over = came_back = False
         if process is not None:
             process.machine.keep_copy()

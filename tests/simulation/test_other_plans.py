@@ -8,7 +8,9 @@ import random
 
 import pytest
 
+from jepsen_like.sim.cluster.ambush import LOSSES
 from jepsen_like.sim.cluster.ambush import draw as draw_ambush
+from jepsen_like.sim.cluster.faults import spare
 from jepsen_like.sim.cluster.states import FAULT_GROUPS, MEANINGS, PAIR_PROBES, STATES
 from jepsen_like.sim.plan import draw_slow
 from jepsen_like.sim.swarm import Summary
@@ -79,6 +81,18 @@ def test_an_ambush_is_the_same_run_in_another_process() -> None:
     """What is looked at to find the moment disturbs nothing and depends on nothing else."""
     first, second = (summaries()[AMBUSH, AMBUSHES[0], again] for again in (False, True))
     assert first.trace == second.trace
+
+
+def test_disks_are_lost_only_where_logs_can_spare_them() -> None:
+    """Elsewhere a log would lose its majority, and nobody could serve again."""
+    lost = 0
+    for seed in range(400):
+        plan = draw_ambush(seed)
+        for fault in plan.schedule:
+            if fault.name in LOSSES:
+                lost += 1
+                assert spare(fault.target, plan.nodes, plan.keyspaces), (seed, fault)
+    assert lost > 20
 
 
 def test_every_state_has_a_meaning_and_every_fault_can_be_made() -> None:

@@ -12,7 +12,6 @@ import random
 from collections.abc import Sequence
 from typing import Final
 
-import msgspec
 from msgspec.structs import replace
 
 from jepsen_like.sim.cluster.faults import REGION_KINDS, region_pairs, spare
@@ -107,12 +106,12 @@ def _draw_schedule(
 ) -> list[Fault]:
     found: list[Fault] = []
     lost = False
+    able = [node for node in plan.nodes if spare(node, plan.nodes, plan.keyspaces)]
     states = sorted(STATES)
     for _ in range(rng.randint(*FAULTS)):
         group = rng.choice(sorted(LASTS_NS))
         kind = rng.choice(FAULT_GROUPS[group])
         if kind in LOSSES:
-            able = [node for node in plan.nodes if spare(node, plan.nodes, plan.keyspaces)]
             if lost or not able:
                 continue
             lost = True
@@ -123,7 +122,10 @@ def _draw_schedule(
             amount=_amount(rng, kind),
             when=rng.choice(states),
         )
-        found.append(_placed(rng, plan, borders, fault, group))
+        if kind in LOSSES:
+            found.append(replace(fault, target=rng.choice(able)))
+        else:
+            found.append(_placed(rng, plan, borders, fault, group))
     if lost:
         found = [one for one in found if one.name != "stale-disk"]
     return sorted(found, key=lambda fault: fault.at_ns)
@@ -135,14 +137,14 @@ def _placed(
     """The fault with those to whom it happens."""
     nodes = list(plan.nodes)
     if fault.name == "split":
-        return msgspec.structs.replace(fault, target=rng.choice(borders).decode())
+        return replace(fault, target=rng.choice(borders).decode())
     if fault.name == "move":
         return fault
     if group in ("cut", "slow", "break") and fault.name != "slow-disk":
-        return msgspec.structs.replace(fault, pairs=_pairs(rng, plan, fault.name))
+        return replace(fault, pairs=_pairs(rng, plan, fault.name))
     if fault.name == "kill" and rng.random() < CLIENT_SHARE:
-        return msgspec.structs.replace(fault, target=rng.choice(plan.clients))
-    return msgspec.structs.replace(fault, target=rng.choice(nodes))
+        return replace(fault, target=rng.choice(plan.clients))
+    return replace(fault, target=rng.choice(nodes))
 
 
 def _pairs(rng: random.Random, plan: ClusterPlan, kind: str) -> tuple[Pair, ...]:

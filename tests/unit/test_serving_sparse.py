@@ -223,6 +223,16 @@ def test_quest_attends_to_the_best_pages_only() -> None:
     assert (counts[-1] == 2).all()
 
 
+def test_quest_selects_by_bound_for_each_head() -> None:
+    """The greatest bounds of decode pages win, head by head; the prompt is in, an empty column is not."""
+    bounds = torch.tensor([[[9.0, 1.0, 5.0, 3.0, -torch.inf], [0.0, 4.0, 2.0, 8.0, -torch.inf]]])
+    there = torch.tensor([[True, True, True, True, False]])
+    chosen = Quest(8).select(bounds, there, 1, PAGE_TOKENS)
+    assert chosen.tolist() == [[[True, False, True, True, False], [True, True, False, True, False]]]
+    everything = Quest(100).select(bounds, there, 1, PAGE_TOKENS)
+    assert everything.tolist() == [[[True, True, True, True, False]] * 2]
+
+
 def test_the_hybrid_attends_to_part_of_the_prompt() -> None:
     """RaaS with Quest on the prompt gives weight to so many prompt pages, and keeps all of them."""
     run = SparseRun(RaaS(8, prompt_tokens=8))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from bench.demo import plan as plans
+from bench.machine import fdatasync_us
 from bench.processes import BenchError
 from k2store.cli.exits import Exit
 from k2store.cli.verb import Verb, output
@@ -71,10 +72,9 @@ class Blocks(click.ParamType):  # type: ignore[type-arg] # generic in newer clic
 @click.option(
     "--requests",
     type=click.IntRange(min=1),
-    default=plans.REQUESTS,
-    show_default=True,
     metavar="N",
-    help="How many prompts, from the beginning of the trace.",
+    help="How many prompts, from the beginning of the trace; by default as many as come in "
+    f"{plans.REPLAY_S:g} s.",
 )
 @click.option(
     "--pool-blocks",
@@ -89,7 +89,7 @@ class Blocks(click.ParamType):  # type: ignore[type-arg] # generic in newer clic
     type=click.FloatRange(min=0, min_open=True, max=plans.SPEED_MAX),
     metavar="X",
     help="How many times as fast as recorded; by default "
-    f"as fast as {plans.RATE_PER_S:g} prompts come in a second.",
+    f"{plans.RATE_PER_S_MAX:g} prompts come in a second, fewer where the disk syncs slowly.",
 )
 @click.option("--faults", is_flag=True, help="Kill workers and a leader, cut a region off.")
 @click.option(
@@ -117,7 +117,7 @@ def demo(
     file: Path | None,
     regions: int,
     workers_per_region: int,
-    requests: int,
+    requests: int | None,
     pool_blocks: int | None,
     speed: float | None,
     faults: bool,
@@ -134,6 +134,14 @@ def demo(
     nobody killed on purpose.
     """
     prompts = plans.prompts(file, requests, seed)
+    if speed is None:
+        with tempfile.TemporaryDirectory(prefix="k2-demo-") as probe:
+            rate_per_s = plans.rate_for(fdatasync_us(Path(probe))[0] / 1e6)
+        if requests is None:
+            prompts = prompts[: int(rate_per_s * plans.REPLAY_S)]
+        speed = plans.speed_for(prompts, rate_per_s)
+    elif requests is None:
+        prompts = plans.in_time(prompts, speed)
     plan = plans.Plan(
         requests=prompts,
         trace=None if file is None else str(file),
@@ -141,7 +149,7 @@ def demo(
         workers_per_region=workers_per_region,
         pool_blocks=pool_blocks,
         pool_slots=plans.slots_for(prompts, pool_blocks),
-        speed=plans.speed_for(prompts) if speed is None else speed,
+        speed=speed,
         faults=faults,
         wan=wan,
         seed=seed,

@@ -176,7 +176,8 @@ def rows(plan: Plan, found: Findings) -> Iterator[tuple[str, str]]:
     yield (
         "prompts",
         (
-            f"{found.served} served of {found.requests} in {found.elapsed_s:.1f} s, "
+            f"{found.served} served of {found.requests} in {found.elapsed_s:.1f} s, they came within "
+            f"{plan.replay_s:.0f} s, "
             f"{plan.speed:.0f} times as fast as recorded"
         ),
     )

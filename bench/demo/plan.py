@@ -14,9 +14,13 @@ from k2store.testing.wan import Kind
 from kv_pool.edge.trace import Request
 from kv_pool.routing.cost import CostModel
 
-REQUESTS: Final = 2_400
-RATE_PER_S: Final = 60.0
-"""How many prompts come in a second when nobody says how fast: what two cores carry with ease."""
+REPLAY_S: Final = 40.0
+"""For how long prompts come when nobody says how many."""
+RATE_PER_S_MAX: Final = 60.0
+RATE_PER_S_MIN: Final = 5.0
+SYNCED_PER_S: Final = 0.15
+"""How many prompts come in a second when nobody says how fast: what two cores carry with ease, and of all
+time a sync of the disk takes this share for each prompt at most, since all nodes share one disk."""
 SPEED_MAX: Final = 10_000.0
 ORDER: Final = ("fra", "iad", "sin", "nrt", "gru", "pdx", "bom", "lhr", "syd")
 """Regions in the order in which they are taken."""
@@ -26,7 +30,7 @@ WORKERS_MAX: Final = 8
 POLICY: Final = "cost-pull-stale"
 TTL_S: Final = 3.0
 """A worker's lease."""
-POOL_BLOCKS: Final = 4_000
+POOL_BLOCKS: Final = 2_000
 """Slots of a worker where nobody says how many: the default run evicts."""
 
 
@@ -66,8 +70,8 @@ class Plan(Struct, frozen=True, kw_only=True):
         return self.requests[-1].timestamp / 1000 / self.speed
 
 
-def prompts(file: Path | None, count: int, seed: int) -> list[Request]:
-    """The first prompts of a trace, or of one that is made up; times count from the first."""
+def prompts(file: Path | None, count: int | None, seed: int) -> list[Request]:
+    """The first prompts of a trace, or of one that is made up; times count from the first. None: all."""
     if file is None:
         found = traces.generate(seed)[:count]
     else:
@@ -85,10 +89,21 @@ def prompts(file: Path | None, count: int, seed: int) -> list[Request]:
     ]
 
 
-def speed_for(requests: Sequence[Request]) -> float:
-    """The speed at which prompts come at `RATE_PER_S`."""
+def rate_for(sync_s: float) -> float:
+    """How many prompts come in a second where the disk takes so long for a sync."""
+    return max(RATE_PER_S_MIN, min(RATE_PER_S_MAX, SYNCED_PER_S / sync_s))
+
+
+def speed_for(requests: Sequence[Request], rate_per_s: float) -> float:
+    """The speed at which so many prompts come in a second."""
     span_s = requests[-1].timestamp / 1000
-    return min(SPEED_MAX, max(1.0, span_s * RATE_PER_S / len(requests)))
+    return min(SPEED_MAX, max(1.0, span_s * rate_per_s / len(requests)))
+
+
+def in_time(requests: Sequence[Request], speed: float) -> list[Request]:
+    """The prompts that come within `REPLAY_S`, and the first in any case."""
+    end_ms = REPLAY_S * 1000 * speed
+    return [one for one in requests if one.timestamp <= end_ms]
 
 
 def slots_for(requests: Sequence[Request], pool_blocks: int | None) -> int:

@@ -17,8 +17,10 @@ from bench.trace import generate, ideal_hits
 from jepsen_like import check
 from jepsen_like.formats import load
 from k2store.testing.child import K2
+from k2store.testing.wan import namespaces
 
 PATIENCE_S = 60.0
+REFUSAL = namespaces.refusal()
 WORKER = "bench.demo.worker"
 
 
@@ -173,6 +175,33 @@ def test_a_worker_that_somebody_kills_is_told_of(tmp_path: Path) -> None:
     assert (told["requests"], told["failed_requests"]) == (300, 0)
     assert told["checker_valid"] is True
     assert told["learner_differences"] == 0
+
+
+@pytest.mark.root
+@pytest.mark.skipif(
+    REFUSAL is not None, reason=f"NOT TESTED, k2 demo between namespaces: {REFUSAL}"
+)
+@pytest.mark.timeout(180)
+def test_regions_as_namespaces() -> None:
+    """The same between network namespaces: blocks and claims go over the emulated ocean."""
+    done = subprocess.run(
+        demo(
+            *("--wan", "namespaces", "--regions", "2", "--workers-per-region", "1"),
+            *("--requests", "300", "--speed", "8", "--json"),
+        ),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert (told["requests"], told["failed_requests"]) == (300, 0)
+    assert told["fetched_far_blocks"] > 0
+    assert told["wan_bytes"] > 10_000
+    # Half of 90 ms, the way from one region to the other, is the least that any of them takes.
+    assert told["staleness_p99_ms"] > 45
+    assert told["far_acquire_p50_ms"] > 90
+    assert told["checker_valid"] is True
 
 
 def test_bad_input_is_refused(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from bench.demo.findings import untrue
 from bench.demo.journal import Journal, Note, Recording, read
 from bench.demo.judging import judge
 from bench.demo.messages import Done, Give, Look, Outcome, Pages, Prompt, Stock
-from bench.demo.plan import prompts, slots_for, speed_for
+from bench.demo.plan import in_time, prompts, rate_for, slots_for, speed_for
 from bench.demo.plots import COLOURS, POINTS_MAX, Band, Line, bars, chart, distribution, thinned
 from bench.demo.shelf import TIER, Shelf, page_of
 from bench.demo.timeline import Publish, Timeline
@@ -324,13 +324,16 @@ def test_prompts_come_to_regions_by_conversation() -> None:
 
 
 def test_plans_fit_the_trace(tmp_path: Path) -> None:
-    """Times count from the first prompt, the speed gives the rate, and an endless pool holds everything."""
+    """Times count from the first prompt, the speed gives the rate, which is lower where syncs take long, and
+    an endless pool holds everything."""
     file = tmp_path / "trace"
     lines = [Request(5_000 + 1_000 * one, 600, 3, (0, one + 1)) for one in range(100)]
     file.write_bytes(b"".join([msgspec.json.encode(one) + b"\n" for one in lines]))
     found = prompts(file, 50, 0)
     assert (found[0].timestamp, found[-1].timestamp, len(found)) == (0, 49_000, 50)
-    assert speed_for(found) == pytest.approx(49 * 60 / 50)
+    assert speed_for(found, 60.0) == pytest.approx(49 * 60 / 50)
+    assert len(in_time(found, 0.5)) == 21
+    assert (rate_for(0.0001), rate_for(0.010), rate_for(1.0)) == (60.0, pytest.approx(15.0), 5.0)
     assert (slots_for(found, None), slots_for(found, 7)) == (51, 7)
 
 

@@ -17,10 +17,11 @@ from kv_pool.routing.cost import CostModel
 REPLAY_S: Final = 40.0
 """For how long prompts come when nobody says how many."""
 RATE_PER_S_MAX: Final = 60.0
+"""How many prompts come in a second when nobody says how fast: what two cores carry with ease."""
 RATE_PER_S_MIN: Final = 5.0
-SYNCED_PER_S: Final = 0.15
-"""How many prompts come in a second when nobody says how fast: what two cores carry with ease, and of all
-time a sync of the disk takes this share for each prompt at most, since all nodes share one disk."""
+SYNC_SHARE: Final = 0.15
+"""Fewer come where the disk, which all nodes share, would sync for more than this part of the time, counting
+one sync a prompt; there are several."""
 SPEED_MAX: Final = 10_000.0
 ORDER: Final = ("fra", "iad", "sin", "nrt", "gru", "pdx", "bom", "lhr", "syd")
 """Regions in the order in which they are taken."""
@@ -91,7 +92,7 @@ def prompts(file: Path | None, count: int | None, seed: int) -> list[Request]:
 
 def rate_for(sync_s: float) -> float:
     """How many prompts come in a second where the disk takes so long for a sync."""
-    return max(RATE_PER_S_MIN, min(RATE_PER_S_MAX, SYNCED_PER_S / sync_s))
+    return max(RATE_PER_S_MIN, min(RATE_PER_S_MAX, SYNC_SHARE / sync_s))
 
 
 def speed_for(requests: Sequence[Request], rate_per_s: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from kv_pool import keys
@@ -131,6 +132,24 @@ def test_pulls_where_that_is_quicker() -> None:
     assert computed.pull is None
 
 
+def test_other_regions_are_sources_only() -> None:
+    """Workers of another region are asked for blocks, over a slower way, and get no prompt; the
+    quicker of two sources is taken."""
+    far = Worker("sin", "z")
+    known = Known({A: 3, B: 5, far: 8}, {B: Load(queued_s=9), A: Load(), C: Load(queued_s=9)})
+    known._facts = msgspec.structs.replace(known._facts, sources=(far,))
+    near_cost = msgspec.structs.replace(COST, far_bytes_per_s=1e6, far_latency_s=0.25)
+    decision = Router("cost-pull", known, Setting(cost=near_cost)).route(PROMPT, NOW)
+    assert decision is not None
+    assert (decision.worker, decision.pull) == (A, Pull(far, 3, 5))
+    wide_cost = msgspec.structs.replace(COST, far_bytes_per_s=1e6, far_latency_s=0.4)
+    decision = Router("cost-pull", known, Setting(cost=wide_cost)).route(PROMPT, NOW)
+    assert decision is not None
+    assert (decision.worker, decision.pull) == (A, Pull(B, 3, 2))
+    assert far not in decision.totals
+    assert COST.pull_s(5, far=True) == pytest.approx(0.1 + 5_000 / 1.25e9)
+
+
 def test_old_knowledge_counts_less() -> None:
     """What is believed of a worker that evicts much is discounted by the age of the belief."""
     loads = {B: Load(queued_s=0.2, churn_per_s=0.5)}
@@ -169,6 +188,8 @@ def test_facts_come_from_the_learner() -> None:
     assert facts.age_s == pytest.approx(3.048e-6, abs=3e-7)
     assert facts.load(A).requests == 2
     assert Router("cost", LearnerFacts(Learner(), {})).route(PROMPT, NOW) is None
+    elsewhere = LearnerFacts(learner, {}, "sin").facts(Request(b"n" * 16, names, 48), NOW)
+    assert (elsewhere.workers, elsewhere.sources) == ((), (A,))
 
 
 def test_policies_are_made_of_parts_that_exist() -> None:

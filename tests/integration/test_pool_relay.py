@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 import random
 import signal
 import subprocess
@@ -13,6 +14,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import k2store
 from k2store.testing import LocalNode, local_node
@@ -235,6 +238,89 @@ def test_garbage_never_stops_a_relay(node: LocalNode, engine: EngineProcess) -> 
             assert figures.lives == 1
 
     asyncio.run(scene())
+
+
+NUMBERS = st.one_of(st.integers(0, 6), st.integers(-(2**63), 2**63 - 1))
+ANYTHING = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.binary(max_size=40)
+    | st.text(),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+@st.composite
+def told(draw) -> object:
+    """An event as an engine of another version may tell it: more fields, fewer, other types, other orders."""
+    block = draw(st.integers(0, 5))
+    event = stored(engine_hash(block), parent=draw(st.none() | st.just(engine_hash(block + 1))))
+    match draw(st.integers(0, 4)):
+        case 0:
+            return event | draw(st.dictionaries(st.text(max_size=8), ANYTHING, max_size=3))
+        case 1:
+            return event | {draw(st.sampled_from(sorted(event))): draw(ANYTHING)}
+        case 2:
+            return {"type": "BlockRemoved", "block_hashes": [engine_hash(block)], "new": 1}
+        case 3:
+            return [
+                "BlockStored",
+                [engine_hash(block)],
+                None,
+                [1] * 16,
+                16,
+                None,
+                "GPU",
+                1,
+                2,
+                3,
+                4,
+            ]
+    return draw(ANYTHING)
+
+
+PAYLOADS = st.one_of(
+    st.binary(max_size=60),
+    ANYTHING.map(ENCODE),
+    st.lists(told(), max_size=4).map(lambda events: ENCODE([1.0, events, 0])),
+    st.lists(told(), max_size=2).map(lambda events: ENCODE([1.0, events, 0, "more", None])),
+    st.lists(told(), max_size=2).map(lambda events: ENCODE({"ts": 1.0, "events": events, "x": 1})),
+)
+
+
+@pytest.mark.timeout(240)
+def test_no_stream_stops_a_relay(node: LocalNode, engine: EngineProcess) -> None:
+    """Whatever comes over the socket, in whatever order and under whatever numbers: the relay goes on, and once the
+    engine begins again at its first number what it tells is believed, and nothing of what was before."""
+    lives = itertools.count()
+
+    @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(st.lists(st.tuples(NUMBERS, PAYLOADS), max_size=30))
+    def stream(batches: list[tuple[int, bytes]]) -> None:
+        number = next(lives)
+
+        async def scene() -> None:
+            async with relaying(node, engine, f"any{number}", ttl_s=30.0) as at:
+                for sequence, payload in batches:
+                    engine.raw(b"", sequence.to_bytes(8, "big", signed=True), payload)
+                for sequence, block in enumerate((900, 901)):
+                    batch = ENCODE([1.0, [stored(engine_hash(block))], 0])
+                    # The first of them is a step back, unless nothing with a number has come.
+                    engine.raw(b"", sequence.to_bytes(8, "big"), batch)
+                await at.until(lambda: at.blocks(901) == 1)
+                assert at.blocks(900) == 1
+                assert [at.blocks(block) for block in range(6)] == [0] * 6
+                identity = at.tree.identity(at.relay.worker)
+                assert identity is not None
+                await at.until(lambda: not at.tree.identity(at.relay.worker).suspect)
+
+        asyncio.run(scene())
+
+    stream()
 
 
 def test_a_restarted_engine_has_a_new_life(node: LocalNode, engine: EngineProcess) -> None:

@@ -148,6 +148,7 @@ class Pin(Struct, frozen=True, array_like=True, gc=False):
     blocks      of the run, from its first on
     generation  of the run when it was claimed
     token       stamp of the acquire; 0 in the acquire itself, whose commit stamp is the token
+    offered_ns  until when the run must go on being handed out, too: another copy leaves for it; 0 for claims
     """
 
     holder: str
@@ -155,6 +156,7 @@ class Pin(Struct, frozen=True, array_like=True, gc=False):
     blocks: int
     generation: int
     token: int = 0
+    offered_ns: int = 0
 
 
 class Grant(Struct, frozen=True, array_like=True, gc=False):

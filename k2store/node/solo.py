@@ -10,6 +10,7 @@ from k2store.errors import ClockUncertain
 from k2store.node import recovery
 from k2store.node.spaces import SPACE
 from k2store.node.turns import NodeCheckpoint, Turn, encode
+from k2store.storage import StorageFailed
 from k2store.v1 import admin_pb2
 from mvcc.coordinator import Route
 from mvcc.messages import Answer, BatchAnswer, Forgets, Message
@@ -219,10 +220,13 @@ class SoloHost:
         if self._engine.stopped:
             return
         error = task.exception()
+        if error is None:
+            try:
+                self._log.drop_before(task.result() + 1)
+            except StorageFailed as failed:
+                error = failed
         if error is not None:
             self._engine.fail(error)
-        else:
-            self._log.drop_before(task.result() + 1)
 
 
 async def wait_for_stamps(engine: Engine) -> None:

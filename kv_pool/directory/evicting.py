@@ -73,7 +73,10 @@ async def evict(
 async def retire(
     store: Store, registration: Registration, part: bytes, run: Run
 ) -> Retired | Refused:
-    """Let nobody claim the run any more; who has a claim keeps it."""
+    """Let nobody claim the run any more; who has a claim keeps it.
+
+    Refused as PINNED while a move from elsewhere counts on it: the other copy may have left for this one.
+    """
     rules, after = retiring(registration, part, run)
     outcome = await rules.shoot(store)
     return outcome if isinstance(outcome, Refused) else Retired(outcome.at, after)
@@ -86,9 +89,18 @@ def retiring(registration: Registration, part: bytes, run: Run) -> tuple[Rules, 
     still_lives(rules, registration)
     rules.field(Reason.CHANGED, key, Run, "generation", run.generation)
     rules.field(Reason.CHANGED, key, Run, "live", run.live)
+    may_leave(rules, registration.worker, part)
     after = msgspec.structs.replace(run, phase=int(Phase.DRAINING))
     rules.write(key, ENCODE(after))
     return rules, after
+
+
+def may_leave(rules: Rules, worker: Worker, part: bytes) -> None:
+    """No move counts on the run: see `Pin.offered_ns`."""
+    offered = NoRow(
+        keys.pins(worker, part), position(Pin, "offered_ns"), Compare.GREATER, Own.TIME_NS
+    )
+    rules.require(Reason.PINNED, offered)
 
 
 async def evict_guarded(

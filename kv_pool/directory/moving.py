@@ -26,7 +26,7 @@ import msgspec
 from msgspec import Struct
 
 from kv_pool import keys
-from kv_pool.directory.evicting import Retired, retiring
+from kv_pool.directory.evicting import Retired, may_leave, retiring
 from kv_pool.directory.membership import Registration, may_publish
 from kv_pool.directory.publishing import Published, Stretch
 from kv_pool.keys import Worker
@@ -97,6 +97,7 @@ async def migrate(
     rules.field(Reason.CHANGED, source_key, Run, "generation", source_run.generation)
     rules.field(Reason.CHANGED, source_key, Run, "phase", int(Phase.READY))
     rules.field(Reason.CHANGED, source_key, Run, "live", source_run.live)
+    may_leave(rules, source, source_part)
     ready = msgspec.structs.replace(run, phase=int(Phase.READY), deadline_ns=0)
     rules.write(key, ENCODE(ready))
     leaving = msgspec.structs.replace(source_run, phase=int(Phase.DRAINING))
@@ -122,7 +123,8 @@ async def land(
     number: bytes,
     expiry_ns: int,
 ) -> Move | Refused:
-    """The bytes are over, between regions: the destination is ready and held by the task."""
+    """The bytes are over, between regions: the destination is ready, and held by the task so that it neither
+    goes nor leaves."""
     if len(reserved.runs) != 1:
         raise ValueError("a run is moved as one run")
     first, run = reserved.runs[0]
@@ -132,7 +134,7 @@ async def land(
     may_publish(rules, destination, stretch.tier)
     _announced(rules, key, run)
     rules.write(key, ENCODE(msgspec.structs.replace(run, phase=int(Phase.READY), deadline_ns=0)))
-    pin = Pin(f"task/{task}", expiry_ns, run.live, run.generation)
+    pin = Pin(f"task/{task}", expiry_ns, run.live, run.generation, offered_ns=expiry_ns)
     rules.write(keys.pin(destination.worker, part, number), ENCODE(pin))
     move = Move(
         Step.LANDED,

@@ -615,6 +615,13 @@ def test_moving_between_regions(run) -> None:
         ready = msgspec.structs.replace(landed, phase=int(Phase.READY), deadline_ns=0)
         assert refused(await evicting.evict(store, target, part, ready)) is Reason.PINNED
         assert refused(await moving.finish(store, "m1", move)) is Reason.TASK
+        # Nor does it leave for elsewhere: the source may be on its way out already, for this copy.
+        assert refused(await evicting.retire(store, target, part, ready)) is Reason.PINNED
+        third = await one_worker(store, keys.Worker("iad", "d"))
+        taking = await publishing.reserve(store, third, stretch(1, 2), soon())
+        assert isinstance(taking, Published)
+        onwards = moving.migrate(store, third, stretch(1, 2), taking, there, part, ready)
+        assert refused(await onwards) is Reason.PINNED
         seeing = await learner_of(store)
         # An older copy under the same name does not stand for the one that has landed, and nobody is told
         # anything by a learner once the task may hold the copy no more.
@@ -630,6 +637,7 @@ def test_moving_between_regions(run) -> None:
         assert isinstance(retired, moving.Move)
         assert isinstance(await moving.finish(store, "m1", retired), Done)
         assert isinstance(await moving.finish(store, "m1", retired), Done)
+        assert isinstance(await evicting.retire(store, target, part, ready), evicting.Retired)
         assert isinstance(await evicting.evict(store, target, part, ready), Done)
         assert keys.task("iad", "m1") not in await rows(store)
 

@@ -146,6 +146,18 @@ MUTANTS: Final = (
         stages=_POOL,
     ),
     Mutant(
+        name="what-has-landed-may-leave",
+        rule="docs/kv_pool.md: a copy that has landed does not leave while the task holds it",
+        changes=(
+            Change(
+                "kv_pool.directory.evicting",
+                "    rules.require(Reason.PINNED, offered)\n",
+                "    assert offered, rules\n",
+            ),
+        ),
+        stages=_POOL,
+    ),
+    Mutant(
         name="learner-misses-clears",
         rule="docs/kv_pool.md: what a cleared epoch held is gone from the tree with one row",
         changes=(

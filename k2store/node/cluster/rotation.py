@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from k2store.node.cluster.turns import NodeCheckpoint, encode, kept
+from k2store.storage import StorageFailed
 from replication import Persist
 
 if TYPE_CHECKING:
@@ -111,7 +112,10 @@ class Rotation:
         if self._host.engine.stopped:
             return
         error = task.exception()
+        if error is None:
+            try:
+                self._log.drop_before(task.result() + 1)
+            except StorageFailed as failed:
+                error = failed
         if error is not None:
             self._host.engine.fail(error)
-        else:
-            self._log.drop_before(task.result() + 1)

@@ -139,6 +139,8 @@ def test_status_and_keyspaces_show_the_map(run: Run, address: str) -> None:
         "address": "h1:7400",
         "disk": "01",
         "admin": "",
+        "starts": 0,
+        "life": "",
     }
     assert told["partitions"][1]["start"] == r"\xff"
 

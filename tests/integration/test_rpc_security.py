@@ -124,7 +124,7 @@ def test_each_token_gets_exactly_what_its_permissions_say(tmp_path: Path) -> Non
         authority = Authority(tmp_path, "authority")
         certified = authority.settings("node")
         async with (
-            keeper(tmp_path, auth__tokens=tokens, **certified) as node,
+            keeper(tmp_path, auth__tokens=tokens, node__services="pool", **certified) as node,
             grpc.aio.secure_channel(node.address, authority.credentials("client")) as channel,
         ):
             for path, needed in PERMISSIONS.items():

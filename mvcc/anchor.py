@@ -71,6 +71,11 @@ def end(state: State, message: End) -> None:
         state.cases[Case.END_REPEATED] += 1
         state.answers.append(answer_for(local, message.request))
         return
+    if local.state == ACTIVE and message.anchor != local.anchor:
+        # Two coordinators, as in a write: the verdict belongs to the anchor of the one whose intents
+        # stand here, and to nobody else.
+        state.answers.append(Outcome(message.request, Verdict.UNKNOWN, 0))
+        return
     local.requests = [*(local.requests or ()), message.request]
     if local.state == ACTIVE:
         # At another stamp it is half of a transaction that was begun twice: none of it may stand.

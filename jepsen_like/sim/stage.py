@@ -16,7 +16,7 @@ from jepsen_like.sim.actor import Actor
 from jepsen_like.sim.agreement import client_probes, outcomes_agree, store_agrees
 from jepsen_like.sim.journal import Entry, Journal
 from jepsen_like.sim.plan import Load
-from jepsen_like.sim.replay import Shown, place_unknown, replay
+from jepsen_like.sim.replay import Shown, doubtful_keys, place_unknown, replay
 from jepsen_like.sim.watching import Watcher, check_streams
 from jepsen_like.workloads import WORKLOADS, Workload
 from k2store.testing.simulation import (
@@ -44,6 +44,8 @@ RESTART_NS: Final = SECOND_NS // 5
 UNDISTURBED: Final = ("setup", "closing")
 """Clients that come before and after all faults: what they ask must be answered."""
 PATIENT_S: Final = 3.0
+REST_NS: Final = 10 * SECOND_NS
+"""Within which nothing is open any more, however short lives are: pushes have a pace of their own."""
 
 
 class Result(msgspec.Struct):
@@ -161,7 +163,8 @@ class Stage(ABC):
             watcher.goal = goal
         simulation.wait_for(self.watching, CLOSE_LIMIT_NS)
         # Orphans are ended by their anchors after the longest life and the expiry of heartbeats.
-        until_ns = simulation.loop.now_ns + 2 * (plan.node.lifetime_ns + plan.node.expiry_ns)
+        patience_ns = 2 * (plan.node.lifetime_ns + plan.node.expiry_ns)
+        until_ns = simulation.loop.now_ns + max(patience_ns, REST_NS)
         while self._unfinished() and simulation.loop.now_ns < until_ns:
             simulation.run_for(SECOND_NS // 10)
         self._settle()
@@ -178,15 +181,22 @@ class Stage(ABC):
             for at, changes in stream.commits
             for key, value in changes
         ]
-        order = place_unknown(self.journal, [*self.shown, *told])
+        committed = {
+            entry.number: (one.at or 0) if one.state == "committed" else 0
+            for entry, one in self.outcomes
+        }
+        order = place_unknown(self.journal, [*self.shown, *told], committed)
         keeps = self.load.keeps_history
         lost = self.problems + outcomes_agree(self.outcomes, keeps_history=keeps)
         order += self.journal.broken_time[:TIME_FINDINGS_MAX]
-        order += replay(self.journal)
-        lost += store_agrees(self.journal, self.shown, self.final, keeps_history=keeps)
+        doubtful = frozenset() if keeps else doubtful_keys(self.journal)
+        order += replay(self.journal, doubtful)
+        lost += store_agrees(
+            self.journal, self.shown, self.final, keeps_history=keeps, doubtful=doubtful
+        )
         for name, workload in self.workloads.items():
             order += [f"{name}: {what}" for what in workload.check()]
-        order += check_streams(self.journal, streams)
+        order += check_streams(self.journal, streams, doubtful)
         result.anomalies += lost + order
         result.failures += lost
         if not self.ordered_by_luck:

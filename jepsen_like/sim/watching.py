@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 import msgspec
 
@@ -22,6 +22,8 @@ from jepsen_like.history import Recorder
 from jepsen_like.sim.journal import Entry, Journal
 from jepsen_like.workloads.judging import judged
 
+LEASES: Final = b"lease/"
+"""What the keys begin with that the client library writes by itself."""
 Place = TypeVar("Place")
 """What says where a watcher stands, and is enough to connect from there."""
 Commit = tuple[int, tuple[tuple[bytes, bytes | None], ...]]
@@ -112,9 +114,9 @@ def _take(stream: Watched, event: k2store.Changes | k2store.Resolved) -> None:
 
 
 def check_streams(
-    journal: Journal, streams: list[Watched], ignored: bytes = b"lease/"
+    journal: Journal, streams: list[Watched], ignored: frozenset[bytes] = frozenset()
 ) -> list[str]:
-    """What is wrong with what watchers were told; keys with the prefix `ignored` are left out."""
+    """What is wrong with what watchers were told; `ignored` keys, and leases, are left out."""
     committed = {
         entry.at: entry
         for entry in journal.entries
@@ -132,21 +134,31 @@ def check_streams(
     return problems
 
 
-def _mine(stream: Watched, entry: Entry) -> dict[bytes, bytes | None]:
-    return {key: value for key, value in entry.writes.items() if stream.where.contains(key)}
+def _mine(
+    stream: Watched, entry: Entry, ignored: frozenset[bytes] = frozenset()
+) -> dict[bytes, bytes | None]:
+    return {
+        key: value
+        for key, value in entry.writes.items()
+        if stream.where.contains(key) and key not in ignored
+    }
 
 
-def _whole(committed: dict[int, Entry], stream: Watched, ignored: bytes) -> list[str]:
+def _left_out(key: bytes, ignored: frozenset[bytes]) -> bool:
+    return key.startswith(LEASES) or key in ignored
+
+
+def _whole(committed: dict[int, Entry], stream: Watched, ignored: frozenset[bytes]) -> list[str]:
     problems: list[str] = []
     for at, changes in stream.commits:
-        told = {key: value for key, value in changes if not key.startswith(ignored)}
+        told = {key: value for key, value in changes if not _left_out(key, ignored)}
         if not told:
             continue
         entry = committed.get(at)
         if entry is None:
             problems.append(f"told of {sorted(told)} at {at}, which nobody committed")
-        elif told != _mine(stream, entry):
-            problems.append(f"told of {told} at {at}, committed was {_mine(stream, entry)}")
+        elif told != (mine := _mine(stream, entry, ignored)):
+            problems.append(f"told of {told} at {at}, committed was {mine}")
     return problems
 
 
@@ -159,13 +171,17 @@ def _gaps(committed: dict[int, Entry], stream: Watched) -> list[str]:
     ]
 
 
-def _recorded(committed: dict[int, Entry], streams: list[Watched], ignored: bytes) -> Recorder:
+def _recorded(
+    committed: dict[int, Entry], streams: list[Watched], ignored: frozenset[bytes]
+) -> Recorder:
     """The same as a history for the watch checker: one write a key, one watch a stream."""
     recorder = Recorder()
     names: dict[tuple[int, bytes], str] = {}
     process = 0
     for at, entry in sorted(committed.items()):
         for key, value in entry.writes.items():
+            if key in ignored:
+                continue
             # Deletions carry no mark of their own.
             names[at, key] = value.hex() if value is not None else f"deleted at {at}"
             process += 1
@@ -176,7 +192,7 @@ def _recorded(committed: dict[int, Entry], streams: list[Watched], ignored: byte
             [at, key.decode(), names.get((at, key), "nothing")]
             for at, changes in stream.commits
             for key, _ in changes
-            if not key.startswith(ignored)
+            if not _left_out(key, ignored)
         ]
         if events and stream.where == k2store.EVERYTHING:
             process += 1

@@ -22,9 +22,9 @@ CANARY_EVERY: Final = 47
 CANARY_DISTANCE: Final = 4
 MIXTURE: Final = (
     *(NODE, SLOW, CLUSTER, SLOW, AMBUSH),
-    *(NODE, SLOW, NODE, SLOW, CLUSTER),
+    *(NODE, SLOW, AMBUSH, SLOW, CLUSTER),
     *(NODE, SLOW, AMBUSH, SLOW, NODE),
-    *(LIARS, SLOW, CLUSTER, NODE, SLOW),
+    *(LIARS, SLOW, AMBUSH, CLUSTER, SLOW),
 )
 """Which kind of plan a seed has, by its number."""
 DECLARED: Final = tuple(sorted(set(SWARM_PROBES) - set(OUT_OF_REACH)))

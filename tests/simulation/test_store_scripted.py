@@ -6,9 +6,13 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import pytest
+
 import k2store
+from k2store.storage import StorageFailed
 from k2store.testing.simulation import MILLISECOND_NS, SECOND_NS, Environment, Simulation
 from k2store.testing.simulation.node import (
+    FAIL_STOP,
     PORT,
     Node,
     NodeKnobs,
@@ -168,3 +172,87 @@ def test_who_was_told_a_stamp_of_the_future_is_served_when_it_has_passed():
         (took_ns,) = simulation.wait_for([client], 20 * SECOND_NS)
         simulation.check()
         assert took_ns >= ahead_ns - MILLISECOND_NS
+
+
+def test_a_node_stops_when_its_disk_refuses_to_let_old_segments_go(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The sync that fails comes from no request: the node stops all the same, and comes back."""
+    with Simulation(5) as simulation:
+        node = Node(NodeKnobs(segment_bytes=1 << 14))
+        machine = simulation.machine("node", bound_ns=500_000)
+        server = simulation.process(
+            machine, node.main, fail_stop=FAIL_STOP, restart_ns=100 * MILLISECOND_NS
+        )
+
+        async def main(environment: Environment) -> int:
+            async with connect(environment, timeout_s=20.0) as database:
+                await database.put(b"key", b"")
+                assert node.engine is not None
+                log = node.engine.log
+                drop = log.drop_before
+
+                def refuse(turn: int) -> int:
+                    machine.disk.fail_syncs(1)
+                    return drop(turn)
+
+                monkeypatch.setattr(log, "drop_before", refuse)
+                for number in range(40):
+                    await database.put(b"key", bytes(1_000) + b"%d" % number)
+                return node.starts
+
+        client = simulation.process("client", main)
+        starts: Any
+        (starts,) = simulation.wait_for([client], 60 * SECOND_NS)
+        simulation.check()
+        assert starts == 2
+        assert [type(error) for error in server.exits] == [StorageFailed]
+
+
+def test_a_watch_whose_past_is_collected_meanwhile_is_told_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What it still has to read is protected by its own node only: elsewhere it may be collected."""
+    knobs = NodeKnobs(
+        lifetime_ns=10 * SECOND_NS,
+        retention_ns=SECOND_NS,
+        collect_every_ns=100 * MILLISECOND_NS,
+    )
+    with Simulation(6) as simulation:
+        _, node = scene(simulation, knobs)
+        told: list[bytes | None] = []
+
+        async def watch(database: k2store.Database, since: int) -> str:
+            try:
+                async with database.watch(k2store.prefix(b"key"), since=since) as watching:
+                    async for event in watching:
+                        if isinstance(event, k2store.Changes):
+                            told.extend(record.value for record in event.records)
+                        if told and told[-1] == b"last":
+                            return "to the end"
+            except k2store.TooOld:
+                return "too old"
+            return "ended"
+
+        async def main(environment: Environment) -> str:
+            async with connect(environment, early_write_count=1) as database:
+                first = await database.put(b"key", b"first")
+                assert node.engine is not None
+                # As at a node that does not lead, of whose watches the leader knows nothing.
+                monkeypatch.setattr(node.engine.feed, "oldest", lambda: 0)
+                for number in range(5):
+                    await database.put(b"key", b"%d" % number)
+                async for txn in database.transactions():
+                    async with txn:
+                        txn.put(b"other", b"")
+                        await asyncio.sleep(0.1)
+                        watching = environment.loop.create_task(watch(database, first))
+                        await asyncio.sleep(3.0)
+                await database.put(b"key", b"last")
+                return await watching
+
+        client = simulation.process("client", main)
+        outcome: Any
+        (outcome,) = simulation.wait_for([client], 60 * SECOND_NS)
+        simulation.check()
+        assert (outcome, told) == ("too old", [])

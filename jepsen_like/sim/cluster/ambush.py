@@ -30,6 +30,9 @@ LOSSES: Final = ("lose-disk", "corrupt")
 CLIENT_SHARE: Final = 0.4
 """How often a kill hits a client instead of a node."""
 SLOW_DISK_NS: Final = 50 * MILLISECOND_NS
+BAITS: Final = ("copying", "handing-over", "unconfirmed")
+"""States that seldom come by themselves."""
+BAITED: Final = 4
 LASTS_NS: Final = {
     "break": (200, 800),
     "clock": (300, 3_000),
@@ -52,12 +55,16 @@ def draw(seed: int, only: Sequence[str] = ()) -> ClusterPlan:
         place = rng.choice(prefixes)
         workloads = tuple(sorted({*workloads, f"dawdle@{place}" if place else "dawdle"}))
     borders = borders_of(workloads)
+    slow = borders_of([name for name in workloads if name.startswith("dawdle")])[:1]
     duration_ns = rng.randint(6_000, 10_000) * MILLISECOND_NS
     commits = rng.randint(120, 160)
     pause_s = len(plan.clients) * len(workloads) * duration_ns / 1e9
     coarse = rng.random() < 0.5
     collects = rng.random() < 0.4
-    retention_ns = rng.choice((2, 5)) * SECOND_NS if collects else plan.node.retention_ns
+    timeout_s = rng.choice((0.5, plan.client.timeout_s))
+    # As long as a request may come again, its outcome has to be known.
+    memory_ns = 2 * round(timeout_s * SECOND_NS) + rng.choice((2, 5)) * SECOND_NS
+    retention_ns = memory_ns if collects else plan.node.retention_ns
     hosts = len(plan.offsets_ns)
     return replace(
         plan,
@@ -65,7 +72,8 @@ def draw(seed: int, only: Sequence[str] = ()) -> ClusterPlan:
         duration_ns=duration_ns,
         commits=commits,
         pause_s=pause_s / (commits * OPERATIONS_PER_COMMIT),
-        split_keys=tuple(sorted(rng.sample(borders, rng.randint(1, min(3, len(borders)))))),
+        # In the middle of the slow transactions' keys in any case: they have two participants then.
+        split_keys=tuple(sorted({*rng.sample(borders, rng.randint(0, 2)), *slow})),
         patience_ns=400 * MILLISECOND_NS,
         grain_ns=GRAIN_NS if coarse else 0,
         bound_ns=5 * GRAIN_NS if coarse else plan.bound_ns,
@@ -80,9 +88,7 @@ def draw(seed: int, only: Sequence[str] = ()) -> ClusterPlan:
             collect_every_ns=(500 * MILLISECOND_NS if collects else plan.node.collect_every_ns),
             segment_bytes=1 << 14,
         ),
-        client=replace(
-            plan.client, early_write_count=1, timeout_s=rng.choice((0.5, plan.client.timeout_s))
-        ),
+        client=replace(plan.client, early_write_count=1, timeout_s=timeout_s),
         schedule=tuple(_draw_schedule(rng, plan, borders, duration_ns)),
     )
 
@@ -126,9 +132,52 @@ def _draw_schedule(
             found.append(replace(fault, target=rng.choice(able)))
         else:
             found.append(_placed(rng, plan, borders, fault, group))
-    if lost:
+    found += _bait(rng, plan, able, duration_ns, lost=lost)
+    if any(one.name in LOSSES for one in found):
         found = [one for one in found if one.name != "stale-disk"]
     return sorted(found, key=lambda fault: fault.at_ns)
+
+
+def _bait(
+    rng: random.Random,
+    plan: ClusterPlan,
+    able: Sequence[str],
+    duration_ns: int,
+    *,
+    lost: bool,
+) -> list[Fault]:
+    """Something that brings about a rare state, and faults at once that wait for it."""
+    state = rng.choice(BAITS)
+    at_ns = rng.randrange(duration_ns // 2)
+    names = [*plan.nodes]
+    if state == "copying":
+        if lost or not able:
+            return []
+        victim = rng.choice(able)
+        found = [Fault(at_ns, "lose-disk", 200 * MILLISECOND_NS, victim)]
+        names = [victim]
+    elif state == "handing-over":
+        found = [
+            Fault(at_ns + number * SECOND_NS, "move", 3 * SECOND_NS, amount=rng.randrange(1 << 20))
+            for number in range(4)
+        ]
+    else:
+        found = []
+    for number in range(BAITED):
+        group = rng.choice(sorted(LASTS_NS))
+        kinds = [kind for kind in FAULT_GROUPS[group] if kind not in (*LOSSES, "stale-disk")]
+        fault = Fault(
+            at_ns + 100 * MILLISECOND_NS + number * SECOND_NS // 2,
+            (kind := rng.choice(kinds)),
+            rng.randint(*LASTS_NS[group]) * MILLISECOND_NS,
+            amount=_amount(rng, kind),
+            when=state,
+        )
+        fault = _placed(rng, plan, [b"dawdle/3"], fault, group)
+        found.append(
+            replace(fault, target=rng.choice(names)) if fault.target in plan.nodes else fault
+        )
+    return found
 
 
 def _placed(

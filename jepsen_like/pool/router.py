@@ -198,7 +198,11 @@ class RouterLoad:
             ):
                 self._load.count("retired")
             return
-        if not isinstance(await moving.finish(store, task, move), Refused):
+        # The task gives back what it has held since the landing.
+        done = await self._load.told(
+            "release", {"claim": move.number.hex()}, moving.finish(store, task, move)
+        )
+        if done is not None:
             self._load.count("moved")
 
     async def _retire(self, move: Move) -> object | None:

@@ -188,7 +188,8 @@ class OneShots:
             except K2Error as latest:
                 error = latest
             else:
-                session.finished(txn)
+                if not doubt:  # Else the copy that nobody answered for would run anew.
+                    session.finished(txn)
                 return answer
 
     async def _give_up(
@@ -206,7 +207,8 @@ class OneShots:
             if error.at is not None:
                 # The answer is a read: it may be told when true time has passed its stamp.
                 await session.bounded_time.past(error.at)
-            session.finished(txn)
+            if not doubt:
+                session.finished(txn)
             return
         if doubt or isinstance(error, OutcomeUnknown):
             session.remember_unresolved(txn, keys[0] if keys else b"", 0, not_before)

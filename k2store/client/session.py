@@ -108,6 +108,7 @@ class Session:
         "_queued_bytes",
         "_rng",
         "_sent_before",
+        "_twice",
         "_sweeper",
         "_turn",
         "_waker",
@@ -159,6 +160,7 @@ class Session:
         self._pending: dict[int, Entry] = {}
         self._watches: dict[int, Watch] = {}
         self._sent_before: set[int] = set()  # one-shots an earlier connection has carried
+        self._twice: set[bytes] = set()  # one-shots of which there may be two copies on the way
         self._next_request = 1
         self._queued_bytes = 0
         self._flushing = False
@@ -373,8 +375,16 @@ class Session:
             self._schedule_flush()
 
     def finished(self, txn: bytes) -> None:
-        """Let the node forget a transaction, with the next frame that leaves anyway."""
-        self._outbox.finished.append(txn)
+        """Let the node forget a transaction, with the next frame that leaves anyway.
+
+        Not a one-shot that an earlier connection has carried as well: that copy may still wait for a
+        leader at another node, and would run anew if nobody knew of it any more. Its outcome goes
+        when it is so old that no copy can be alive.
+        """
+        if txn in self._twice:
+            self._twice.discard(txn)
+        else:
+            self._outbox.finished.append(txn)
 
     def remember_unresolved(self, txn: bytes, anchor: bytes, at: int, not_before: int) -> None:
         """Keep where the record of a transaction is whose outcome could not be learned."""
@@ -710,6 +720,7 @@ class Session:
                 outbox.one_shots.append(again)
                 if request not in unsent_shots:
                     self._sent_before.add(request)
+                    self._twice.add(again[4])
             elif kind == CALL:
                 again = entry
                 message, owner = again[5], again[6]

@@ -18,6 +18,10 @@ RARE = frozenset(
         # What honest clocks never show; runs beyond the bound must.
         "cluster.clock_fenced",
         # Rare enough to be missed by ten seeds.
+        "cluster.case_push_on_dropped",
+        "cluster.case_push_under_way",
+        "cluster.case_stopped_with_waiters",
+        "cluster.case_write_after_push",
         "cluster.copied",
         "cluster.epoch_refused",
         "cluster.held",

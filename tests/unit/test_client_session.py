@@ -395,6 +395,25 @@ def test_finished_transactions_are_told_to_the_node() -> None:
     play(scenario)
 
 
+def test_a_one_shot_of_which_a_copy_may_be_alive_is_not_forgotten() -> None:
+    """What was sent twice, or had no clear answer once, stays remembered: a late copy must meet it."""
+
+    async def scenario(db: k2store.Database, peer: Peer) -> None:
+        await db.put(b"k", b"once")
+        peer.hooks.append(lose_once("one_shots", served=True))
+        await db.put(b"k", b"twice")
+        peer.hooks.append(fail_once("one_shots", reason="OutcomeUnknown"))
+        await db.put(b"k", b"in doubt")
+        await db.put(b"k", b"once more")
+        await asyncio.sleep(0.2)
+        told = {name for one in peer.requests for name in one.finished}
+        first, twice, in_doubt, last = peer.applied
+        assert {first, last} <= told
+        assert not {twice, in_doubt} & told
+
+    play(scenario)
+
+
 def test_closing_fails_what_waits_and_leaves_nothing() -> None:
     """Leaving the database's block ends waiting calls with certain failures."""
     waiting: list[asyncio.Task[Any]] = []

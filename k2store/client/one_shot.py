@@ -188,8 +188,7 @@ class OneShots:
             except K2Error as latest:
                 error = latest
             else:
-                if not doubt:  # Else the copy that nobody answered for would run anew.
-                    session.finished(txn)
+                session.finished(txn, doubt=doubt)
                 return answer
 
     async def _give_up(
@@ -207,8 +206,7 @@ class OneShots:
             if error.at is not None:
                 # The answer is a read: it may be told when true time has passed its stamp.
                 await session.bounded_time.past(error.at)
-            if not doubt:
-                session.finished(txn)
+            session.finished(txn, doubt=doubt)
             return
         if doubt or isinstance(error, OutcomeUnknown):
             session.remember_unresolved(txn, keys[0] if keys else b"", 0, not_before)

@@ -106,6 +106,7 @@ class Outbox:
         "reads",
         "shares_conditions",
         "timeout_ms",
+        "twice",
     )
 
     def __init__(self, frame_bytes: int, timeout_ms: int) -> None:
@@ -118,6 +119,8 @@ class Outbox:
         self.calls: list[Call] = []
         self.progress: dict[int, wire.WatchProgress] = {}
         self.finished: list[bytes] = []
+        self.twice: set[bytes] = set()
+        """One-shots that two connections have carried."""
 
     def put(self, entry: Entry) -> None:
         """Let a read or a call leave."""
@@ -126,6 +129,25 @@ class Outbox:
         else:
             assert entry[KIND] == CALL, "what may take twice is not simply sent"
             self.calls.append(cast("Call", entry))
+
+    def finish(self, txn: bytes, *, doubt: bool = False) -> None:
+        """Let the node forget a transaction, unless a copy of it may be alive.
+
+        A copy that was sent before and never answered may still wait for a leader at another node,
+        and would run anew if nobody knew its outcome any more. The node lets go of that when it is
+        so old that no copy can be alive.
+        """
+        if txn in self.twice:
+            self.twice.discard(txn)
+        elif not doubt:
+            self.finished.append(txn)
+
+    def drop(self, requests: set[int]) -> None:
+        """Take out requests that have not left."""
+        self.reads = [e for e in self.reads if e[REQUEST] not in requests]
+        self.commits = [e for e in self.commits if e[REQUEST] not in requests]
+        self.one_shots = [e for e in self.one_shots if e[REQUEST] not in requests]
+        self.calls = [e for e in self.calls if e[REQUEST] not in requests]
 
     def __bool__(self) -> bool:
         """Whether anything should leave; transactions that are over can wait for company."""

@@ -108,7 +108,6 @@ class Session:
         "_queued_bytes",
         "_rng",
         "_sent_before",
-        "_twice",
         "_sweeper",
         "_turn",
         "_waker",
@@ -160,7 +159,6 @@ class Session:
         self._pending: dict[int, Entry] = {}
         self._watches: dict[int, Watch] = {}
         self._sent_before: set[int] = set()  # one-shots an earlier connection has carried
-        self._twice: set[bytes] = set()  # one-shots of which there may be two copies on the way
         self._next_request = 1
         self._queued_bytes = 0
         self._flushing = False
@@ -374,20 +372,16 @@ class Session:
         if not self._flushing:
             self._schedule_flush()
 
-    def finished(self, txn: bytes) -> None:
+    def finished(self, txn: bytes, *, doubt: bool = False) -> None:
         """Let the node forget a transaction, with the next frame that leaves anyway.
 
-        Not a one-shot that an earlier connection has carried as well: that copy may still wait for a
-        leader at another node, and would run anew if nobody knew of it any more. Its outcome goes
-        when it is so old that no copy can be alive.
+        doubt  a copy of it may be alive that nobody has answered for
         """
-        if txn in self._twice:
-            self._twice.discard(txn)
-        else:
-            self._outbox.finished.append(txn)
+        self._outbox.finish(txn, doubt=doubt)
 
     def remember_unresolved(self, txn: bytes, anchor: bytes, at: int, not_before: int) -> None:
         """Keep where the record of a transaction is whose outcome could not be learned."""
+        self._outbox.finish(txn, doubt=True)
         if len(self.unresolved) >= _UNRESOLVED_MAX:
             del self.unresolved[next(iter(self.unresolved))]
         self.unresolved[txn] = (anchor, at, not_before)
@@ -720,7 +714,7 @@ class Session:
                 outbox.one_shots.append(again)
                 if request not in unsent_shots:
                     self._sent_before.add(request)
-                    self._twice.add(again[4])
+                    outbox.twice.add(again[4])
             elif kind == CALL:
                 again = entry
                 message, owner = again[5], again[6]
@@ -764,7 +758,7 @@ class Session:
             if not entry[FUTURE].done():
                 entry[FUTURE].set_exception(self._too_late(entry))
         if late:
-            self._drop_from_outbox({entry[REQUEST] for entry in late})
+            self._outbox.drop({entry[REQUEST] for entry in late})
         connection = self._connection
         if not self._pending:
             if self._draining and connection is not None:
@@ -774,13 +768,6 @@ class Session:
                 self._send_finished(connection)
         if self._pending or self._outbox:
             self._sweeper = self._loop.call_later(self.settings.sweep_interval_s, self._sweep)
-
-    def _drop_from_outbox(self, requests: set[int]) -> None:
-        outbox = self._outbox
-        outbox.reads = [e for e in outbox.reads if e[REQUEST] not in requests]
-        outbox.commits = [e for e in outbox.commits if e[REQUEST] not in requests]
-        outbox.one_shots = [e for e in outbox.one_shots if e[REQUEST] not in requests]
-        outbox.calls = [e for e in outbox.calls if e[REQUEST] not in requests]
 
     def _too_late(self, entry: Entry) -> Exception:
         """What an operation past its deadline has to be told."""

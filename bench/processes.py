@@ -1,4 +1,4 @@
-"""Child processes on chosen cores."""
+"""Child processes on chosen cores, and a folder of their own; nothing of either outlives this process."""
 
 from __future__ import annotations
 
@@ -6,11 +6,18 @@ import contextlib
 import os
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Final, NamedTuple
+
+from k2store.testing.keeper import Keeper
 
 END_S = 20.0
+_HELD: Final = ("sh", "-c", 'read -r go && exec "$@"', "bench")
+"""Before a command: wait for a line, and end without having begun when none comes."""
+_KEEPER: ContextVar[Keeper] = ContextVar("keeper")
 
 
 class BenchError(Exception):
@@ -36,6 +43,23 @@ def choose_cores() -> Cores:
 
 
 @contextlib.contextmanager
+def own_folder(prefix: str, parent: Path) -> Iterator[Path]:
+    """A new folder, in which programs may be started (`start`).
+
+    It is gone afterwards, and so are they, also when this process is killed and can clear up nothing itself.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix=prefix, dir=parent) as name,
+        Keeper(Path(name)) as keeper,
+    ):
+        token = _KEEPER.set(keeper)
+        try:
+            yield Path(name)
+        finally:
+            _KEEPER.reset(token)
+
+
+@contextlib.contextmanager
 def _on(core: int) -> Iterator[None]:
     """This thread, and what it starts meanwhile, runs on one core."""
     before = os.sched_getaffinity(0)
@@ -55,21 +79,34 @@ def start(
     environment: Mapping[str, str] | None = None,
     talk: bool = True,
 ) -> subprocess.Popen[str]:
-    """Start a program on a core; what it says of its troubles goes to the file `errors`.
+    """Start a program on a core, inside an `own_folder`; what it says of its troubles goes to `errors`.
 
     ``talk``: its standard input and output are pipes; else it has no input and its output goes to
     `errors`, too.
     """
+    keeper = _KEEPER.get()
     with errors.open("ab") as file, _on(core):
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE if talk else subprocess.DEVNULL,
+        process = subprocess.Popen(
+            [*_HELD, *command],
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE if talk else file,
             stderr=file,
             text=True,
             cwd=folder,
             env=None if environment is None else dict(environment),
+            # A Ctrl-C on the terminal is for this process, which ends the others in its own order.
+            start_new_session=True,
         )
+    # Only who is known to the keeper begins: so no moment is left in which nobody ends it.
+    keeper.watch(process.pid)
+    pipe = process.stdin
+    assert pipe is not None, "its input is a pipe"
+    with contextlib.suppress(BrokenPipeError):  # It has ended; who waits for its words is told so.
+        pipe.write("go\n")
+        pipe.flush()
+    if not talk:
+        pipe.close()
+    return process
 
 
 def end(process: subprocess.Popen[str], *, gently: bool = True) -> None:
@@ -84,6 +121,7 @@ def end(process: subprocess.Popen[str], *, gently: bool = True) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+    _KEEPER.get().forget(process.pid)
     for stream in (process.stdin, process.stdout):
         if stream is not None:
             with contextlib.suppress(BrokenPipeError):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 import click
 
 from bench import etcd
 from bench.campaign import IN_FLIGHT, Settings, measure
-from bench.processes import BenchError
+from bench.processes import BenchError, own_folder
 from bench.progress import progress
 from bench.report import document, print_tables, warnings
 from k2store.cli.verb import Verb, output
@@ -65,13 +64,13 @@ def store(
     if peer == "etcd" and not etcd.installed():
         click.secho(etcd.HOW_TO_INSTALL, fg="yellow", bold=True, err=True)
         peer = None
-    with tempfile.TemporaryDirectory(prefix="k2-bench-", dir=data) as folder:
+    with own_folder("k2-bench-", data) as folder:
         settings = Settings(
             keys=keys or (QUICK_KEYS if quick else KEYS),
             seconds=seconds or (QUICK_SECONDS if quick else SECONDS),
             runs=runs or (1 if quick else RUNS),
             workloads=workloads or tuple(IN_FLIGHT),
-            folder=Path(folder),
+            folder=folder,
             with_etcd=peer == "etcd",
         )
         try:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from bench.processes import BenchError
+from bench.processes import BenchError, own_folder
 from bench.progress import progress
 from k2store.cli.verb import Verb, output
 
@@ -82,7 +81,7 @@ def pool(
         if name not in KNOWN:
             raise click.BadParameter(f"{name!r} is none of {', '.join(KNOWN)}", param_hint="peers")
     findings = []
-    with tempfile.TemporaryDirectory(prefix="k2-pool-", dir=data) as folder:
+    with own_folder("k2-pool-", data) as folder:
         try:
             with progress(quiet=told.quiet) as begin:
                 for size in [int(block_tokens)] if block_tokens else [512, 16]:
@@ -90,7 +89,7 @@ def pool(
                     findings.append(
                         _measure(
                             begin,
-                            folder=Path(folder),
+                            folder=folder,
                             trace=trace,
                             block_tokens=size,
                             limit=prompts or limit,

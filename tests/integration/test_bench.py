@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+
+from tests.integration.families import command_of, descendants, remaining
 
 K2 = "from k2store.cli import main; main()"
 STATED = {
@@ -178,3 +182,63 @@ def test_a_peer_that_is_not_installed_is_said_loudly(tmp_path: Path) -> None:
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["missing"] == ["dynamo", "etcd", "mooncake", "redis"]
     assert found["publish_txn_per_s"]["16"] > 0
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_bench_that_is_ended_leaves_nothing_behind(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    """Interrupted, told to end or killed while members publish: node, members and folder go with it."""
+    arguments = [
+        "pool",
+        "--prompts",
+        "300",
+        "--seconds",
+        "60",
+        "--peers",
+        "",
+        "--block-tokens",
+        "512",
+    ]
+    process = subprocess.Popen(
+        [*(sys.executable, "-c", K2, "bench", *arguments), "--data", str(tmp_path)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        family = _until_published(process)
+    finally:
+        process.send_signal(number)
+    assert process.wait(60) != 0
+    assert remaining(family) == set()
+    assert _gone(tmp_path) == []
+
+
+def _until_published(process: subprocess.Popen[bytes]) -> set[int]:
+    """Wait until the process of members has used some time; gives everybody who came from the bench."""
+    end_s = time.monotonic() + 60.0
+    while time.monotonic() < end_s:
+        family = descendants(process.pid)
+        for one in family:
+            if "bench.pool.members" in command_of(one) and _used_ticks(one) > 150:
+                assert len(family) >= 3  # The node, too, and the keeper.
+                return family
+        time.sleep(0.1)
+    raise AssertionError(f"nothing was published: {process.poll()}")
+
+
+def _used_ticks(process: int) -> int:
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text("ascii", "replace").rpartition(")")[2]
+    except OSError:
+        return 0
+    return int(fields.split()[11])
+
+
+def _gone(folder: Path, patience_s: float = 10.0) -> list[Path]:
+    """What is in a folder when it has had time to go."""
+    end_s = time.monotonic() + patience_s
+    while (left := list(folder.iterdir())) and time.monotonic() < end_s:
+        time.sleep(0.1)
+    return left

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -18,6 +17,7 @@ from jepsen_like import check
 from jepsen_like.formats import load
 from k2store.testing.child import K2
 from k2store.testing.wan import namespaces
+from tests.integration.families import command_of, descendants, remaining
 
 PATIENCE_S = 60.0
 REFUSAL = namespaces.refusal()
@@ -27,42 +27,6 @@ WORKER = "bench.demo.worker"
 def demo(*options: str) -> list[str]:
     """The command line."""
     return [*K2, "demo", *options]
-
-
-def parents() -> dict[int, int]:
-    """Every process with its parent; those that only wait to be noticed are left out."""
-    found = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError, IndexError):
-            fields = (folder / "stat").read_text("ascii", "replace").rpartition(")")[2].split()
-            if fields[0] != "Z":
-                found[int(folder.name)] = int(fields[1])
-    return found
-
-
-def descendants(process: int) -> set[int]:
-    """All processes that came from this one and still hang on it."""
-    known = parents()
-    found = {process}
-    while more := {one for one, parent in known.items() if parent in found} - found:
-        found |= more
-    return found - {process}
-
-
-def remaining(processes: set[int], patience_s: float = 10.0) -> set[int]:
-    """Which of them are still there when they have had time to go."""
-    end_s = time.monotonic() + patience_s
-    while (left := processes & parents().keys()) and time.monotonic() < end_s:
-        time.sleep(0.1)
-    return left
-
-
-def command_of(process: int) -> str:
-    """The command line of a process; empty when it has gone."""
-    try:
-        return Path(f"/proc/{process}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-    except OSError:
-        return ""
 
 
 def until_serving(process: subprocess.Popen[str], folder: Path) -> Iterator[int]:
@@ -130,8 +94,11 @@ def test_all_faults_and_a_report(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(180)
-def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
-    """Interrupted while prompts come, the run ends with the code for that, and with it every process."""
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)]
+)
+def test_an_end_leaves_nothing_behind(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    """Interrupted or killed while prompts come, the run ends with the code for that, and with it every process."""
     data = tmp_path / "data"
     process = subprocess.Popen(
         demo("--regions", "2", "--workers-per-region", "1", "--speed", "4", "--data", str(data)),
@@ -143,9 +110,9 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
         assert len(list(until_serving(process, data))) == 2
         family = descendants(process.pid)
         assert len(family) >= 2 + 2 + 2
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, said = process.communicate(timeout=PATIENCE_S)
-    assert process.returncode == 130, said
+    assert process.returncode == code, said
     left = remaining(family)
     assert not left, [command_of(one) for one in left]
 

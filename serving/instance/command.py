@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from serving.model import LoadedModel
 
 MODEL = "smollm2-135m-instruct"
+MODES = ("aggregated", "by-request", "by-layer")
 
 
 @click.command("worker", cls=StoreVerb)
@@ -41,6 +42,13 @@ MODEL = "smollm2-135m-instruct"
 @click.option("--regions", default="", metavar="NAME[,...]", help="All regions of the fleet.")
 @click.option("--lease", type=click.FloatRange(0.3), default=3.0, metavar="SECONDS")
 @click.option("--shared-memory/--no-shared-memory", default=True, help="To its machine's workers.")
+@click.option(
+    "--mode",
+    type=click.Choice(MODES),
+    default=MODES[0],
+    show_default=True,
+    help="How pages are cut into calls when they move.",
+)
 @click.option("--fetch/--no-fetch", default=True, help="Prefixes that others have, where it pays.")
 @click.option("--threads", type=click.IntRange(0), default=0, metavar="N", help="Of torch.")
 @click.option(
@@ -64,6 +72,7 @@ async def worker(
     regions: str,
     lease: float,
     shared_memory: bool,
+    mode: str,
     fetch: bool,
     threads: int,
     prefill_rate: float,
@@ -78,6 +87,7 @@ async def worker(
     from serving.instance.instance import InstanceSettings, open_instance
     from serving.instance.place import worker_named
     from serving.instance.serving import serve_instance
+    from serving.transport import Mode
 
     who = worker_named(name)
     loaded = model_named(model, threads)
@@ -92,6 +102,7 @@ async def worker(
         listen=pages_at,
         advertise=advertise,
         shares_memory=shared_memory,
+        mode=Mode[mode.upper().replace("-", "_")],
         fetches=fetch,
         lease_s=lease,
         prefill_tokens_per_s=prefill_rate,

@@ -49,7 +49,7 @@ from serving.instance.pages import EnginePages, addresses, local
 from serving.instance.place import worker_named
 from serving.instance.residency import Residency
 from serving.pages.mem_pool import Held
-from serving.transport import Address, Damaged, Peer, PeerLost, Stale
+from serving.transport import Address, Damaged, Mode, Peer, PeerLost, Stale
 
 if TYPE_CHECKING:
     from kv_pool.edge.following import Tree
@@ -190,6 +190,7 @@ class Exchange:
         residency: Residency,
         economy: Economy,
         limits: ExchangeLimits | None = None,
+        mode: Mode = Mode.AGGREGATED,
     ) -> None:
         self._pool = pool
         self._tree = tree
@@ -199,6 +200,7 @@ class Exchange:
         self._residency = residency
         self.economy = economy
         self._limits = limits or ExchangeLimits()
+        self._mode = mode
         self._granted: dict[tuple[Peer, int], _Granting] = {}
         self._tasks: set[asyncio.Task[object]] = set()
         self._prefills: set[asyncio.Task[_Adoption]] = set()
@@ -315,7 +317,7 @@ class Exchange:
             pairs = list(zip(pages[:good], local(slots), strict=True))
             if pairs:
                 try:
-                    await way.endpoint.read(way.peer, pairs)
+                    await way.endpoint.read(way.peer, pairs, mode=self._mode)
                 except (Stale, Damaged) as error:
                     good, failure = error.pages_good, error
             read_s = self._now_s() - began_s
@@ -469,7 +471,8 @@ class Exchange:
         if not wanted:
             return 0
         pairs = list(zip(local(wanted), answer.pages, strict=False))
-        await way.endpoint.write(way.peer, pairs, notify=encode(Complete(offer.ticket)))
+        done = encode(Complete(offer.ticket))
+        await way.endpoint.write(way.peer, pairs, notify=done, mode=self._mode)
         self.counts.sent_blocks += len(pairs)
         if returns:
             self.counts.returned_blocks += len(pairs)
@@ -556,7 +559,7 @@ class Exchange:
             usage = outcome.usage
             ready = Ready(asked.ticket, outcome.token, usage.cached, usage.prompt - usage.cached)
             pairs = list(zip(local(pages), asked.pages, strict=True))
-            await way.endpoint.write(way.peer, pairs, notify=encode(ready))
+            await way.endpoint.write(way.peer, pairs, notify=encode(ready), mode=self._mode)
             await self._pages.front.call(lambda engine: engine.release(stream.number))
         self.counts.prefills_served += 1
         self.counts.sent_blocks += len(pairs)

@@ -37,7 +37,7 @@ from serving.instance.steps import Role, Step
 from serving.pages.geometry import Geometry
 from serving.pages.mem_pool import MemPool
 from serving.pages.store import PageStore
-from serving.transport import Endpoint, Limits, Memory, SharedCarrier, TcpCarrier
+from serving.transport import Endpoint, Limits, Memory, Mode, SharedCarrier, TcpCarrier
 from serving.transport import Geometry as MemoryGeometry
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ class InstanceSettings(Struct, frozen=True, kw_only=True):
     published_share of the device's pages that the directory may hold at a time
     listen          ``host:port`` for pages; port 0 for any. advertise: the host that others are told
     shares_memory   pages go over shared memory to workers of this machine
+    mode            how what it reads and writes is cut into calls
     fetches         prefixes that other workers have are fetched where that pays
     lease_s         how long the worker counts as alive without a word, seconds
     prefill_tokens_per_s  how fast it computes prompts; 0: as is found out
@@ -77,6 +78,7 @@ class InstanceSettings(Struct, frozen=True, kw_only=True):
     listen: str = "127.0.0.1:0"
     advertise: str = ""
     shares_memory: bool = True
+    mode: Mode = Mode.AGGREGATED
     fetches: bool = True
     lease_s: float = 3.0
     prefill_tokens_per_s: float = 0.0
@@ -368,6 +370,7 @@ async def open_instance(
             residency=residency,
             economy=economy,
             limits=settings.limits,
+            mode=settings.mode,
         )
         coupling.attach(exchange)
         front = await stack.enter_async_context(Front(engine))

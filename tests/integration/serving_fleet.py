@@ -1,7 +1,7 @@
 """Workers of a tiny model for the tests of instances, in this process or in ones of their own; and what they say.
 
-``python -m tests.integration.serving_fleet ADDRESS SETTINGS`` is a worker: JSON of its settings, ready when it
-says a line.
+``python -m tests.integration.serving_fleet ADDRESS SETTINGS PLACE MODEL`` is a worker: JSON of its settings, ready
+when it says a line.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from serving.router.fleet import Fleet, FleetSettings, nobody
 from serving.transport import Carrier, Endpoint, SharedCarrier, TcpCarrier
 from serving.transport.link import Link
 from tests.unit.serving_engines import GEOMETRY, lively, text_of
+from tests.unit.serving_models import smollm2
 
 NAMESPACE = Namespace(
     tenant="",
@@ -121,16 +122,23 @@ async def now(pool: Pool) -> int:
 
 @contextmanager
 def worker_process(
-    address: str, name: str, *, region: str = "fra", stops: str = "", **settings
+    address: str,
+    name: str,
+    *,
+    region: str = "fra",
+    stops: str = "",
+    model: str = "lively",
+    **settings,
 ) -> Iterator[subprocess.Popen]:
     """A worker in a process of its own.
 
     stops  where it stops itself (SIGSTOP), for somebody to kill it there; see `_stop_at`
+    model  the tiny one, or ``smollm2``
     """
     said = {"prefill_tokens_per_s": SLOW_TOKENS_PER_S, "pages": 64, **settings}
     encoded = msgspec.json.encode(InstanceSettings(region=region, name=name, **said)).decode()
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.integration.serving_fleet", address, encoded, stops],
+        [sys.executable, "-m", "tests.integration.serving_fleet", address, encoded, stops, model],
         stdout=subprocess.PIPE,
         text=True,
         cwd=Path(__file__).resolve().parents[2],
@@ -207,10 +215,11 @@ def _stop_at(place: str, instance: Instance) -> None:
             raise AssertionError(place)
 
 
-async def _serve(address: str, settings: InstanceSettings, place: str) -> None:
+async def _serve(address: str, settings: InstanceSettings, place: str, named: str) -> None:
+    model = {"lively": lively, "smollm2": lambda: smollm2().model}[named]()
     async with (
         k2store.connect(address) as db,
-        open_instance(db, settings, lively(), namespace=NAMESPACE, decode=text_of) as instance,
+        open_instance(db, settings, model, namespace=NAMESPACE, decode=text_of) as instance,
     ):
         _stop_at(place, instance)
         sys.stdout.write("ready\n")
@@ -220,5 +229,10 @@ async def _serve(address: str, settings: InstanceSettings, place: str) -> None:
 
 if __name__ == "__main__":
     asyncio.run(
-        _serve(sys.argv[1], msgspec.json.decode(sys.argv[2], type=InstanceSettings), sys.argv[3])
+        _serve(
+            sys.argv[1],
+            msgspec.json.decode(sys.argv[2], type=InstanceSettings),
+            sys.argv[3],
+            sys.argv[4],
+        )
     )

@@ -12,7 +12,7 @@ from k2store.testing import LocalNode, local_node
 from kv_pool.keys import Worker
 from serving.engine.request import Request, Sampling
 from serving.instance.steps import Role, Step
-from serving.model import Message, prompt_tokens
+from serving.transport import Mode
 from tests.integration.serving_fleet import (
     agree,
     fleets,
@@ -22,7 +22,6 @@ from tests.integration.serving_fleet import (
     worker_process,
 )
 from tests.unit.serving_engines import answer_of, prompt_of, text_of
-from tests.unit.serving_models import greedy, pool_for, smollm2
 
 
 @pytest.fixture(scope="module")
@@ -72,45 +71,6 @@ def test_tokens_are_the_same_wherever_keys_and_values_come_from(node: LocalNode)
     asyncio.run(scene())
 
 
-@pytest.mark.slow
-def test_smollm2_says_the_same_wherever_keys_and_values_come_from(node: LocalNode) -> None:
-    """The packaged model in float32: a chat is answered as by the plain loop, computed, found, fetched over either way,
-    and through prefill and decode workers."""
-    loaded = smollm2()
-    asked = [
-        Message("user", "Name the capital of France and one river in it, in a short sentence.")
-    ]
-    prompt = tuple(prompt_tokens(loaded.tokenizer, asked))
-    pages = -(-(len(prompt) + 10) // 16)
-    pool = pool_for(loaded.model, pages)
-    expected = greedy(loaded.model, pool, range(pages), prompt, -1, 10)
-
-    async def scene() -> None:
-        async with on(node) as fleet:
-            options = {"model": loaded.model, "pages": 16, "lease_s": 30.0}
-            one = await fleet.worker("smol-1", **options)
-            for cached in (0, len(prompt) // 16 * 16):
-                tokens, usage = await said(one.generate, prompt, 10)
-                assert (tokens, usage.cached) == (expected, cached)
-            for number, shares in ((2, True), (3, False)):
-                other = await fleet.worker(f"smol-{number}", shares_memory=shares, **options)
-                await agree(one, other)
-                tokens, usage = await said(other.generate, prompt, 10)
-                assert (tokens, usage.cached) == (expected, len(prompt) // 16 * 16)
-            options |= {"fetches": False}
-            prefill = await fleet.worker("smol-p", role=Role.PREFILL, **options)
-            decode = await fleet.worker("smol-d", role=Role.DECODE, **options)
-            await agree(prefill, decode)
-            for cached in (0, len(prompt) // 16 * 16):
-                tokens, usage = await said(decode.generate, prompt, 10)
-                assert (tokens, usage.cached) == (expected, cached)
-                await agree(prefill, decode)
-            assert decode.exchange.counts.prefills_failed == 0
-            assert prefill.exchange.counts.prefills_served == 2
-
-    asyncio.run(scene())
-
-
 def test_only_what_is_missing_is_fetched(node: LocalNode) -> None:
     """A longer prompt moves its new blocks alone; pages move as one call each."""
 
@@ -130,6 +90,36 @@ def test_only_what_is_missing_is_fetched(node: LocalNode) -> None:
             assert calls == 10
             await one.check_integrity()
             await two.check_integrity()
+
+    asyncio.run(scene())
+
+
+def test_pages_in_pieces_take_twice_the_layers_of_calls(node: LocalNode) -> None:
+    """The same prompt read by three workers, each in another mode: the same tokens and bytes, and 2 x layers times
+    fewer calls where a page is one."""
+    prompt = prompt_of(100, 6)
+
+    async def scene() -> None:
+        async with on(node) as fleet:
+            one = await fleet.worker("whole")
+            await said(one.generate, prompt)
+            await one.idle()
+            counts = {}
+            for mode in Mode:
+                two = await fleet.worker(f"cut-{mode.name}", mode=mode)
+                await agree(one, two)
+                tokens, usage = await said(two.generate, prompt)
+                assert (tokens, usage.cached) == (answer_of(prompt, 12), 96)
+                read = [endpoint.counts for endpoint in two.links.endpoints]
+                moved = sum([each.read_bytes for each in read])
+                assert moved == 6 * two.mem_pool.geometry.page_bytes
+                counts[mode] = sum([each.read_calls for each in read])
+            pieces = 2 * one.mem_pool.geometry.layers
+            assert counts == {
+                Mode.BY_LAYER: 6 * pieces,
+                Mode.BY_REQUEST: 6 * pieces,
+                Mode.AGGREGATED: 6,
+            }
 
     asyncio.run(scene())
 

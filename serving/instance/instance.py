@@ -317,13 +317,7 @@ async def open_instance(
         stack.callback(memory.close)
         pool = await stack.enter_async_context(Pool(db, settings.region))
         digest = await pool.declare(namespace)
-        rate = settings.prefill_tokens_per_s
-        economy = Economy(
-            geometry.page_bytes,
-            geometry.page_tokens,
-            rate or _tried(model, geometry),
-            learns=not rate,
-        )
+        economy = _economy(settings, model, geometry)
         name = Worker(settings.region, settings.name)
         services: list[Service] = []
 
@@ -454,6 +448,17 @@ def _attend(model: Llama) -> Attend:
 
 def _engine_settings(settings: InstanceSettings) -> EngineSettings:
     return msgspec.structs.replace(settings.engine, keeps_prefixes=settings.keeps)
+
+
+def _economy(settings: InstanceSettings, model: Llama, geometry: Geometry) -> Economy:
+    """What computing costs as it was told, or as is found out now and from then on."""
+    rate = settings.prefill_tokens_per_s
+    return Economy(
+        geometry.page_bytes,
+        geometry.page_tokens,
+        rate or _tried(model, geometry),
+        learns=not rate,
+    )
 
 
 @torch.inference_mode()

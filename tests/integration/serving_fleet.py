@@ -216,7 +216,7 @@ def _stop_at(place: str, instance: Instance) -> None:
 
 
 async def _serve(address: str, settings: InstanceSettings, place: str, named: str) -> None:
-    model = {"lively": lively, "smollm2": lambda: smollm2().model}[named]()
+    model = smollm2().model if named == "smollm2" else lively()
     async with (
         k2store.connect(address) as db,
         open_instance(db, settings, model, namespace=NAMESPACE, decode=text_of) as instance,

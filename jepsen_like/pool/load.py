@@ -12,8 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import mmap
+import os
 import random
+import struct
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
@@ -41,6 +45,8 @@ ENGINE, POOL = int(Tier.DEVICE), int(Tier.HOST)
 SLOTS: Final = 20
 """Blocks for which a worker's tier of the pool has room: less than all prompts need."""
 assert max(STRETCHES) < RUN_BLOCKS_MAX, "a stretch is one run"
+_LIFE: Final = struct.Struct("<QQ")
+PAGE_BYTES: Final = _LIFE.size + SLOTS * NAME_BYTES
 
 
 def block(prompt: int, place: int) -> bytes:
@@ -72,13 +78,32 @@ def parent_name(prompt: int, part: int) -> bytes:
 class Memory:
     """A worker's slots, as somebody with a claim may read them, in the epoch of one of its lives.
 
-    Another one, after a restart or a clear, voids claims without asking.
+    Another one, after a restart or a clear, voids claims without asking: `life` changes. Where workers are
+    processes their slots lie in a file that readers map, so who reads asks for the life once more afterwards.
     """
 
-    def __init__(self, incarnation: int, epoch: int) -> None:
-        self.life = incarnation, epoch
-        self.slots: list[bytes] = [b""] * SLOTS
+    def __init__(self, page: bytearray | mmap.mmap) -> None:
+        """`page`: of `PAGE_BYTES`."""
+        self._page = page
         self._free = list(range(SLOTS))
+
+    @property
+    def life(self) -> tuple[int, int]:
+        """The incarnation and the epoch whose slots these are; zeros while they are nobody's."""
+        incarnation, epoch = _LIFE.unpack_from(self._page)
+        return incarnation, epoch
+
+    def begin(self, incarnation: int, epoch: int) -> None:
+        """Empty slots, for this epoch of this life."""
+        _LIFE.pack_into(self._page, 0, 0, 0)
+        self._page[_LIFE.size :] = bytes(PAGE_BYTES - _LIFE.size)
+        self._free = list(range(SLOTS))
+        _LIFE.pack_into(self._page, 0, incarnation, epoch)
+
+    def read(self, slot: int) -> bytes:
+        """The block in a slot."""
+        start = _LIFE.size + slot * NAME_BYTES
+        return bytes(self._page[start : start + NAME_BYTES])
 
     def take(self, names: bytes) -> list[int] | None:
         """Fill slots with these blocks; None where there is no room."""
@@ -87,7 +112,10 @@ class Memory:
             return None
         taken = [self._free.pop(0) for _ in range(count)]
         for place, slot in enumerate(taken):
-            self.slots[slot] = names[place * NAME_BYTES : (place + 1) * NAME_BYTES]
+            start = _LIFE.size + slot * NAME_BYTES
+            self._page[start : start + NAME_BYTES] = names[
+                place * NAME_BYTES : (place + 1) * NAME_BYTES
+            ]
         return taken
 
     def free(self, slots: list[int]) -> None:
@@ -95,15 +123,56 @@ class Memory:
         self._free = [*slots, *self._free]
 
 
+class Memories:
+    """The slots of all workers, by worker: in this process, or in files of a folder that all processes share."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder
+        self._known: dict[str, Memory] = {}
+
+    def mine(self, worker: Worker) -> Memory:
+        """The slots of a worker that runs here."""
+        page: bytearray | mmap.mmap = bytearray(PAGE_BYTES)
+        if self._folder is not None:
+            path = self._path(str(worker))
+            if not path.exists():
+                path.with_suffix(".new").write_bytes(page)
+                path.with_suffix(".new").replace(path)
+            page = _mapped(path)
+        self._known[str(worker)] = memory = Memory(page)
+        return memory
+
+    def of(self, worker: Worker) -> Memory | None:
+        """The slots of a worker anywhere; None while it has never been there."""
+        name = str(worker)
+        if name not in self._known and self._folder is not None and self._path(name).exists():
+            self._known[name] = Memory(_mapped(self._path(name)))
+        return self._known.get(name)
+
+    def _path(self, worker: str) -> Path:
+        assert self._folder is not None, "there are files"
+        return self._folder / f"{worker.replace('/', '-')}.memory"
+
+
+def _mapped(path: Path) -> mmap.mmap:
+    file = os.open(path, os.O_RDWR)
+    try:
+        return mmap.mmap(file, PAGE_BYTES)
+    finally:
+        os.close(file)
+
+
 class Load:
     """What all workers and routers of a run share: the history, and the bytes."""
 
-    def __init__(self, recorder: Recorder, name: str = "") -> None:
+    def __init__(
+        self, recorder: Recorder, name: str = "", memories: Memories | None = None
+    ) -> None:
         """`name` begins all process names, for histories that are merged."""
         self.recorder = recorder
         self.problems: list[str] = []
         self.counts: dict[str, int] = {}
-        self.memories: dict[str, Memory] = {}
+        self.memories = memories or Memories()
         self.trees: dict[str, Tree] = {}
         """By region: what a router knows, for workers beside it. It may be that of a dead router, and stale."""
         self._name = name

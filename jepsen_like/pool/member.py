@@ -17,7 +17,7 @@ import msgspec
 
 import k2store
 from jepsen_like.history import Event, History, Recorder
-from jepsen_like.pool.load import Load
+from jepsen_like.pool.load import Load, Memories
 from jepsen_like.pool.worker import WorkerLoad
 from kv_pool.edge.pool import Pool
 from kv_pool.keys import Worker
@@ -38,6 +38,8 @@ class Member(msgspec.Struct, frozen=True):
     lease_s: float
     step_s: float
     seed: int
+    folder: str
+    """Where slots lie that routers look at."""
 
 
 def events_of(path: Path) -> list[Event]:
@@ -61,7 +63,7 @@ async def _main(member: Member, sink: Callable[[Event], object]) -> None:
     reader = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     watching = loop.create_task(_until_it_ends(reader, over))
-    load = Load(Recorder(time.monotonic_ns, sink), f"{member.life}.")
+    load = Load(Recorder(time.monotonic_ns, sink), f"{member.life}.", Memories(Path(member.folder)))
     others = tuple([Worker(region, name) for region, name in member.others])
     while not over.is_set():
         try:

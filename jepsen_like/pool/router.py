@@ -143,18 +143,22 @@ class RouterLoad:
 
     def _read(self, claim: Claim, names: bytes) -> None:
         """The bytes under a claim that holds are those that were claimed."""
-        memory = self._load.memories.get(str(claim.worker))
-        if memory is None or not self._pool.holds(claim):
+        memory = self._load.memories.of(claim.worker)
+        if memory is None:
             return
         start = 0
         for held in claim.held:
             wanted = split_names(names[start * NAME_BYTES : (start + held.blocks) * NAME_BYTES])
             start += held.blocks
-            if held.part[16] != POOL or memory.life != (claim.incarnation, held.run.epoch):
+            life = (claim.incarnation, held.run.epoch)
+            if held.part[16] != POOL or memory.life != life:
+                continue
+            slots = held.run.locator
+            there = [memory.read(slots[place]) for place in range(held.blocks)]
+            # Only what was read before the claim ran out, and before the worker began anew, was to be there.
+            if not self._pool.holds(claim) or memory.life != life:
                 continue
             self._load.count("read")
-            slots = held.run.locator
-            there = [memory.slots[slots[place]] for place in range(held.blocks)]
             if there != list(wanted):
                 self._load.problems.append(
                     f"bytes: claim {claim.number.hex()} on {claim.worker} holds, and of its run "
@@ -240,12 +244,15 @@ class RouterLoad:
         for worker in self._workers:
             while await self._pool.sweep(worker):
                 pass
-        database = self._pool.db
-        async with database.snapshot(strong=True) as view:
+        await self.agree()
+        return await finish(self._pool.db, self._load)
+
+    async def agree(self) -> None:
+        """The learner comes to show what is committed by now, in all regions, and that is what the store has."""
+        async with self._pool.db.snapshot(strong=True) as view:
             await view.scan(k2store.KeyRange(b"d/", b"e"), limit=1).all()
         await self._tree.caught_up(view.at)
         await self.compare()
-        return await finish(database, self._load)
 
     async def compare(self) -> None:
         """The learner is what the store was at its stamp."""

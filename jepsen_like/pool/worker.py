@@ -17,7 +17,6 @@ from jepsen_like.pool.load import (
     PROMPTS,
     STRETCHES,
     Load,
-    Memory,
     block,
     parent_name,
     paused,
@@ -81,11 +80,11 @@ class WorkerLoad:
         self._pause_s = pause_s
         self._others = others
         self._session: WorkerSession
-        self._memory = Memory(0, 0)
         self._mine: dict[bytes, _Mine] = {}
         self._numbers = 0
         self._former: Registration | None = None
         self.worker = Worker(pool.region, name)
+        self._memory = load.memories.mine(self.worker)
 
     async def run(self, is_over: Callable[[], bool]) -> None:
         """Life after life, until it is over."""
@@ -143,8 +142,7 @@ class WorkerLoad:
     def _remember(self) -> None:
         """Empty slots, for the present epoch of this life."""
         identity = self._session.registration.identity
-        self._memory = Memory(identity.incarnation, identity.epoch(POOL))
-        self._load.memories[str(self.worker)] = self._memory
+        self._memory.begin(identity.incarnation, identity.epoch(POOL))
 
     @property
     def _mine_now(self) -> Registration:

@@ -7,6 +7,7 @@ checker compares with everything that was acknowledged.
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from msgspec import Struct
 
 import k2store
 from bench.demo.arrivals import arrivals
+from bench.demo.crossings import crossings
 from bench.demo.faults import Fault, Faults
 from bench.demo.journal import INVOKE, OK, Note, read
 from bench.demo.judging import last_stamp
@@ -25,6 +27,7 @@ from bench.demo.messages import (
     Compared,
     Look,
     Outcome,
+    Probe,
     Quiesce,
     Seen,
     Stock,
@@ -56,6 +59,7 @@ Links = dict[tuple[str, str], LinkCounts]
 class Raw(Struct, kw_only=True):
     """What a run leaves: times are of the machine's monotonic clock, ns.
 
+    crossings    round trips between regions that a publish at home takes, counted before prompts come
     wan          what went over each link between the beginning of the replay and its end
     compared     of the comparison at the end: rows, prompts, differences
     incidents    what happened that nobody had planned
@@ -66,6 +70,7 @@ class Raw(Struct, kw_only=True):
     began_ns: int
     ended_ns: int = 0
     start_s: float = 0.0
+    crossings: int = 0
     wan_kind: str = ""
     outcomes: list[Outcome] = []
     acquires_ns: list[int] = []
@@ -188,6 +193,12 @@ class Conductor:
             with Company(plan, self.cluster, self.folder, namespace) as self.company:
                 try:
                     await self.company.start()
+                    self.stage = "round trips of a publish are counted"
+                    probes = {
+                        name: functools.partial(worker.ask, Probe())
+                        for name, worker in self.company.workers.items()
+                    }
+                    raw.crossings = await crossings(probes, self.cluster)
                     raw.start_s = (time.monotonic_ns() - raw.began_ns) / 1e9
                     await self._replay()
                     await self._close()

@@ -111,7 +111,7 @@ class Findings(Struct, frozen=True, kw_only=True):
 def find(plan: Plan, raw: Raw, judgement: Judgement, *, machine_load: float) -> Findings:
     """All figures."""
     served = [one for one in raw.outcomes if one.worker]
-    timeline = Timeline(raw.notes)
+    timeline = Timeline(raw.notes, raw.began_ns + int(raw.start_s * 1e9))
     references = sum([one.local + one.fetched + one.computed for one in served])
     hits = sum([one.local + one.fetched for one in served])
     far_blocks = sum([one.fetched for one in served if one.far])
@@ -148,7 +148,7 @@ def find(plan: Plan, raw: Raw, judgement: Judgement, *, machine_load: float) -> 
         evicted_blocks=sum([one.evicted for one in raw.stocks.values()]),
         pinned_blocks=sum([one.pinned for one in raw.stocks.values()]),
         quicker_share=_share(sum([one < shortest_ns for one in took]), len(took)),
-        publish_wan_round_trips=int(publish.p50_ms * NS_PER_MS / shortest_ns) if shortest_ns else 0,
+        publish_wan_round_trips=raw.crossings,
         cut_publishes=_cut_publishes(plan, timeline.publishes, raw.faults),
         staleness=spread(array("q", [one.stale_ns for one in raw.outcomes])),
         untrue=untrue(raw.outcomes, timeline.publishes),

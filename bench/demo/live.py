@@ -204,7 +204,7 @@ def rows(plan: Plan, found: Findings) -> Iterator[tuple[str, str]]:
     several = len(plan.regions) > 1
     far = f"; in another region {times(found.far_acquire)}" if several else ""
     yield "acquire", f"{times(found.acquire)}{far}"
-    quicker = f"{100 * found.quicker_share:.1f} % in less than any round trip between regions"
+    quicker = f"{found.publish_wan_round_trips} round trips between regions"
     publishes = f"{found.publishes:,} of {found.published_blocks:,} blocks, synced"
     yield "publish", f"{times(found.publish)}; {publishes}{f'; {quicker}' if several else ''}"
     if found.evicted_blocks or found.pinned_blocks:

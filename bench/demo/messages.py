@@ -219,6 +219,10 @@ class Stocked(Struct, frozen=True, tag=14, kw_only=True):
     failure: str = ""
 
 
+class Probe(Struct, frozen=True, tag=15):
+    """Publish a block that no prompt has, and evict it."""
+
+
 Message: TypeAlias = (
     Begin
     | Look
@@ -233,4 +237,5 @@ Message: TypeAlias = (
     | Pages
     | Stock
     | Stocked
+    | Probe
 )

@@ -68,7 +68,8 @@ def page(plan: Plan, raw: Raw, found: Findings) -> str:
         "<h2>Latencies of the directory <span class=label>real</span></h2>",
         (
             f"<p>A publish is one transaction, synced, in the home region of its worker: {times(found.publish)}; "
-            f"{100 * found.quicker_share:.1f} % took less than any round trip between regions. A claim: "
+            f"it takes {found.publish_wan_round_trips} round trips between regions (counted before prompts came), "
+            f"and {100 * found.quicker_share:.1f} % took less time than any. A claim: "
             f"{times(found.acquire)}; one in another region: {times(found.far_acquire)}. All include the wait "
             "for the clock.</p>"
         ),

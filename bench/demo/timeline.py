@@ -34,9 +34,10 @@ class Copy(Struct):
 
 
 class Timeline:
-    """Made from all notes of a run."""
+    """Made from all notes of a run; what was published before `since_ns` is no prompt's."""
 
-    def __init__(self, notes: Iterable[Note]) -> None:
+    def __init__(self, notes: Iterable[Note], since_ns: int = 0) -> None:
+        self._since_ns = since_ns
         self.publishes: list[Publish] = []
         self.copies: dict[bytes, list[Copy]] = {}
         self.asked: dict[str, int] = {}
@@ -74,7 +75,8 @@ class Timeline:
 
     def _publish(self, note: Note, worker: str, asked_ns: int) -> None:
         blocks = len(note.names) // NAME_BYTES
-        self.publishes.append(Publish(worker, asked_ns, note.time_ns, note.stamp, blocks))
+        if asked_ns >= self._since_ns:
+            self.publishes.append(Publish(worker, asked_ns, note.time_ns, note.stamp, blocks))
         run = []
         for name in names_of(note):
             copy = Copy(worker, note.time_ns, note.stamp)

@@ -8,6 +8,7 @@ evicted by one, and a page that comes from another worker is compared before it 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import time
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from bench.demo.messages import (
     Give,
     Message,
     Pages,
+    Probe,
     Quiesce,
     Serve,
     Served,
@@ -57,6 +59,7 @@ class Worker:
         self._fetched = 0
         self._given = 0
         self._wrong_pages = 0
+        self._probes = 0
         self._failure = ""
 
     async def handle(self, message: Message) -> Message:
@@ -74,6 +77,8 @@ class Worker:
                 return Done()
             case Stock():
                 return self._stock()
+            case Probe():
+                return await self._probe()
             case _:
                 return await refuse(message)
 
@@ -154,6 +159,15 @@ class Worker:
         task = asyncio.get_running_loop().create_task(publish())
         self._publishing.add(task)
         task.add_done_callback(self._publishing.discard)
+
+    async def _probe(self) -> Done:
+        """One publish by itself, of a block that has no page, and what takes it back."""
+        self._probes += 1
+        name = hashlib.sha256(b"probe %d" % self._probes).digest()[:NAME_BYTES]
+        await self._session.publish(self._setting.namespace, name, TIER)
+        evicted = await self._session.evict(TIER, name)
+        assert evicted.gone == name, "nobody claims what no prompt has"
+        return Done()
 
     def _stock(self) -> Stocked:
         shelf = self._shelf

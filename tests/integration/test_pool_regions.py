@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 
 import pytest
 
 import k2store
+from bench.demo.crossings import crossings
 from k2store.testing.cluster import LocalCluster, local_cluster
 from kv_pool import keys
 from kv_pool.directory import membership
@@ -16,6 +19,7 @@ from kv_pool.edge.following import FOLLOWED, feeds_of
 from kv_pool.edge.layout import keyspaces
 from kv_pool.edge.pool import Pool
 from kv_pool.edge.refusals import Denied
+from kv_pool.learner import Cover
 from kv_pool.records import Tier
 from kv_pool.shots import Reason
 from tests.integration.pool_worker import NAMESPACE, names
@@ -165,11 +169,30 @@ def test_a_fence_is_one_row_and_a_publish_stays_at_home() -> None:
             async with pools["fra"].db.snapshot(strong=True) as view:
                 rows = {row.key: row.value for row in await view.scan(WORKER_ROWS).all()}
             registration = fra.registration
+            # While it dies everybody everywhere goes on claiming.
+            tries: list[tuple[str, float, bool]] = []
+            over = asyncio.Event()
+            claiming = [
+                asyncio.create_task(_claim(pools[region], covers[region], region, tries, over))
+                for region in REGIONS
+            ]
+            await _until(lambda: {one for one, _, granted in tries if granted} == set(REGIONS))
             await membership.renew(pools["fra"].store, registration, 0)
             at = await pools["iad"].fence(fra.worker)
+            fenced_s = time.monotonic()
+            await _until(
+                lambda: {one for one, began_s, _ in tries if began_s > fenced_s} == set(REGIONS)
+            )
+            over.set()
+            await asyncio.gather(*claiming)
+            assert not [one for one in tries if one[1] > fenced_s and one[2]]
             async with pools["fra"].db.snapshot(at=at) as view:
                 now = {row.key: row.value for row in await view.scan(WORKER_ROWS).all()}
-            changed = {key for key in rows.keys() | now.keys() if rows.get(key) != now.get(key)}
+            changed = {
+                key
+                for key in rows.keys() | now.keys()
+                if rows.get(key) != now.get(key) and keys.PIN not in key
+            }
             assert changed <= {keys.identity(fra.worker), keys.lease(fra.worker)}
             assert keys.identity(fra.worker) in changed
             assert len(now) > 100
@@ -184,6 +207,58 @@ def test_a_fence_is_one_row_and_a_publish_stays_at_home() -> None:
 
     with local_cluster(REGIONS, wan="proxy", keyspaces=KEYSPACES) as cluster:
         asyncio.run(scene(cluster))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize(("layout", "count"), [(KEYSPACES, 0), (("default:region:fra",), 2)])
+def test_round_trips_of_a_publish_are_counted(layout: tuple[str, ...], count: int) -> None:
+    """With its rows at home in its region a publish takes none. Where they live elsewhere and survive a region,
+    it is sent on to another region, and waits for a third one."""
+
+    async def scene(cluster: LocalCluster) -> None:
+        async with (
+            cluster.connect("iad") as db,
+            Pool(db, "iad") as pool,
+            pool.worker("w", ttl_s=120) as worker,
+        ):
+            numbers = itertools.count(1)
+
+            async def publish() -> None:
+                await worker.publish(NAMESPACE, names(next(numbers)), Tier.DEVICE)
+
+            await publish()
+            assert await crossings({"iad/w": publish}, cluster) == count
+
+    with local_cluster(REGIONS, wan="proxy", keyspaces=layout) as cluster:
+        asyncio.run(scene(cluster))
+
+
+async def _claim(
+    pool: Pool,
+    covers: list[Cover],
+    region: str,
+    tries: list[tuple[str, float, bool]],
+    over: asyncio.Event,
+) -> None:
+    """Claim and let go until it is over: from where, when each try began, and whether it was granted."""
+    for cover in itertools.cycle(covers):
+        if over.is_set():
+            return
+        began_s = time.monotonic()
+        try:
+            claim = await pool.acquire(cover, blocks_min=1)
+        except Denied:
+            tries.append((region, began_s, False))
+            continue
+        tries.append((region, began_s, True))
+        await pool.release(claim)
+
+
+async def _until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not holds():
+            await asyncio.sleep(0.01)
 
 
 def _crossed(cluster: LocalCluster) -> int:

@@ -229,3 +229,53 @@ def test_marks_become_actions() -> None:
     assert (engine.blocks, engine.orphans) == (0, 0)
     assert engine.mark(Mark.SOUND) == [Suspect(suspected=False)]
     assert engine.mark(Mark.NEW_LIFE) == [Begin()]
+
+
+@pytest.mark.parametrize("first", [0, 3])
+def test_after_a_restart_in_place_one_batch_ends_the_old_life(first: int) -> None:
+    """No transport notices an engine that is replaced behind its address. Numbers go backwards, though, and with the
+    first batch, be it the first that was sent or not, nothing of the dead counts; and none of the new is ignored."""
+
+    async def scene() -> None:
+        store = MemoryStore()
+        follower = Follower(store)
+        member = Member(store, A, boots(random.Random(1)), lambda: soon(600))
+        await member.begin()
+        stream, engine = Stream(can_replay=False), Engine(lambda scope, tokens: NAMESPACE)
+
+        async def arrives(sequence: int, *blocks: int) -> None:
+            event = {
+                "type": "BlockStored",
+                "block_hashes": [alias(one) for one in blocks],
+                "parent_block_hash": None,
+                "block_size": 16,
+            }
+            stream.receive(sequence, msgspec.msgpack.encode([0.0, [event], 0]), 0)
+            for step in stream.ready().steps:
+                actions = (
+                    engine.apply(decode_batch(step.payload), 0)
+                    if isinstance(step, Passed)
+                    else engine.mark(step)
+                )
+                assert (await member.carry(actions)).refused is None
+
+        def depth(block: int) -> int:
+            return follower.follow().match(NAMESPACE, alias(block)).blocks
+
+        for sequence in range(20):
+            await arrives(sequence, sequence)
+        assert [depth(block) for block in range(20)] == [1] * 20
+        before = follower.follow().identity(A)
+        await arrives(first, 100)
+        after = follower.follow().identity(A)
+        assert before is not None
+        assert after is not None
+        assert after.incarnation == before.incarnation + 1
+        assert [depth(block) for block in range(20)] == [0] * 20
+        for sequence in range(first + 1, 30):
+            await arrives(sequence, 100 + sequence)
+        assert [depth(100 + sequence) for sequence in range(first + 1, 30)] == [1] * (29 - first)
+        assert [depth(block) for block in range(20)] == [0] * 20
+        assert stream.lives == 2
+
+    asyncio.run(scene())

@@ -1,0 +1,82 @@
+"""How often a publish in its home region waits for another region: counted, before prompts come.
+
+A publish waits for another region in two ways. The worker's node sends the request on to a leader elsewhere; each
+node counts what it sends on. Or the leader's log needs a voter elsewhere before an entry stands; who votes is in what
+the leader says. Both are counts, and no latency is in them, however busy the machine is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from bench.geo.scene import statuses
+from bench.processes import BenchError
+from k2store.testing.cluster.told import REPLICA_ROLE_LEADER
+from kv_pool.keys import Worker
+
+if TYPE_CHECKING:
+    from k2store.testing.cluster import LocalCluster
+    from k2store.testing.cluster.told import GetStatusResponse
+
+TRIES: Final = 3
+"""A node may send something on for others meanwhile; the least count is that of the publish alone."""
+LOOKS: Final = 20
+"""On a busy machine a node may not answer in time; then it is asked again."""
+
+Looks: TypeAlias = Mapping[str, "GetStatusResponse"]
+"""What nodes say of themselves, by name."""
+
+
+async def crossings(
+    publish: Mapping[str, Callable[[], Awaitable[object]]], cluster: LocalCluster
+) -> int:
+    """Round trips between regions that a publish takes at home, at the worker where it takes most.
+
+    publish  by worker: what has it publish once
+    """
+    found = []
+    for worker, once in publish.items():
+        counts = []
+        for _ in range(TRIES):
+            before = await _look(cluster)
+            await once()
+            after = await _look(cluster)
+            sent = sent_on(before, after, worker.partition("/")[0])
+            counts.append(sent + needs_others(after, worker))
+        found.append(min(counts))
+    return max(found, default=0)
+
+
+async def _look(cluster: LocalCluster) -> Looks:
+    """What every node says."""
+    for _ in range(LOOKS):
+        found = await asyncio.to_thread(statuses, cluster)
+        if len(found) == len(cluster.nodes):
+            return found
+    raise BenchError(f"of {len(cluster.nodes)} nodes only {', '.join(found) or 'none'} answer")
+
+
+def sent_on(before: Looks, after: Looks, region: str) -> int:
+    """Requests that the node of a region has sent on to leaders elsewhere between two looks."""
+    return sum(
+        after[name].cluster.forwarded - look.cluster.forwarded
+        for name, look in before.items()
+        if look.region == region
+    )
+
+
+def needs_others(looks: Looks, worker: str) -> int:
+    """1 when an entry of a worker's partition stands only with a voter in another region, else 0."""
+    region, _, name = worker.partition("/")
+    prefix = Worker(region, name).prefix
+    region_of = {look.cluster.node: look.region for look in looks.values()}
+    for look in looks.values():
+        for one in look.partitions:
+            leads = one.replica.role == REPLICA_ROLE_LEADER
+            if leads and one.start <= prefix and (not one.end or prefix < one.end):
+                voters = one.replica.voters
+                near = sum(region_of[voter] == look.region for voter in voters)
+                return int(near < len(voters) // 2 + 1)
+    raise BenchError(f"nobody leads the partition of {worker}")

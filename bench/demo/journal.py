@@ -18,15 +18,17 @@ from msgspec import Struct
 
 from kv_pool.blocks import NAME_BYTES, Names, split_names
 from kv_pool.directory.membership import GENERATION_SHIFT
-from kv_pool.keys import ID, PIN, RUN, WORKERS, split_worker, worker_of
+from kv_pool.keys import ID, PIN, RUN, RUN_BYTES, WORKERS, split_worker, worker_of
 from kv_pool.records import Id, Phase, Pin, Run, State, decode, decode_run, position
 from kv_pool.shots import (
     Committed,
+    Compare,
     Condition,
     Done,
     Failed,
     Field,
     NoRow,
+    Own,
     Row,
     Shot,
     Store,
@@ -45,6 +47,7 @@ FAIL: Final = "fail"
 INFO: Final = "info"
 
 _GENERATION = position(Run, "generation")
+_EXPIRY = position(Pin, "expiry_ns")
 
 
 class Note(Struct, frozen=True, array_like=True):
@@ -149,9 +152,9 @@ class Recording:
         async def noted(txn: Transaction) -> R:
             # Another attempt is made only when the one before is known to have done nothing.
             _end(asked, FAIL)
-            writes: list[tuple[bytes, bytes | None]] = []
-            value = await function(_Noting(txn, writes))
-            asked[:] = self._begin((), writes)
+            noting = _Noting(txn)
+            value = await function(noting)
+            asked[:] = self._begin(noting.looked, noting.writes)
             return value
 
         try:
@@ -172,31 +175,43 @@ class Recording:
 
 
 class _Noting:
-    """A transaction whose writes are noted."""
+    """A transaction whose writes are noted, and what it looked at, as a shot has it for conditions."""
 
-    __slots__ = ("_txn", "_writes")
+    __slots__ = ("_txn", "looked", "writes")
 
-    def __init__(self, txn: Transaction, writes: list[tuple[bytes, bytes | None]]) -> None:
+    def __init__(self, txn: Transaction) -> None:
         self._txn = txn
-        self._writes = writes
+        self.looked: list[Condition] = []
+        self.writes: list[tuple[bytes, bytes | None]] = []
 
     @property
     def at(self) -> int:
         return self._txn.at
 
     async def get(self, key: bytes) -> bytes | None:
-        return await self._txn.get(key)
+        value = await self._txn.get(key)
+        if value is not None and _is(key, RUN):
+            generation = decode_run(value).generation
+            self.looked.append(Field(key, _GENERATION, Compare.EQUAL, generation))
+        return value
 
     def scan(self, start: bytes, end: bytes, limit: int) -> AsyncIterator[Row]:
+        if _is(start, PIN) and len(split_worker(start)[1]) == len(PIN) + RUN_BYTES:
+            self.looked.append(NoRow(start, _EXPIRY, Compare.GREATER, Own.TIME_NS))
         return self._txn.scan(start, end, limit)
 
     def put(self, key: bytes, value: bytes) -> None:
-        self._writes.append((key, value))
+        self.writes.append((key, value))
         self._txn.put(key, value)
 
     def delete(self, key: bytes) -> None:
-        self._writes.append((key, None))
+        self.writes.append((key, None))
         self._txn.delete(key)
+
+
+def _is(key: bytes, kind: bytes) -> bool:
+    """Whether a key is that of a worker's row of this kind."""
+    return key.startswith(WORKERS) and split_worker(key)[1].startswith(kind)
 
 
 def described(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -31,7 +31,7 @@ from kv_pool.directory.publishing import Parent, Published, Stretch
 from kv_pool.edge.refusals import Fenced
 from kv_pool.keys import Worker
 from kv_pool.records import Phase, Run
-from kv_pool.shots import Done, Refused
+from kv_pool.shots import Refused
 from truetime.timestamp import ceiling as stamp_at
 
 if TYPE_CHECKING:
@@ -337,15 +337,23 @@ class WorkerLoad:
     async def _ask(self, part: bytes, mine: _Mine, words: dict[str, object], keep: int) -> None:
         """Ask for a run of the pool's tier: slots are filled again as soon as it is granted."""
         store, registration = self._pool.store, self._mine_now
-        call: Awaitable[Done | Refused]
         if not keep and self._rng.random() < 0.3:
             words["guarded"] = True
             beside = [other for other in self._others if other.region == self.worker.region]
-            call = evicting.evict_guarded(store, registration, part, mine.run, beside)
-        else:
-            call = evicting.evict(store, registration, part, mine.run, keep)
-        if await self._load.told("evict", words, call) is not None:
-            self._drop(part, keep)
+            guarded = evicting.evict_guarded(store, registration, part, mine.run, beside)
+            if await self._load.told("evict", words, guarded) is not None:
+                self._drop(part, 0)
+            return
+        trimmed = await self._load.told(
+            "evict",
+            words,
+            evicting.trim(store, registration, part, mine.run, keep),
+            lambda trimmed: words | {"keep": trimmed.keep},
+        )
+        if trimmed is not None:
+            self._drop(part, trimmed.keep)
+            if trimmed.keep > keep:
+                self._load.count("evicted behind claims")
 
     async def _report(self, part: bytes, mine: _Mine, words: dict[str, object], keep: int) -> None:
         self._numbers += 1

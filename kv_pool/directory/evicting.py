@@ -1,9 +1,10 @@
 """Evicting: a pool asks, an engine tells.
 
-Whoever manages a tier through the directory *asks* (`evict`): while a claim covers a run it is refused, or
+Whoever manages a tier through the directory *asks* (`evict`): while a claim is on a run it is refused, or
 the run is put on its way out (`retire`), so that nobody claims it any more and it can go when the
-last claim has ended. Bytes may be freed when the answer is there, not before: the answer waits
-until the transaction's stamp, and with it every claim that had run out, has certainly passed.
+last claim has ended. Claims cover the beginning of a run; `trim` drops what lies behind all of them.
+Bytes may be freed when the answer is there, not before: the answer waits until the transaction's
+stamp, and with it every claim that had run out, has certainly passed.
 
 An engine evicts when it must and *tells* (`report`): that is always accepted. What it breaks is said
 claim by claim.
@@ -56,6 +57,13 @@ class Reported(Struct, frozen=True):
     voided: tuple[Voided, ...]
 
 
+class Trimmed(Struct, frozen=True):
+    """What is left of a run: its first `keep` blocks."""
+
+    at: int
+    keep: int
+
+
 class Retired(Struct, frozen=True):
     """A run that is on its way out: the row as it is now."""
 
@@ -68,6 +76,55 @@ async def evict(
 ) -> Done | Refused:
     """Ask to drop a run, or all of it behind its first `keep` blocks."""
     return await _eviction(registration, part, run, keep).shoot(store)
+
+
+async def trim(
+    store: Store, registration: Registration, part: bytes, run: Run, keep: int = 0
+) -> Trimmed | Refused:
+    """Ask to drop all of a run behind its first `keep` blocks, as far as no claim covers it.
+
+    Refused as PINNED only if claims cover all of the run. What is left behind the `keep` that was asked for is
+    claimed; the claims go on, and can be renewed.
+    """
+    outcome = await evict(store, registration, part, run, keep)
+    if not isinstance(outcome, Refused):
+        return Trimmed(outcome.at, keep)
+    if outcome.reason is not Reason.PINNED:
+        return outcome
+    return await _trim_behind_claims(store, registration, part, run, keep)
+
+
+async def _trim_behind_claims(
+    store: Store, registration: Registration, part: bytes, run: Run, keep: int
+) -> Trimmed | Refused:
+    """Look how far claims reach, and drop what lies behind: a claim that is made meanwhile is refused, or
+    this one begins anew with it."""
+    worker = registration.worker
+    rules = _as_seen(registration, part, run, shortens=True)
+
+    async def drop(txn: Transaction) -> int | Reason:
+        reason = await rules.apply(txn)
+        if reason is not None:
+            return reason
+        left, pins = keep, 0
+        async for _, value in _pins(txn, worker, part):
+            pins += 1
+            pin = decode(Pin, value)
+            if pin.expiry_ns > timestamp.time_ns(txn.at):
+                left = max(left, pin.blocks)
+        if left >= run.live or pins == SCAN_ROWS_MAX:  # There may be more than were looked at.
+            return Reason.PINNED
+        key = worker.prefix + keys.RUN + part
+        if left:
+            txn.put(key, ENCODE(msgspec.structs.replace(run, live=left)))
+        else:
+            txn.delete(key)
+        return left
+
+    done = await store.transact(drop)
+    if isinstance(done.value, Reason):
+        return Refused(done.value, done.at)
+    return Trimmed(done.at, done.value)
 
 
 async def retire(
@@ -212,17 +269,24 @@ def _eviction(registration: Registration, part: bytes, run: Run, keep: int) -> R
         raise ValueError(f"{keep} of {run.live} blocks cannot be kept by an eviction")
     worker = registration.worker
     key = worker.prefix + keys.RUN + part
-    rules = Rules()
-    still_lives(rules, registration)
-    rules.field(Reason.CHANGED, key, Run, "generation", run.generation)
-    rules.field(Reason.CHANGED, key, Run, "live", run.live)
-    if keep:
-        # What is left is written as it was seen: a run on its way out must not come back by that.
-        rules.field(Reason.CHANGED, key, Run, "phase", int(run.phase))
+    rules = _as_seen(registration, part, run, shortens=keep > 0)
     expiry = position(Pin, "expiry_ns")
     pins = keys.pins(worker, part)
     rules.require(Reason.PINNED, NoRow(pins, expiry, Compare.GREATER, Own.TIME_NS))
     rules.write(key, ENCODE(msgspec.structs.replace(run, live=keep)) if keep else None)
+    return rules
+
+
+def _as_seen(registration: Registration, part: bytes, run: Run, *, shortens: bool) -> Rules:
+    """The worker lives, and the row is the one that was seen."""
+    key = registration.worker.prefix + keys.RUN + part
+    rules = Rules()
+    still_lives(rules, registration)
+    rules.field(Reason.CHANGED, key, Run, "generation", run.generation)
+    rules.field(Reason.CHANGED, key, Run, "live", run.live)
+    if shortens:
+        # What is left is written as it was seen: a run on its way out must not come back by that.
+        rules.field(Reason.CHANGED, key, Run, "phase", int(run.phase))
     return rules
 
 

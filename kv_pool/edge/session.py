@@ -274,7 +274,7 @@ class WorkerSession:
         """Ask to drop blocks; of each run what lies behind the first of them goes, too.
 
         Bytes of what is `gone` may be used again when this returns. What somebody has claimed
-        stays and is named as `pinned`.
+        stays and is named as `pinned`; what lies behind all claims goes.
         """
         registration = self.registration
         await self._settle()
@@ -293,15 +293,17 @@ class WorkerSession:
         # The deepest first: what is held of a prompt stays its beginning, if this is cut short.
         for part in sorted(ends, key=lambda part: self._runs[part].depth, reverse=True):
             run, keep = self._runs[part], ends[part]
-            dropped = run.live_names()[keep * NAME_BYTES :]
-            outcome = await evicting.evict(self._store, registration, part, run, keep)
+            outcome = await evicting.trim(self._store, registration, part, run, keep)
             if not isinstance(outcome, Refused):
-                self._drop(tier, part, keep)
-                gone.append(dropped)
+                left = outcome.keep
+                self._drop(tier, part, left)
             elif outcome.reason is Reason.PINNED:
-                pinned.append(dropped)
+                left = run.live
             else:
                 raise self._refusal("evict", outcome)
+            names_there = run.live_names()
+            pinned.append(names_there[keep * NAME_BYTES : left * NAME_BYTES])
+            gone.append(names_there[left * NAME_BYTES :])
         return Evicted(b"".join(gone), b"".join(pinned))
 
     # ------------------------------------------------------------------------------ inside

@@ -226,7 +226,12 @@ class Load:
                 "evict", value, evicting.evict_guarded(self.store, mine, part, run, WORKERS)
             )
         else:
-            await self.told("evict", value, evicting.evict(self.store, mine, part, run, keep))
+            await self.told(
+                "evict",
+                value,
+                evicting.trim(self.store, mine, part, run, keep),
+                lambda trimmed: value | {"keep": trimmed.keep},
+            )
 
     async def move(self) -> None:
         """A run goes from one worker to another in one transaction."""

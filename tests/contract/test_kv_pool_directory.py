@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 import k2store
 from k2store.testing import embedded
@@ -432,6 +433,82 @@ def test_claims_hold_off_eviction(run) -> None:
         assert refused(await pinning.renew(store, renewed, soon())) is Reason.LOST
         assert isinstance(await evicting.evict(store, mine, part, leaving), Done)
         assert refused(await evicting.evict(store, mine, part, leaving)) is Reason.CHANGED
+
+    run(program)
+
+
+def test_what_lies_behind_claims_goes(run) -> None:
+    """Of a run whose beginning is claimed the rest is dropped: as much as was asked for, and no more than the
+    longest claim leaves. The claims go on, and who comes next is given what is left."""
+
+    async def program(store: Store) -> None:
+        mine = await one_worker(store)
+        done = await publish(store, mine, stretch(1, 2, 3, 4, 5, 6))
+        assert isinstance(done, Published)
+        (_, row), part = done.runs[0], keys.run_id(NAMESPACE, 1, names(1))
+        learner = await learner_of(store)
+        claims = []
+        for number, blocks in ((CLAIM, 2), (OTHER_CLAIM, 3)):
+            cover = learner.cover(A, NAMESPACE, names(*range(1, blocks + 1)))
+            assert cover is not None
+            claims.append(await pinning.acquire(store, cover, "me", number, soon()))
+        short, long = claims
+        assert not isinstance(short, Refused)
+        assert not isinstance(long, Refused)
+        trimmed = await evicting.trim(store, mine, part, row, 5)
+        assert isinstance(trimmed, evicting.Trimmed)
+        assert trimmed.keep == 5
+        assert refused(await evicting.trim(store, mine, part, row)) is Reason.CHANGED
+        row = replace(row, live=5)
+        trimmed = await evicting.trim(store, mine, part, row)
+        assert isinstance(trimmed, evicting.Trimmed)
+        assert trimmed.keep == 3
+        row = replace(row, live=3)
+        assert decode_run((await rows(store))[keys.run(A, NAMESPACE, 1, names(1))]) == row
+        for keep in (0, 2):
+            assert refused(await evicting.trim(store, mine, part, row, keep)) is Reason.PINNED
+        assert not isinstance(await pinning.renew(store, long, soon(90)), Refused)
+        cover = (await learner_of(store)).cover(A, NAMESPACE, names(1, 2, 3, 4))
+        assert cover is not None
+        assert cover.blocks == 3
+        # The longest is given back: the shorter one holds its own.
+        await pinning.release(store, long)
+        trimmed = await evicting.trim(store, mine, part, row)
+        assert isinstance(trimmed, evicting.Trimmed)
+        assert trimmed.keep == 2
+        await pinning.release(store, short)
+        trimmed = await evicting.trim(store, mine, part, replace(row, live=2))
+        assert isinstance(trimmed, evicting.Trimmed)
+        assert trimmed.keep == 0
+        assert keys.run(A, NAMESPACE, 1, names(1)) not in await rows(store)
+
+    run(program)
+
+
+def test_who_is_dead_trims_nothing(run) -> None:
+    """A life that has ended drops nothing of the row that its next one has, claimed or not; nor does a row on its
+    way out come back by being shortened."""
+
+    async def program(store: Store) -> None:
+        mine = await one_worker(store)
+        done = await publish(store, mine, stretch(1, 2, 3))
+        assert isinstance(done, Published)
+        (_, row), part = done.runs[0], keys.run_id(NAMESPACE, 1, names(1))
+        cover = (await learner_of(store)).cover(A, NAMESPACE, names(1))
+        assert cover is not None
+        assert not isinstance(await pinning.acquire(store, cover, "me", CLAIM, soon()), Refused)
+        assert isinstance(await evicting.retire(store, mine, part, row), evicting.Retired)
+        assert refused(await evicting.trim(store, mine, part, row)) is Reason.CHANGED
+        leaving = replace(row, phase=int(Phase.DRAINING))
+        trimmed = await evicting.trim(store, mine, part, leaving)
+        assert isinstance(trimmed, evicting.Trimmed)
+        assert trimmed.keep == 1
+        there = decode_run((await rows(store))[keys.run(A, NAMESPACE, 1, names(1))])
+        assert (there.live, there.phase) == (1, Phase.DRAINING)
+        await one_worker(store, boot=b"another boot id.")
+        assert refused(await evicting.trim(store, mine, part, replace(leaving, live=1))) is (
+            Reason.FENCED
+        )
 
     run(program)
 

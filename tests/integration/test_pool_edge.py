@@ -86,9 +86,9 @@ def test_a_chain_is_published_claimed_and_evicted(node: LocalNode) -> None:
                 assert pool.holds(claim)
                 assert claim.token > chain.at
                 evicted = await worker.evict(DEVICE, names(4, 5))
-                assert (evicted.gone, evicted.pinned) == (b"", names(4, 5))
-            evicted = await worker.evict(DEVICE, names(5))
-            assert (evicted.gone, evicted.pinned, worker.blocks) == (names(5), b"", 4)
+                assert (evicted.gone, evicted.pinned, worker.blocks) == (names(5), names(4), 4)
+                evicted = await worker.evict(DEVICE, names(4))
+                assert (evicted.gone, evicted.pinned, worker.blocks) == (b"", names(4), 4)
             with pytest.raises(Denied) as denied:
                 await pool.acquire(_deeper(tree.cover(worker.worker, NAMESPACE, names(1, 2, 3, 4))))
             assert denied.value.reason is Reason.TOO_SHORT

@@ -60,6 +60,8 @@ def notes_of_a_life(path: Path) -> list[Note]:
                 await pool.release(claim)
                 assert (await worker.evict(TIER, names(3))).gone == names(3)
                 await pool.acquire(short)
+                evicted = await worker.evict(TIER, names(1, 2))
+                assert (evicted.gone, evicted.pinned) == (names(2), names(1))
                 await worker.leave()
                 with pytest.raises(Denied):
                     await pool.acquire(short)
@@ -75,8 +77,12 @@ def test_a_journal_says_what_was_asked_and_what_came_of_it(tmp_path: Path) -> No
     told = [(note.f, note.kind) for note in notes if note.kind != "invoke"]
     assert told == [
         *[("register", "ok"), ("publish", "ok"), ("acquire", "ok"), ("evict", "fail")],
-        *[("release", "ok"), ("evict", "ok"), ("acquire", "ok"), ("fence", "ok")],
-        ("acquire", "fail"),
+        *[("release", "ok"), ("evict", "ok"), ("acquire", "ok")],
+        *[("evict", "fail"), ("evict", "ok"), ("fence", "ok"), ("acquire", "fail")],
+    ]
+    assert [note.value["keep"] for note in notes if (note.f, note.kind) == ("evict", "ok")] == [
+        3,
+        2,
     ]
     publish = next(note for note in notes if note.f == "publish")
     assert publish.value["blocks"] == 4

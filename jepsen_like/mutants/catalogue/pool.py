@@ -22,6 +22,18 @@ MUTANTS: Final = (
         stages=_POOL,
     ),
     Mutant(
+        name="trim-takes-what-is-claimed",
+        rule="docs/kv_pool.md: what is trimmed lies behind all that claims cover",
+        changes=(
+            Change(
+                "kv_pool.directory.evicting",
+                "                left = max(left, pin.blocks)\n",
+                "                left = max(left, min(pin.blocks, 1))\n",
+            ),
+        ),
+        stages=_POOL,
+    ),
+    Mutant(
         name="engine-does-not-say-what-it-broke",
         rule="docs/kv_pool.md: an engine's report names the claims that it broke",
         changes=(

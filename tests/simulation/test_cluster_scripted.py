@@ -656,3 +656,62 @@ def test_a_partition_without_its_majority_holds_no_other_one_up():
         slow = scene.play(main)
         assert slow < 0.9, slow
         assert scene.nodes["fra-1"].host.engine.log.first_lsn > 1, "no segment was left behind"
+
+
+def test_a_watch_is_told_what_stood_as_the_home_lost_its_lease():
+    """What comes to stand in that moment is acknowledged to nobody; whoever watches hears of it later."""
+    keyspaces = (Keyspace("default", b"", "zone", "fra", "automatic"),)
+    with Simulation(13) as simulation:
+        scene = Scene(simulation, ("fra-1", "fra-2", "fra-3", "iad-1", "sin-1"), keyspaces)
+        home = [f"fra-{number}" for number in (1, 2, 3)]
+        watched: list[str] = []
+        network = simulation.network
+
+        async def main(environment):
+            await asyncio.sleep(2)
+            leader = scene.leader()
+            beside = next(name for name in home if name != leader)
+            async with scene.connect(environment, beside) as database:
+                told: set[tuple[str, bytes]] = set()
+                marks: dict[str, int] = {}
+                watched.extend(name for name in home if name != beside)
+
+                async def write(writer):
+                    for number in range(100):
+                        with contextlib.suppress(k2store.K2Error):
+                            await database.put(b"%d/%03d" % (writer, number), b"")
+
+                async def follow(name):
+                    async with (
+                        scene.connect(environment, name) as other,
+                        other.watch(k2store.prefix(b"")) as watch,
+                    ):
+                        async for event in watch:
+                            if isinstance(event, k2store.Resolved):
+                                marks[name] = event.at
+                            else:
+                                told.update((name, record.key) for record in event.records)
+
+                followers = [asyncio.create_task(follow(name)) for name in watched]
+                await asyncio.sleep(0.5)
+                network.cut(between(home, ("iad-1", "sin-1")))
+                host = scene.nodes[leader].host
+                ends_ns = host.home_leases.end_ns("default")
+                await asyncio.sleep((ends_ns - host.engine.now.hi_ns) / 1e9 - 0.1)
+                scene.later(0.05, scene.processes[leader].pause)
+                scene.later(0.35, scene.processes[leader].resume)
+                scene.later(2, network.heal_everything)
+                await asyncio.gather(*(write(writer) for writer in range(8)))
+                async with database.snapshot(strong=True) as view:
+                    rows = await view.scan(k2store.prefix(b"")).all()
+                    at = view.at
+                while min(marks.values()) < at:
+                    await asyncio.sleep(0.1)
+                for task in followers:
+                    task.cancel()
+                return rows, told, sum(n.host.home_leases.refused for n in scene.nodes.values())
+
+        rows, told, refused = scene.play(main)
+        assert refused, "nothing came to stand in that moment: the scene shows nothing"
+        missing = {(name, row.key) for name in watched for row in rows} - told
+        assert not missing, missing

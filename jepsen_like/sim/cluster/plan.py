@@ -33,6 +33,7 @@ DRAWN: Final = (
     "watch",
 )
 """Workloads of which a run draws some."""
+COPY_PAGE_BYTES: Final = (1, 64, 500, 1 << 20)
 PLAIN: Final = ("lease",)
 """Workloads whose keys begin with no prefix."""
 
@@ -49,6 +50,8 @@ class ClusterPlan(Load, frozen=True, kw_only=True):
     """Borders of partitions inside keyspaces."""
     patience_ns: int
     """How long voters hear nothing of a leader before one of them wants to follow it."""
+    copy_page_bytes: int = 1 << 20
+    """Where a page of a whole copy ends: with small ones a copy is caught in the middle."""
 
     @property
     def regions(self) -> tuple[str, ...]:
@@ -89,6 +92,7 @@ def draw(seed: int, only: Sequence[str] = (), *, honest: bool = True) -> Cluster
         keyspaces=keyspaces,
         split_keys=_draw_splits(rng, workloads),
         patience_ns=rng.choice((400, 1_200, 1_200)) * MILLISECOND_NS,
+        copy_page_bytes=stream(seed, "copies").choice(COPY_PAGE_BYTES),
         workloads=workloads,
         clients=clients,
         watchers=watchers,

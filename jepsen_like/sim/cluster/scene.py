@@ -69,7 +69,14 @@ class ClusterScene(Stage):
     def _nodes(self) -> Sequence[ClusterNode]:
         plan = self.plan
         return [
-            ClusterNode(name, region, self.plane, plan.node, patient(plan.patience_ns))
+            ClusterNode(
+                name,
+                region,
+                self.plane,
+                plan.node,
+                patient(plan.patience_ns),
+                copy_page_bytes=plan.copy_page_bytes,
+            )
             for name, region in self.plan.nodes.items()
         ]
 

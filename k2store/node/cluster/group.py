@@ -154,8 +154,6 @@ class Group:
 
     def absorb(self, ready: Ready, now: Interval) -> bool:
         """Act on what a replica has for its driver; True if the machine has changed."""
-        if self.leading and {note.kind for note in ready.notes} & ENDS_LEAD:
-            return True  # the host takes the machine's last answers, then calls `depose`
         if ready.restore is not None:
             self._replace(len(ready.committed))
         for entry in ready.committed:
@@ -206,17 +204,16 @@ class Group:
         """Have the machine answer everybody who waits; `depose` follows when that was taken."""
         self.partition.stop()
 
-    def depose(self) -> None:
-        """Build another machine, from what stands."""
+    def depose(self, ahead: int) -> None:
+        """Build another machine, from what stands without the last `ahead` entries."""
         self.leading = False
         self.heir = 0
         self._proposed.clear()
         self.hints.clear()
         watched = self.partition.state.watched
-        self._replace(0)
+        self._replace(ahead)
         self.partition.watch(watched)
         self.rebuilt += 1
-        self.show()
 
     def _replace(self, ahead: int) -> None:
         before = self.partition.state

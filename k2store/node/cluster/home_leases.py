@@ -77,6 +77,11 @@ class HomeLeases:
         held = self._held[name]
         return held.asking == held.incarnation and held.lease.holds(now)
 
+    def end_ns(self, name: str) -> int:
+        """When the lease of a keyspace's home ends, as this node knows; 0 without."""
+        held = self._held.get(name)
+        return 0 if held is None else held.lease.lease_end_ns
+
     # -- turns -------------------------------------------------------------------------------------
 
     def receive(self, name: str, message: HomeMessage, now: Interval) -> None:

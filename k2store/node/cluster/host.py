@@ -98,6 +98,8 @@ class ClusterSettings(Struct, frozen=True, kw_only=True):
     home: HomeSettings = HomeSettings()
     split_bytes: int = 0
     """From which size on a partition is split; 0: never."""
+    copy_page_bytes: int = 1 << 20
+    """Keys and values after which a page of a whole copy ends; a key is never divided."""
     close_interval_ns: int = 100_000_000
     """How often time is closed where nothing is written: the epoch of visibility."""
 
@@ -580,16 +582,10 @@ class ClusterHost:
         for send in ready.sends:
             self.send_log(group.number, send)
         before = group.partition
-        if (
-            group.leading
-            and ready.committed
-            and not self.home_leases.allows(group, self.engine.now)
-        ):
-            # What stands may lie above the cut of another home: nobody is told that it does.
-            self.home_leases.refused += len(ready.committed)
-            group.replica.stand_down(self.engine.now)
-            self._moved[group.number] = None
-            self._depose(group)
+        ends = bool({note.kind for note in ready.notes} & ENDS_LEAD)
+        if group.leading and (ends or (ready.committed and self._has_moved(group))):
+            # The machine that ends has not heard what stands now; the next one is told of it.
+            self._depose(group, len(ready.committed))
         changed = group.absorb(ready, self.engine.now)
         for note in ready.notes:
             if note.kind == NoteKind.EPOCH_WANTED:
@@ -599,12 +595,8 @@ class ClusterHost:
                 self.let_in(group)
             elif note.kind == NoteKind.LOST:
                 self.engine.fail(data_lost(group.number))
-        if group.leading and {note.kind for note in ready.notes} & ENDS_LEAD:
-            self._depose(group)
-            if ready.committed:
-                # They stand, and the machine that ends has not heard of it: the one that is built
-                # from the log knows them, and never hands them on.
-                self.engine.feed.interrupted(group.start, group.end)
+        if group.leading and ends:
+            self._depose(group, 0)  # it had the lead for no longer than this
         if ready.restore is not None:
             group.partition.watch(self.engine.feed.gathering)
             self.engine.feed.interrupted(group.start, group.end)
@@ -615,13 +607,25 @@ class ClusterHost:
             self.arrange()
         return changed
 
-    def _depose(self, group: Group) -> None:
+    def _has_moved(self, group: Group) -> bool:
+        """Whether the keyspace may have another home: then what stands may lie above its cut, nobody
+        is told that it does, and the lead ends.
+        """
+        if self.home_leases.allows(group, self.engine.now):
+            return False
+        self.home_leases.refused += 1
+        group.replica.stand_down(self.engine.now)
+        self._moved[group.number] = None
+        return True
+
+    def _depose(self, group: Group, ahead: int) -> None:
+        """End a leader's machine; the last `ahead` entries that stand are still to be applied."""
         held, group.held = group.held, []
         group.heir = 0
         group.stop()
         self._collect_answers(group)
         changes = group.partition.take_changes()
-        group.depose()
+        group.depose(ahead)
         group.partition.state.feed = changes
         for message in held:  # nobody has begun with them
             self.run(group.number, message)

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from k2store.node.cluster.group import Group
     from k2store.node.cluster.host import ClusterHost
 
-PAGE_BYTES: Final = 1 << 20
-"""Keys and values after which a page ends; a key's versions are never divided."""
 ASK_AGAIN_NS: Final = 1_000_000_000
 """A page that has not come for so long is asked for again."""
 GIVE_UP_NS: Final = 10_000_000_000
@@ -77,9 +75,10 @@ def serve(host: ClusterHost, node: int, pull: Pull) -> None:
     rows: list[Row] = []
     size = 0
     resume = b""
+    page_bytes = host.settings.copy_page_bytes
     for batch in host.engine.settled.all_rows(SPACE, start, state.end or None):
         for key, stamp, value in batch:
-            if size > PAGE_BYTES and key != rows[-1][0]:
+            if size > page_bytes and key != rows[-1][0]:
                 resume = key
                 break
             rows.append((key, stamp, value))

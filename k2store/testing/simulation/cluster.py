@@ -64,9 +64,11 @@ class ClusterNode(Node):
         replica: ReplicaSettings | None = None,
         *,
         split_bytes: int = 0,
+        copy_page_bytes: int = 1 << 20,
     ) -> None:
         super().__init__(NodeKnobs() if knobs is None else knobs)
         self.split_bytes = split_bytes
+        self.copy_page_bytes = copy_page_bytes
         self.name = name
         self.region = region
         self.replica = patient(PATIENCE_NS) if replica is None else replica
@@ -100,7 +102,12 @@ class ClusterNode(Node):
             if not ended.done():
                 ended.set_exception(error)
 
-        settings = ClusterSettings(node=info.id, replica=self.replica, split_bytes=self.split_bytes)
+        settings = ClusterSettings(
+            node=info.id,
+            replica=self.replica,
+            split_bytes=self.split_bytes,
+            copy_page_bytes=self.copy_page_bytes,
+        )
         engine = Engine(
             store,
             environment.clock,

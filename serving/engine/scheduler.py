@@ -8,6 +8,9 @@ Pages: who is admitted gets them for all that it has so far; a running sequence 
 grows into it. When there is none, the sequence that was admitted last gives way. Its full pages stay in
 the index, so what it has computed is found again, on the device or further down, if nobody needed the
 room meanwhile.
+
+Who waits for a page that a running sequence is about to fill goes on waiting, and others pass: a prompt that
+came with a hundred others of the same beginning is computed once.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from collections import deque
 from typing import NamedTuple, Protocol
 
 import k2store
-from kv_pool.blocks import Names, chain
+from kv_pool.blocks import NAME_BYTES, Names, chain
 from kv_pool.pool.block_pool import Slot
 from serving.engine.sequence import Phase, Sequence
 from serving.engine.settings import EngineSettings
@@ -76,16 +79,17 @@ class Scheduler:
             if self._grow(sequence, sequence.computed + count, work):
                 work.append(Work(sequence, count))
                 budget -= count
-        while budget and self.waiting and len(self.running) < self._settings.sequences_max:
-            sequence = self.waiting[0]
-            if self._fetches(sequence):
-                self.fetching[self.waiting.popleft().number] = sequence
-                continue
-            if not self._admit(sequence):
+        for sequence in list(self.waiting):
+            if not budget or len(self.running) >= self._settings.sequences_max:
                 break
-            self.waiting.popleft()
-            work.append(Work(sequence, min(sequence.missing, budget)))
-            budget -= work[-1].tokens
+            if self._fetches(sequence):
+                self.remove(sequence, Phase.FETCHING)
+                self.fetching[sequence.number] = sequence
+            elif not self._is_being_computed(sequence):
+                if not self._admit(sequence):
+                    break
+                work.append(Work(sequence, min(sequence.missing, budget)))
+                budget -= work[-1].tokens
         return work
 
     def run(self, sequence: Sequence) -> None:
@@ -162,10 +166,23 @@ class Scheduler:
         usable = tokens[: self._reusable(sequence)]
         names = chain(self._pool.empty_chain.tail, usable, self._pool.page_tokens).names
         held = len(self._pool.match(usable))
-        if not self._remote.wants(sequence.number, tokens, names, held):
+        return self._remote.wants(sequence.number, tokens, names, held)
+
+    def _is_being_computed(self, sequence: Sequence) -> bool:
+        """Whether the next block that a sequence misses is one that a running sequence computes."""
+        if not self._settings.keeps_prefixes:
             return False
-        sequence.phase = Phase.FETCHING
-        return True
+        tokens = sequence.tokens[: self._reusable(sequence)]
+        if not sequence.names:
+            sequence.names = chain(
+                self._pool.empty_chain.tail, tokens, self._pool.page_tokens
+            ).names
+        known = len(self._pool.match(tokens, sequence.names))
+        block = slice(known * NAME_BYTES, (known + 1) * NAME_BYTES)
+        name = sequence.names[block]
+        return bool(name) and any(
+            other.names[block] == name and other.chain.blocks <= known for other in self.running
+        )
 
     def _admit(self, sequence: Sequence) -> bool:
         """Let a waiting sequence run, with what the pool has of it and pages for the rest."""
@@ -182,8 +199,9 @@ class Scheduler:
             return False
         sequence.computed = len(sequence.pages) * self._pool.page_tokens
         if sequence.cached is None:
-            sequence.cached = sequence.computed
+            sequence.cached = min(sequence.computed, sequence.prompt_tokens)
         sequence.pages += pages
+        self.waiting.remove(sequence)
         self.run(sequence)
         return True
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 
-from kv_pool.blocks import Chain
+from kv_pool.blocks import Chain, Names
 from kv_pool.pool.block_pool import Slot
 from serving.engine.request import Request, Usage
 from serving.engine.text import TextStream
@@ -30,6 +30,7 @@ class Sequence:
     computed  how many of them have keys and values in `pages`
     pages     on the device, held; the first `chain.blocks` are in the index, the others are its own
     chain     names of the pages that are in the index
+    names     of the whole blocks that it began with, once somebody asked
     cached    tokens of the prompt that were found computed when it first began
     asked     the remote provider has been asked
     begun     a token was generated here
@@ -43,6 +44,7 @@ class Sequence:
     phase: Phase = Phase.WAITING
     computed: int = 0
     pages: list[Slot] = field(default_factory=list)
+    names: Names = b""
     cached: int | None = None
     asked: bool = False
     begun: bool = False

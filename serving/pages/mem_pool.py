@@ -192,9 +192,14 @@ class MemPool:
             parent, depth = name, depth + 1
         return Chain(behind.names + behind_all.names, behind_all.tail), tuple(kept)
 
-    def match(self, tokens: Sequence[int]) -> tuple[Slot, ...]:
-        """Where the whole blocks of a prompt's beginning lie, in any tier; they may go any time."""
-        return self._known(tokens, chain(self._root.tail, tokens, self.page_tokens).names)
+    def match(self, tokens: Sequence[int], names: Names | None = None) -> tuple[Slot, ...]:
+        """Where the whole blocks of a prompt's beginning lie, in any tier; they may go any time.
+
+        names  of its whole blocks, where somebody has them already
+        """
+        if names is None:
+            names = chain(self._root.tail, tokens, self.page_tokens).names
+        return self._known(tokens, names)
 
     def acquire(self, tokens: Sequence[int]) -> Held:
         """Hold what there is of a prompt's beginning on the device, brought up from lower tiers.

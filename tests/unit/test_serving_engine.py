@@ -8,7 +8,7 @@ import k2store
 from kv_pool.blocks import Names, split_names
 from serving.engine.assembly import block_cost
 from serving.engine.engine import Engine
-from serving.engine.request import Finish, Request, Sampling
+from serving.engine.request import Finish, Request, Sampling, Usage
 from serving.engine.sequence import Phase, Sequence
 from serving.engine.settings import EngineSettings
 from tests.unit.serving_engines import (
@@ -91,6 +91,47 @@ def test_requests_at_a_time_do_not_disturb_each_other() -> None:
     found = run(engine)
     for number, prompt in zip(numbers, prompts, strict=True):
         assert tokens_of(found[number]) == answer_of(prompt, 12)
+
+
+def test_a_beginning_that_many_share_is_computed_once() -> None:
+    """Prompts that come together wait for the pages that the first of them computes; another passes them."""
+    engine = engine_of(pool_of(64), EngineSettings(step_tokens_max=40, sequences_max=8))
+    beginning = prompt_of(64)
+    prompts = [(*beginning, *range(seed, seed + 5)) for seed in range(4)]
+    numbers = [engine.submit(Request(tokens=prompt, max_tokens=4)) for prompt in prompts]
+    other = engine.submit(Request(tokens=prompt_of(9, 5), max_tokens=1))
+    engine.step()
+    assert engine.sequences()[Phase.WAITING] == 4
+    found = run(engine)
+    assert tokens_of(found[other]) == answer_of(prompt_of(9, 5), 1)
+    for number, prompt in zip(numbers, prompts, strict=True):
+        assert tokens_of(found[number]) == answer_of(prompt, 4)
+        assert found[number][-1].usage.cached == (0 if number == numbers[0] else 64)
+    assert engine.counts.computed_tokens == 64 + 4 * (5 + 3) + 9
+
+
+def test_who_waits_for_a_page_goes_on_when_its_maker_is_gone() -> None:
+    """If the sequence that computes the shared beginning is cancelled, the next one computes it."""
+    engine = engine_of(pool_of(64), EngineSettings(step_tokens_max=20))
+    prompt = prompt_of(64)
+    numbers = [engine.submit(Request(tokens=prompt, max_tokens=4)) for _ in range(3)]
+    engine.step()
+    assert engine.cancel(numbers[0])
+    found = run(engine)
+    assert sorted(found) == numbers[1:]
+    assert all(tokens_of(outcomes) == answer_of(prompt, 4) for outcomes in found.values())
+
+
+def test_what_was_generated_elsewhere_is_never_counted_as_prompt() -> None:
+    """A request that goes on behind tokens from elsewhere finds them cached, but says no more than its prompt."""
+    engine = engine_of()
+    prompt = prompt_of(20)
+    ask(engine, prompt, 30)
+    generated = answer_of(prompt, 30)[:25]
+    number = engine.submit(Request(tokens=prompt, max_tokens=30), generated)
+    outcomes = run(engine)[number]
+    assert tokens_of(outcomes) == answer_of(prompt, 30)[25:]
+    assert outcomes[-1].usage == Usage(prompt=20, cached=20, completion=30)
 
 
 def test_no_step_exceeds_its_tokens_and_decoding_goes_first() -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from bench.demo import plan as plans
+from bench.demo.simulated import plan as plans
 from bench.machine import fdatasync_us
 from bench.processes import BenchError
 from k2store.cli.exits import Exit
@@ -21,7 +21,7 @@ from k2store.cli.verb import Verb, output
 from k2store.errors import Rejected
 
 if TYPE_CHECKING:
-    from bench.demo.findings import Findings
+    from bench.demo.simulated.findings import Findings
 
 UNLIMITED = "unlimited"
 HISTORY = "history.k2h"
@@ -185,12 +185,12 @@ def _ended_like_ctrl_c() -> Iterator[None]:
 
 
 def _run(plan: plans.Plan, folder: Path, report: Path | None, *, keep: bool) -> Findings:
-    from bench.demo.conductor import Conductor
-    from bench.demo.findings import document, find
+    from bench.demo.simulated.conductor import Conductor
+    from bench.demo.simulated.findings import document, find
     from bench.demo.judging import judge
     from bench.demo.live import shown, summary
-    from bench.demo.page import page
-    from bench.demo.scene import cluster
+    from bench.demo.simulated.page import page
+    from bench.demo.simulated.scene import cluster
 
     told = output()
     with shown(told) as live:

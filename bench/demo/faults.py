@@ -23,7 +23,7 @@ import k2store
 from bench.processes import BenchError
 
 if TYPE_CHECKING:
-    from bench.demo.conductor import Conductor
+    from bench.demo.simulated.conductor import Conductor
 
 PATIENCE_S: Final = 30.0
 LOOK_S: Final = 0.1

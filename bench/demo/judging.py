@@ -7,7 +7,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from bench.demo.journal import INVOKE, Note
+from kv_pool.edge.journal import INVOKE, Note
 from jepsen_like import History, HistoryError, check
 from jepsen_like.formats.write import write
 from jepsen_like.history import Event

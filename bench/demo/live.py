@@ -11,14 +11,14 @@ from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from bench.demo.causes import CAUSES
+from bench.demo.simulated.causes import CAUSES
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from bench.demo.conductor import Conductor
-    from bench.demo.findings import Findings
-    from bench.demo.plan import Plan
+    from bench.demo.simulated.conductor import Conductor
+    from bench.demo.simulated.findings import Findings
+    from bench.demo.simulated.plan import Plan
     from bench.samples import Spread
     from k2store.cli.output import Output
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
-from bench.demo.journal import FAIL, INVOKE, OK, Note, names_of
+from kv_pool.edge.journal import FAIL, INVOKE, OK, Note, names_of
 from kv_pool.blocks import NAME_BYTES
 
 NEVER_NS = 1 << 63

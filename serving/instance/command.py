@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from k2store.cli.reach import StoreVerb, database
 from k2store.cli.verb import output
+from k2store.config.dial import read_dial
 from serving.instance.steps import Role, Step
 
 if TYPE_CHECKING:
+    from kv_pool.edge.journal import Journal
     from serving.model import LoadedModel
 
 MODEL = "smollm2-135m-instruct"
 MODES = ("aggregated", "by-request", "by-layer")
+
+_DIAL: Final = click.option(
+    "--dial",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Other workers' pages at other addresses than they say: a line each, real=dialled.",
+)
+_JOURNAL: Final = click.option(
+    "--journal",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Take down what the directory is asked for and answers.",
+)
 
 
 @click.command("worker", cls=StoreVerb)
@@ -58,6 +75,8 @@ MODES = ("aggregated", "by-request", "by-layer")
     metavar="TOKENS",
     help="Prompt tokens a second, for the cost model; tried out by default.",
 )
+@_DIAL
+@_JOURNAL
 async def worker(
     *,
     name: str,
@@ -76,6 +95,8 @@ async def worker(
     fetch: bool,
     threads: int,
     prefill_rate: float,
+    dial: Path | None,
+    journal: Path | None,
 ) -> None:
     """Run a worker that shares its pages with others over the directory, until it is interrupted.
 
@@ -101,6 +122,7 @@ async def worker(
         host_pages=host_pages,
         listen=pages_at,
         advertise=advertise,
+        dial={} if dial is None else dict(read_dial(dial)),
         shares_memory=shared_memory,
         mode=Mode[mode.upper().replace("-", "_")],
         fetches=fetch,
@@ -118,6 +140,7 @@ async def worker(
             namespace=namespace_of(loaded, geometry_of(loaded.model)),
             http=http,
             decode=loaded.tokenizer.decode,
+            journal=_journal(journal, name),
         ) as instance,
     ):
         output().document(
@@ -140,14 +163,33 @@ async def worker(
     metavar="TOKENS",
     help="Prompt tokens a second of a worker, for the policy.",
 )
-async def router(*, region: str, model: str, listen: str, policy: str, prefill_rate: float) -> None:
+@click.option(
+    "--spill/--no-spill",
+    default=True,
+    show_default=True,
+    help="Ask workers of other regions while none of the own one takes requests.",
+)
+@_DIAL
+@_JOURNAL
+async def router(
+    *,
+    region: str,
+    model: str,
+    listen: str,
+    policy: str,
+    prefill_rate: float,
+    spill: bool,
+    dial: Path | None,
+    journal: Path | None,
+) -> None:
     """Answer in front of a region's workers, and place each request where it is cheapest.
 
     The API is the workers' own. A worker that is lost in the middle of an answer is replaced by another one, which goes
-    on behind the tokens that were told. The header x-session-id names a conversation for policies
+    on behind the tokens that were told; of another region where its own has none left. The header x-session-id names a conversation for policies
     that go by it.
     """
     from serving.api.server import listening
+    from serving.router.fleet import FleetSettings
     from serving.router.serving import serve_router
 
     loaded = model_named(model, 1)
@@ -159,7 +201,9 @@ async def router(*, region: str, model: str, listen: str, policy: str, prefill_r
             sock,
             loaded,
             region=region,
-            policy=policy,
+            settings=FleetSettings(policy=policy, spills=spill),
+            dial={} if dial is None else read_dial(dial),
+            journal=_journal(journal, f"router {region}"),
             prefill_tokens_per_s=prefill_rate,
             on_ready=lambda: output().document(
                 {"router": region, "http": f"http://{http}"},
@@ -175,6 +219,15 @@ def fleet() -> None:
 
 fleet.add_command(worker)
 fleet.add_command(router)
+
+
+def _journal(path: Path | None, name: str) -> Journal | None:
+    """The journal of this process, if one is wanted: a restart goes on in the same file."""
+    if path is None:
+        return None
+    from kv_pool.edge.journal import Journal
+
+    return Journal(path, f"{name} {os.getpid()}")
 
 
 def model_named(name: str, threads: int) -> LoadedModel:

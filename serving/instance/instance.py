@@ -15,6 +15,7 @@ from torch import Tensor
 
 import k2store
 from kv_pool.blocks import NAME_BYTES, Names, chain
+from kv_pool.edge.journal import Recording
 from kv_pool.edge.pool import Pool
 from kv_pool.keys import Worker
 from kv_pool.namespace import Namespace
@@ -42,6 +43,7 @@ from serving.transport import Geometry as MemoryGeometry
 
 if TYPE_CHECKING:
     from kv_pool.edge.following import Tree
+    from kv_pool.edge.journal import Journal
     from kv_pool.edge.session import WorkerSession
     from serving.model.llama import Llama
 
@@ -60,6 +62,7 @@ class InstanceSettings(Struct, frozen=True, kw_only=True):
     pages           on the device; host_pages below them
     published_share of the device's pages that the directory may hold at a time
     listen          ``host:port`` for pages; port 0 for any. advertise: the host that others are told
+    dial            workers that are reached elsewhere than they say: both as ``host:port``
     shares_memory   pages go over shared memory to workers of this machine
     mode            how what it reads and writes is cut into calls
     fetches         prefixes that other workers have are fetched where that pays
@@ -77,6 +80,7 @@ class InstanceSettings(Struct, frozen=True, kw_only=True):
     published_share: float = 0.5
     listen: str = "127.0.0.1:0"
     advertise: str = ""
+    dial: dict[str, str] = {}
     shares_memory: bool = True
     mode: Mode = Mode.AGGREGATED
     fetches: bool = True
@@ -299,11 +303,13 @@ async def open_instance(
     namespace: Namespace,
     http: str = "",
     decode: Decode | None = None,
+    journal: Journal | None = None,
 ) -> AsyncIterator[Instance]:
     """A worker, registered and serving pages, until the block is left; then its life ends.
 
     namespace  what must be equal for its pages to be somebody else's
     http       where its HTTP interface listens, for its row
+    journal    takes down what is asked of the directory, and what it answers
     """
     settings.check()
     config = model.config
@@ -316,6 +322,8 @@ async def open_instance(
     async with AsyncExitStack() as stack:
         stack.callback(memory.close)
         pool = await stack.enter_async_context(Pool(db, settings.region))
+        if journal is not None:
+            pool.store = Recording(pool.store, journal)
         digest = await pool.declare(namespace)
         economy = _economy(settings, model, geometry)
         name = Worker(settings.region, settings.name)
@@ -336,6 +344,8 @@ async def open_instance(
         residency = Residency(
             session, digest, max(1, int(settings.pages * settings.published_share))
         )
+        if journal is not None:
+            journal.slots_of = residency.slots_of
         stores = [PageStore(geometry, settings.pages, memory=memory)]
         if settings.host_pages:
             stores.append(PageStore(geometry, settings.host_pages))
@@ -434,7 +444,12 @@ def _carriers(db: k2store.Database, settings: InstanceSettings) -> list[SharedCa
     if settings.shares_memory:
         found.append(SharedCarrier(db.rng.getrandbits(128).to_bytes(16, "big").hex()))
     found.append(
-        TcpCarrier(settings.listen, advertise=settings.advertise, limits=settings.transport)
+        TcpCarrier(
+            settings.listen,
+            advertise=settings.advertise,
+            dial=settings.dial,
+            limits=settings.transport,
+        )
     )
     return found
 

@@ -159,6 +159,10 @@ class Residency:
             found.append(Address(block.slot.number, block.slot.generation))
         return tuple(found)
 
+    def slots_of(self, names: Names) -> list[int]:
+        """Numbers of the pages in which blocks lie that are in the directory, or on their way there."""
+        return [self._blocks[name].slot.number for name in split_names(names)]
+
     def use(self, names: Names) -> None:
         """The blocks of a prompt were used: those at its beginning are to go last."""
         for name in reversed(split_names(names)):

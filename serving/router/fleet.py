@@ -37,6 +37,7 @@ class FleetSettings(Struct, frozen=True, kw_only=True):
     """What a router is told.
 
     policy    how prompts are placed: a name of `kv_pool.routing.policies`
+    spills    workers of other regions are asked while none of the own one takes requests
     tries     workers that are asked for one answer before it fails
     avoid_s   a worker that was lost is not asked for so long, unless it registers anew
     wait_s    a request waits so long for a worker to be there
@@ -44,6 +45,7 @@ class FleetSettings(Struct, frozen=True, kw_only=True):
     """
 
     policy: str = "cost"
+    spills: bool = True
     tries: int = 4
     avoid_s: float = 10.0
     wait_s: float = 10.0
@@ -53,12 +55,13 @@ class FleetSettings(Struct, frozen=True, kw_only=True):
 @dataclass
 class FleetCounts:
     """What has happened so far: requests, those that failed, answers that went on elsewhere in the middle, requests
-    that were sent again before anything was told; tokens of prompts, and those found computed."""
+    that were sent again before anything was told, tries in another region; tokens of prompts, and those found computed."""
 
     requests: int = 0
     failed: int = 0
     resumed: int = 0
     retried: int = 0
+    spilled: int = 0
     prompt_tokens: int = 0
     cached_tokens: int = 0
 
@@ -106,6 +109,7 @@ class Fleet:
             self.loads,
             self._avoids,
             policy=self._settings.policy,
+            spills=self._settings.spills,
             cost=cost,
         )
 
@@ -156,6 +160,7 @@ class Fleet:
         for left in range(self._settings.tries - 1, -1, -1):
             placement = await self._place(asked) if first is None else Placement(first, None, 0)
             first = None
+            self.counts.spilled += placement.worker.region != self._pool.region
             try:
                 async with aclosing(self._ask(placement, request, told)) as outcomes:
                     async for outcome in outcomes:

@@ -34,12 +34,12 @@ class Placement(Struct, frozen=True):
 
 
 class _OfRole:
-    """Facts of the workers of some roles in one region, but for those that `avoids` names."""
+    """Facts of the workers of some roles, but for those that `avoids` names; `region` None is everywhere."""
 
     def __init__(
         self,
         tree: Tree,
-        region: str,
+        region: str | None,
         roles: frozenset[Role],
         loads: Mapping[Worker, Load],
         avoids: Callable[[Worker], bool],
@@ -57,16 +57,17 @@ class _OfRole:
         return Facts(workers, facts.depths, facts.loads, facts.age_s)
 
     def _takes(self, worker: Worker) -> bool:
-        if worker.region != self._region or self._avoids(worker):
+        if self._region not in {None, worker.region} or self._avoids(worker):
             return False
         place = place_of(self._tree.identity(worker))
         return place is not None and place.role in self._roles
 
 
 class Placing:
-    """Places requests in one region.
+    """Places requests in one region, and elsewhere while there is nobody in it.
 
     policy   for who computes prompts: a name of `kv_pool.routing.policies`
+    spills   whether colocated workers of other regions are asked at all
     cost     what work costs, for that policy and for the loads
     avoids   workers that are not to be asked now
     """
@@ -79,15 +80,17 @@ class Placing:
         avoids: Callable[[Worker], bool],
         *,
         policy: str = POLICY,
+        spills: bool = True,
         cost: CostModel,
     ) -> None:
         setting = Setting(cost=cost)
 
-        def router(policy: str, *roles: Role) -> Router:
-            return Router(policy, _OfRole(tree, region, frozenset(roles), loads, avoids), setting)
+        def router(policy: str, *roles: Role, where: str | None = region) -> Router:
+            return Router(policy, _OfRole(tree, where, frozenset(roles), loads, avoids), setting)
 
         self._colocated = router(policy, Role.COLOCATED)
         self._prefill = router(policy, Role.PREFILL)
+        self._anywhere = router(policy, Role.COLOCATED, where=None) if spills else None
         # An answer is quickest where the fewest others are; what it has of the prompt saves transfer only.
         self._decode = router("least-load", Role.DECODE)
 
@@ -103,4 +106,7 @@ class Placing:
                 return Placement(decode.worker, None, decode.depth)
             return Placement(decode.worker, prefill.worker, prefill.depth)
         found = self._colocated.route(request, now)
+        if found is None and self._anywhere is not None:
+            # Far away is slower than here, and quicker than never.
+            found = self._anywhere.route(request, now)
         return None if found is None else Placement(found.worker, None, found.depth)

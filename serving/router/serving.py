@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from kv_pool.edge.journal import Recording
 from kv_pool.edge.pool import Pool
 from kv_pool.routing.cost import CostModel
 from serving.api.app import Api, Served
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     import k2store
     from kv_pool.edge.following import Tree
+    from kv_pool.edge.journal import Journal
     from serving.model import LoadedModel
 
 
@@ -34,11 +36,17 @@ async def serve_router(
     loaded: LoadedModel,
     *,
     region: str,
-    policy: str,
+    settings: FleetSettings,
+    dial: Mapping[str, str],
+    journal: Journal | None,
     prefill_tokens_per_s: float,
     on_ready: Callable[[], None],
 ) -> None:
-    """Answer at a listening socket until SIGTERM or SIGINT."""
+    """Answer at a listening socket until SIGTERM or SIGINT.
+
+    dial     workers that are reached elsewhere than they say
+    journal  takes down what is asked of the directory: fences of workers
+    """
     geometry = geometry_of(loaded.model)
     cost = CostModel(
         base_s=0.0,
@@ -49,9 +57,11 @@ async def serve_router(
     )
     async with AsyncExitStack() as stack:
         pool = await stack.enter_async_context(Pool(db, region))
+        if journal is not None:
+            pool.store = Recording(pool.store, journal)
         tree = await stack.enter_async_context(pool.learner())
         word = db.rng.getrandbits(128).to_bytes(16, "big").hex()
-        carriers: list[Carrier] = [SharedCarrier(word), TcpCarrier("127.0.0.1:0")]
+        carriers: list[Carrier] = [SharedCarrier(word), TcpCarrier("127.0.0.1:0", dial=dial)]
         endpoints = [
             await stack.enter_async_context(Endpoint(carrier, f"router of {region}", []))
             for carrier in carriers
@@ -60,7 +70,7 @@ async def serve_router(
         links.start()
         stack.push_async_callback(links.stop)
         namespace = namespace_of(loaded, geometry).digest()
-        fleet = Fleet(pool, tree, links, namespace, cost, FleetSettings(policy=policy), session)
+        fleet = Fleet(pool, tree, links, namespace, cost, settings, session)
         keeping = asyncio.get_running_loop().create_task(fleet.keep_house())
         stack.callback(keeping.cancel)
         metrics = Metrics()
@@ -80,6 +90,7 @@ def _figures(fleet: Fleet, tree: Tree) -> Iterator[Metric]:
         "failed": ("Requests that got no answer, or not all of it.", counts.failed),
         "resumed": ("Answers that went on at another worker.", counts.resumed),
         "retried": ("Requests that were given to another worker.", counts.retried),
+        "spilled": ("Requests that a worker of another region was given.", counts.spilled),
         "prompt_tokens": ("Tokens of prompts.", counts.prompt_tokens),
         "cached_tokens": ("Of them, found computed.", counts.cached_tokens),
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 import k2store
@@ -24,11 +24,20 @@ class TcpCarrier:
     """See the module. `listen`: ``host:port`` to listen at; port 0 for any.
 
     advertise  the host that peers are told, where it is another one
+    dial       peers that are reached elsewhere than they say: both as ``host:port``
     """
 
-    def __init__(self, listen: str, *, advertise: str = "", limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        listen: str,
+        *,
+        advertise: str = "",
+        dial: Mapping[str, str] | None = None,
+        limits: Limits | None = None,
+    ) -> None:
         self._host, self._port = _split(listen)
         self._advertise = advertise or self._host
+        self._dial = dial or {}
         self._limits = limits or Limits()
 
     @property
@@ -50,7 +59,8 @@ class TcpCarrier:
         """Connect. Raises `PeerLost` when nobody listens there."""
         if not address.startswith(SCHEME):
             raise k2store.Rejected(f"{address!r} is no address of this kind", field="address")
-        host, port = _split(address.removeprefix(SCHEME))
+        said = address.removeprefix(SCHEME)
+        host, port = _split(self._dial.get(said, said))
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._limits.timeout_s):

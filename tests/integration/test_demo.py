@@ -21,7 +21,7 @@ from tests.integration.families import command_of, descendants, remaining
 
 PATIENCE_S = 60.0
 REFUSAL = namespaces.refusal()
-WORKER = "bench.demo.worker"
+WORKER = "bench.demo.simulated.worker"
 
 
 def demo(*options: str) -> list[str]:

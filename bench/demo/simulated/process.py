@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 import k2store
-from bench.demo.messages import Setting
+from bench.demo.simulated.messages import Setting
 
 READY: Final = "ready"
 CALL_S: Final = 5.0

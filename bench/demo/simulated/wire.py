@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from bench.demo.messages import Message
+from bench.demo.simulated.messages import Message
 
 FRAME_BYTES_MAX: Final = 64 << 20
 CONNECT_S: Final = 5.0

@@ -16,12 +16,12 @@ from typing import Final
 from msgspec import Struct
 
 import k2store
-from bench.demo.arrivals import arrivals
 from bench.demo.crossings import crossings
+from bench.demo.simulated.arrivals import arrivals
 from bench.demo.faults import Fault, Faults
-from bench.demo.journal import INVOKE, OK, Note, read
+from kv_pool.edge.journal import INVOKE, OK, Note, read
 from bench.demo.judging import last_stamp
-from bench.demo.messages import (
+from bench.demo.simulated.messages import (
     Begin,
     Compare,
     Compared,
@@ -33,9 +33,9 @@ from bench.demo.messages import (
     Stock,
     Stocked,
 )
-from bench.demo.plan import Plan
-from bench.demo.scene import Company, Member
-from bench.demo.wire import Failed, Gone
+from bench.demo.simulated.plan import Plan
+from bench.demo.simulated.scene import Company, Member
+from bench.demo.simulated.wire import Failed, Gone
 from bench.processes import BenchError
 from k2store.testing.cluster import LocalCluster
 from k2store.testing.wan.link import LinkCounts

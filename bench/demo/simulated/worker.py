@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Final
 
 import k2store
-from bench.demo.journal import Journal, Recording
-from bench.demo.messages import (
+from kv_pool.edge.journal import Journal, Recording
+from bench.demo.simulated.messages import (
     Done,
     Fetch,
     Give,
@@ -31,9 +31,9 @@ from bench.demo.messages import (
     Stock,
     Stocked,
 )
-from bench.demo.process import begin, connect
-from bench.demo.shelf import TIER, Shelf, page_of
-from bench.demo.wire import Failed, Gone, Peer, listen, refuse
+from bench.demo.simulated.process import begin, connect
+from bench.demo.simulated.shelf import TIER, Shelf, page_of
+from bench.demo.simulated.wire import Failed, Gone, Peer, listen, refuse
 from kv_pool.blocks import NAME_BYTES, Names, split_names
 from kv_pool.edge.pool import Pool
 from kv_pool.edge.refusals import Denied, Fenced

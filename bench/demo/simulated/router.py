@@ -20,8 +20,8 @@ from typing import Final
 
 import k2store
 from bench.demo.comparing import Shown, differences
-from bench.demo.journal import Journal, Recording
-from bench.demo.messages import (
+from kv_pool.edge.journal import Journal, Recording
+from bench.demo.simulated.messages import (
     Begin,
     Compare,
     Compared,
@@ -38,8 +38,8 @@ from bench.demo.messages import (
     Setting,
     Stock,
 )
-from bench.demo.process import begin, connect
-from bench.demo.wire import Failed, Gone, Peer, listen, refuse
+from bench.demo.simulated.process import begin, connect
+from bench.demo.simulated.wire import Failed, Gone, Peer, listen, refuse
 from kv_pool.blocks import NAME_BYTES, Names
 from kv_pool.directory.pinning import Claim
 from kv_pool.edge.following import Tree

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from bench.demo.messages import Outcome
+from bench.demo.simulated.messages import Outcome
 from bench.demo.timeline import Copy, Timeline
 from kv_pool.blocks import NAME_BYTES
 from kv_pool.edge.trace import Namer, Request

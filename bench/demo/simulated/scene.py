@@ -14,16 +14,16 @@ from typing import Final, Self
 
 import msgspec
 
-from bench.demo.messages import Message, Setting
-from bench.demo.plan import TTL_S, Plan
-from bench.demo.process import READY
-from bench.demo.wire import Peer, refuse
+from bench.demo.simulated.messages import Message, Setting
+from bench.demo.simulated.plan import TTL_S, Plan
+from bench.demo.simulated.process import READY
+from bench.demo.simulated.wire import Peer, refuse
 from bench.processes import BenchError, last_words
 from k2store.testing.cluster import LocalCluster, local_cluster
 from k2store.testing.cluster.local_cluster import free_ports
 
-WORKER: Final = "bench.demo.worker"
-ROUTER: Final = "bench.demo.router"
+WORKER: Final = "bench.demo.simulated.worker"
+ROUTER: Final = "bench.demo.simulated.router"
 START_S: Final = 60.0
 END_S: Final = 10.0
 HOST_NUMBER: Final = 9

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Sequence
 from typing import Final
 
-from bench.demo.messages import Prompt
+from bench.demo.simulated.messages import Prompt
 from kv_pool.edge.trace import Request
 
 ROAMING: Final = 10

@@ -6,15 +6,15 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Final
 
-from bench.demo.causes import CAUSES
+from bench.demo.simulated.causes import CAUSES
 from bench.demo.live import rows, share, times
 from bench.demo.plots import COLOURS, Band, Line, Point, bars, chart, distribution
 from bench.demo.timeline import Publish, Timeline
 
 if TYPE_CHECKING:
-    from bench.demo.conductor import Raw
-    from bench.demo.findings import Findings
-    from bench.demo.plan import Plan
+    from bench.demo.simulated.conductor import Raw
+    from bench.demo.simulated.findings import Findings
+    from bench.demo.simulated.plan import Plan
 
 SLICE_S: Final = 1.0
 

@@ -14,12 +14,12 @@ from typing import Final
 
 from msgspec import Struct
 
-from bench.demo.causes import causes, ideal_of
-from bench.demo.conductor import Raw
+from bench.demo.simulated.causes import causes, ideal_of
+from bench.demo.simulated.conductor import Raw
 from bench.demo.faults import Fault
 from bench.demo.judging import Judgement
-from bench.demo.messages import Outcome
-from bench.demo.plan import Plan
+from bench.demo.simulated.messages import Outcome
+from bench.demo.simulated.plan import Plan
 from bench.demo.timeline import Publish, Timeline
 from bench.samples import Spread, quantile, rounded, spread
 from k2store.testing.wan.matrix import round_trip_ms

@@ -1,6 +1,6 @@
 """`k2 demo`: the main job on real processes, over regions that are apart, and what became of it.
 
-A trace of prompts arrives in several regions at once. Each region has a router, some workers and a node::
+Prompts arrive in several regions at once. Each region has a router, workers and a node::
 
         region fra                    │ delays of a WAN │             region iad, sin, ...
                                       │                 │
@@ -10,20 +10,16 @@ A trace of prompts arrives in several regions at once. Each region has a router,
                  ▼                    ▼                 │
                node of the region ◀── feed of the directory ──▶ node
 
-Real are processes, transactions, syncs, delays, faults and the history that is judged. *Simulated* is the accelerator:
-a prefill is a pause of the length that the cost model says (`kv_pool.routing.cost`), and a block's content
-is a page of some bytes that whoever fetches it checks. Prompts come `speed` times as fast as recorded,
-and prefills are as much shorter; the store and the network are not scaled.
+There are two runs of it. ``real`` has workers that run a model: people talk to it in one region and go on in another
+one, where their conversation's keys and values are fetched and not computed again. ``simulated`` replays a trace of
+thousands of prompts, with an accelerator that is a pause. What both have in common is here:
 
 ``command``    the verb
-``plan``       what a run is to do; ``arrivals``: which prompt comes to which region
-``scene``      the cluster, the processes of the demo in it, and their addresses
-``wire``       how those speak; ``messages``: what they say; ``process``: what they have in common
-``worker``     the process of a worker, over ``shelf``: blocks, pages, and room for them
-``router``     the process of a router; ``comparing``: its learner beside a scan of the store
-``journal``    what each process asked the store for, on disk before it asks
+``regions``    the store, a node a region
 ``faults``     kills and cuts, and how long until all is well
-``conductor``  the run from beginning to end; ``live``: what is shown meanwhile
-``timeline``   what the journals say of blocks; ``causes``: why a hit fell short; ``judging``: the checker
-``findings``   figures of a run; ``page``: as a file to look at, drawn by ``plots``
+``comparing``  a learner beside a scan of the store
+``ending``     what is looked at in the end
+``judging``    the checker's verdict over what every process took down (`kv_pool.edge.journal`)
+``timeline``   what the journals say of blocks
+``live``       what is shown meanwhile; ``sheet`` and ``plots``: parts of a page to look at afterwards
 """

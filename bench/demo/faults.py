@@ -14,16 +14,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, NamedTuple, Protocol
 
 from msgspec import Struct
 
 import k2store
 from bench.processes import BenchError
-
-if TYPE_CHECKING:
-    from bench.demo.simulated.conductor import Conductor
+from k2store.testing.cluster import LocalCluster
 
 PATIENCE_S: Final = 30.0
 LOOK_S: Final = 0.1
@@ -36,6 +34,57 @@ FRESH_S: Final = 1.0
 """A learner that lags behind by less is well."""
 PROBE: Final = b"x/demo"
 """A key of the keyspace that survives a region."""
+
+
+WORKER: Final = "worker"
+RESTART: Final = "restart"
+LEADER: Final = "leader"
+CUT: Final = "cut"
+ALL: Final = (WORKER, RESTART, LEADER, CUT)
+"""Every kind, in the order in which they are inflicted."""
+
+
+class Compared(NamedTuple):
+    """A learner beside the store: rows and prompts that were looked at, and every difference."""
+
+    rows: int
+    prompts: int
+    differences: list[str]
+
+
+class Stage(Protocol):
+    """A run, as far as faults look at it and act on it; see `bench.demo.simulated.conductor` for the words."""
+
+    cluster: LocalCluster
+    db: k2store.Database
+
+    @property
+    def regions(self) -> Sequence[str]: ...
+
+    @property
+    def workers(self) -> Sequence[str]: ...
+
+    def kill(self, worker: str) -> None: ...
+
+    async def start(self, worker: str) -> None: ...
+
+    def views_of(self, worker: str) -> list[tuple[int, bool]]: ...
+
+    def incarnation(self, worker: str) -> int: ...
+
+    def staleness_s(self) -> list[float]: ...
+
+    def expect_end(self, name: str) -> None: ...
+
+    def expect_life(self, name: str) -> None: ...
+
+    def amiss(self, what: str) -> None: ...
+
+    def say(self, text: str) -> None: ...
+
+    async def compare(self, region: str, at: int) -> Compared: ...
+
+    async def on_wan(self, verb: Callable[[], None]) -> None: ...
 
 
 class Fault(Struct, kw_only=True):
@@ -56,80 +105,91 @@ class Fault(Struct, kw_only=True):
     differences: list[str] = []
 
 
-class Faults:
-    """All of them, on one run."""
+def troubled(at_ns: int, faults: Sequence[Fault]) -> bool:
+    """Whether a fault was going on."""
+    return any(one.began_ns <= at_ns <= (one.ended_ns or at_ns) for one in faults)
 
-    def __init__(self, conductor: Conductor) -> None:
-        self._conductor = conductor
+
+class Faults:
+    """Some kinds of them, on one run."""
+
+    def __init__(self, stage: Stage, kinds: Sequence[str]) -> None:
+        self._stage = stage
+        self._kinds = kinds
         self.done: list[Fault] = []
 
     async def run(self) -> None:
         """One after the other."""
-        for inflict in (self._worker, self._restart, self._leader, self._cut):
+        inflict = {
+            WORKER: self._worker,
+            RESTART: self._restart,
+            LEADER: self._leader,
+            CUT: self._cut,
+        }
+        for kind in self._kinds:
             await asyncio.sleep(PAUSE_S)
             try:
-                await inflict()
+                await inflict[kind]()
             except BenchError as error:
                 # What did not recover is a finding, and the next fault another one.
                 fault = self.done[-1]
                 self._end(fault, f"NOT WELL: {error}")
-                self._conductor.raw.incidents.append(f"{fault.what}: {error}")
+                self._stage.amiss(f"{fault.what}: {error}")
 
     async def _worker(self) -> None:
-        conductor = self._conductor
-        name = conductor.plan.workers[0]
-        fault = self._begin("worker", f"worker {name} killed")
-        before = conductor.incarnation(name)
-        conductor.expect_end(name)
-        conductor.company.workers[name].kill()
+        stage = self._stage
+        name = stage.workers[0]
+        fault = self._begin(WORKER, f"worker {name} killed")
+        before = stage.incarnation(name)
+        stage.expect_end(name)
+        stage.kill(name)
         await self._until(
             f"{name} is fenced everywhere",
             lambda: all(
-                incarnation > before or not live for incarnation, live in conductor.views_of(name)
+                incarnation > before or not live for incarnation, live in stage.views_of(name)
             ),
         )
         self._end(fault, f"incarnation {before} fenced, no learner believes in its blocks")
         await self._compare(fault)
-        await conductor.company.workers[name].start()
-        conductor.expect_life(name)
+        await stage.start(name)
+        stage.expect_life(name)
 
     async def _restart(self) -> None:
-        conductor = self._conductor
-        name = conductor.plan.workers[-1]
-        fault = self._begin("restart", f"worker {name} killed and started in place")
-        before = conductor.incarnation(name)
-        conductor.expect_end(name)
-        conductor.company.workers[name].kill()
-        await conductor.company.workers[name].start()
-        conductor.expect_life(name)
+        stage = self._stage
+        name = stage.workers[-1]
+        fault = self._begin(RESTART, f"worker {name} killed and started in place")
+        before = stage.incarnation(name)
+        stage.expect_end(name)
+        stage.kill(name)
+        await stage.start(name)
+        stage.expect_life(name)
         await self._until(
             f"{name} lives anew everywhere",
             lambda: all(
-                incarnation > before and live for incarnation, live in conductor.views_of(name)
+                incarnation > before and live for incarnation, live in stage.views_of(name)
             ),
         )
-        after = conductor.incarnation(name)
+        after = stage.incarnation(name)
         self._end(fault, f"incarnation {before} became {after}; one row voided all it had")
         await self._compare(fault)
 
     async def _leader(self) -> None:
-        conductor = self._conductor
-        plan = conductor.plan
-        region = plan.regions[min(1, len(plan.regions) - 1)]
-        node = conductor.cluster.nodes_in(region)[0]
-        fault = self._begin(
-            "leader", f"node {node.name} killed, leader of the directory of {region}"
-        )
-        conductor.expect_end(node.name)
+        stage = self._stage
+        region = stage.regions[min(1, len(stage.regions) - 1)]
+        node = stage.cluster.nodes_in(region)[0]
+        fault = self._begin(LEADER, f"node {node.name} killed, leader of the directory of {region}")
+        stage.expect_end(node.name)
         await asyncio.to_thread(node.kill)
-        taken_over = asyncio.create_task(self._taken_over(fault)) if len(plan.regions) > 2 else None
+        taken_over = (
+            asyncio.create_task(self._taken_over(fault)) if len(stage.regions) > 2 else None
+        )
         await asyncio.sleep(SUPERVISOR_S)
         await asyncio.to_thread(node.start)
-        conductor.expect_life(node.name)
+        stage.expect_life(node.name)
         key = f"d/{region}/".encode()
 
         async def answers() -> bool:
-            async with conductor.db.snapshot(strong=True, timeout=2.0) as view:
+            async with stage.db.snapshot(strong=True, timeout=2.0) as view:
                 await view.get(key)
             return True
 
@@ -146,26 +206,26 @@ class Faults:
         """When a write to what survives a region succeeded, seconds after the fault."""
 
         async def writes() -> bool:
-            await self._conductor.db.put(PROBE, b"%d" % fault.began_ns, timeout=2.0)
+            await self._stage.db.put(PROBE, b"%d" % fault.began_ns, timeout=2.0)
             return True
 
         await self._until("another region leads", writes)
         return (time.monotonic_ns() - fault.began_ns) / 1e9
 
     async def _cut(self) -> None:
-        conductor = self._conductor
-        region = conductor.plan.regions[-1]
-        if len(conductor.plan.regions) < 2:
+        stage = self._stage
+        region = stage.regions[-1]
+        if len(stage.regions) < 2:
             return
-        fault = self._begin("cut", f"region {region} cut off for {CUT_S:g} s")
-        wan = conductor.cluster.wan
-        await conductor.on_wan(lambda: wan.isolate(region))
+        fault = self._begin(CUT, f"region {region} cut off for {CUT_S:g} s")
+        wan = stage.cluster.wan
+        await stage.on_wan(lambda: wan.isolate(region))
         stalest_s = 0.0
         healing_at_s = time.monotonic() + CUT_S
         while time.monotonic() < healing_at_s:
             await asyncio.sleep(LOOK_S)
-            stalest_s = max(stalest_s, *conductor.staleness_s())
-        await conductor.on_wan(wan.heal)
+            stalest_s = max(stalest_s, *stage.staleness_s())
+        await stage.on_wan(wan.heal)
         healed_ns = time.monotonic_ns()
         await self._fresh()
         self._end(fault, f"learners said to lag by up to {stalest_s:.1f} s meanwhile", healed_ns)
@@ -176,19 +236,19 @@ class Faults:
     def _begin(self, kind: str, what: str) -> Fault:
         fault = Fault(kind=kind, what=what, began_ns=time.monotonic_ns())
         self.done.append(fault)
-        self._conductor.say(what)
+        self._stage.say(what)
         return fault
 
     def _end(self, fault: Fault, evidence: str, since_ns: int = 0) -> None:
         fault.ended_ns = time.monotonic_ns()
         fault.recovery_s = (fault.ended_ns - (since_ns or fault.began_ns)) / 1e9
         fault.evidence = evidence
-        self._conductor.say(f"well again after {fault.recovery_s:.1f} s: {evidence}")
+        self._stage.say(f"well again after {fault.recovery_s:.1f} s: {evidence}")
 
     async def _compare(self, fault: Fault) -> None:
         """Every learner beside the store."""
-        for region in self._conductor.company.routers:
-            compared = await self._conductor.compare(region, 0)
+        for region in self._stage.regions:
+            compared = await self._stage.compare(region, 0)
             fault.rows += compared.rows
             fault.prompts += compared.prompts
             fault.differences += compared.differences
@@ -196,7 +256,7 @@ class Faults:
     async def _fresh(self) -> None:
         """Until every learner is well."""
         await self._until(
-            "every learner is fresh", lambda: max(self._conductor.staleness_s()) < FRESH_S
+            "every learner is fresh", lambda: max(self._stage.staleness_s()) < FRESH_S
         )
 
     @staticmethod

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from kv_pool.edge.journal import INVOKE, Note
 from jepsen_like import History, HistoryError, check
 from jepsen_like.formats.write import write
 from jepsen_like.history import Event
+from kv_pool.edge.journal import INVOKE, Note
 
 MODEL = "kv-directory"
 FINDINGS_MAX = 5

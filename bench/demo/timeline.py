@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
-from kv_pool.edge.journal import FAIL, INVOKE, OK, Note, names_of
 from kv_pool.blocks import NAME_BYTES
+from kv_pool.edge.journal import FAIL, INVOKE, OK, Note, names_of
 
 NEVER_NS = 1 << 63
 
@@ -43,6 +43,7 @@ class Timeline:
         self.asked: dict[str, int] = {}
         self.failed: dict[str, int] = {}
         self.done: dict[str, int] = {}
+        self.took_ns: dict[str, list[int]] = {}
         self._runs: dict[tuple[str, object], tuple[object, list[tuple[bytes, Copy]]]] = {}
         began: dict[str, int] = {}
         for note in sorted(notes, key=lambda note: note.time_ns):
@@ -51,6 +52,8 @@ class Timeline:
                 self.asked[note.f] = self.asked.get(note.f, 0) + 1
             elif note.kind == OK:
                 self.done[note.f] = self.done.get(note.f, 0) + 1
+                took_ns = note.time_ns - began[note.process]
+                self.took_ns.setdefault(note.f, []).append(took_ns)
                 self._take(note, began[note.process])
             elif note.kind == FAIL:
                 self.failed[note.f] = self.failed.get(note.f, 0) + 1

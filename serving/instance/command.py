@@ -185,8 +185,8 @@ async def router(
     """Answer in front of a region's workers, and place each request where it is cheapest.
 
     The API is the workers' own. A worker that is lost in the middle of an answer is replaced by another one, which goes
-    on behind the tokens that were told; of another region where its own has none left. The header x-session-id names a conversation for policies
-    that go by it.
+    on behind the tokens that were told; by one of another region where its own has none left. The header x-session-id
+    names a conversation for policies that go by it.
     """
     from serving.api.server import listening
     from serving.router.fleet import FleetSettings

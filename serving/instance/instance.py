@@ -321,9 +321,7 @@ async def open_instance(
     )
     async with AsyncExitStack() as stack:
         stack.callback(memory.close)
-        pool = await stack.enter_async_context(Pool(db, settings.region))
-        if journal is not None:
-            pool.store = Recording(pool.store, journal)
+        pool = await stack.enter_async_context(_pool(db, settings, journal))
         digest = await pool.declare(namespace)
         economy = _economy(settings, model, geometry)
         name = Worker(settings.region, settings.name)
@@ -333,17 +331,14 @@ async def open_instance(
             await services[0].handle(way, message)
 
         endpoints = [
-            await stack.enter_async_context(
-                Endpoint(carrier, str(name), [memory], settings.transport)
-            )
-            for carrier in _carriers(db, settings)
+            await stack.enter_async_context(Endpoint(one, str(name), [memory], settings.transport))
+            for one in _carriers(db, settings)
         ]
         links = Links(settings.region, endpoints, handle)
         place = Place(settings.role, http, links.addresses)
         session = pool.worker(settings.name, endpoints=place.endpoints(), ttl_s=settings.lease_s)
-        residency = Residency(
-            session, digest, max(1, int(settings.pages * settings.published_share))
-        )
+        published_max = max(1, int(settings.pages * settings.published_share))
+        residency = Residency(session, digest, published_max)
         if journal is not None:
             journal.slots_of = residency.slots_of
         stores = [PageStore(geometry, settings.pages, memory=memory)]
@@ -396,6 +391,13 @@ async def open_instance(
             yield instance
         finally:
             await _leave(session)
+
+
+def _pool(db: k2store.Database, settings: InstanceSettings, journal: Journal | None) -> Pool:
+    pool = Pool(db, settings.region)
+    if journal is not None:
+        pool.store = Recording(pool.store, journal)
+    return pool
 
 
 async def _watch(instance: Instance) -> None:

@@ -55,7 +55,8 @@ class FleetSettings(Struct, frozen=True, kw_only=True):
 @dataclass
 class FleetCounts:
     """What has happened so far: requests, those that failed, answers that went on elsewhere in the middle, requests
-    that were sent again before anything was told, tries in another region; tokens of prompts, and those found computed."""
+    that were sent again before anything was told, tries in another region; tokens of prompts, and those found
+    computed."""
 
     requests: int = 0
     failed: int = 0

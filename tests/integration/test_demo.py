@@ -1,4 +1,4 @@
-"""`k2 demo` on a small trace: with faults, interrupted, and with a process that somebody else kills."""
+"""`k2 demo --simulated` on a small trace: with faults, interrupted, and with a process that somebody else kills."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WORKER = "bench.demo.simulated.worker"
 
 def demo(*options: str) -> list[str]:
     """The command line."""
-    return [*K2, "demo", *options]
+    return [*K2, "demo", "--simulated", *options]
 
 
 def until_serving(process: subprocess.Popen[str], folder: Path) -> Iterator[int]:

@@ -9,21 +9,21 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from bench.demo.comparing import Shown, differences
+from bench.demo.judging import judge
+from bench.demo.plots import COLOURS, POINTS_MAX, Band, Line, bars, chart, distribution, thinned
 from bench.demo.simulated import wire
 from bench.demo.simulated.arrivals import arrivals
 from bench.demo.simulated.causes import causes, ideal_of
-from bench.demo.comparing import Shown, differences
 from bench.demo.simulated.findings import untrue
-from kv_pool.edge.journal import Journal, Note, Recording, read
-from bench.demo.judging import judge
 from bench.demo.simulated.messages import Done, Give, Look, Outcome, Pages, Prompt, Stock
 from bench.demo.simulated.plan import in_time, prompts, rate_for, slots_for, speed_for
-from bench.demo.plots import COLOURS, POINTS_MAX, Band, Line, bars, chart, distribution, thinned
 from bench.demo.simulated.shelf import TIER, Shelf, page_of
 from bench.demo.timeline import Publish, Timeline
 from bench.trace import Request, generate
 from k2store.testing import embedded
 from k2store.testing.cluster.local_cluster import free_ports
+from kv_pool.edge.journal import Journal, Note, Recording, read
 from kv_pool.edge.pool import Pool
 from kv_pool.edge.refusals import Denied
 from kv_pool.edge.trace import Namer

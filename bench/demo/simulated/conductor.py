@@ -15,21 +15,21 @@ from typing import Final
 
 from msgspec import Struct
 
-import k2store
 from bench.demo.crossings import crossings
-from bench.demo.simulated.arrivals import arrivals
-from bench.demo.faults import Fault, Faults
-from kv_pool.edge.journal import INVOKE, OK, Note, read
+from bench.demo.ending import between, final
+from bench.demo.faults import ALL, Compared, Fault, Faults
 from bench.demo.judging import last_stamp
+from bench.demo.live import share
+from bench.demo.simulated.arrivals import arrivals
 from bench.demo.simulated.messages import (
     Begin,
     Compare,
-    Compared,
     Look,
     Outcome,
     Probe,
     Quiesce,
     Seen,
+    Shown,
     Stock,
     Stocked,
 )
@@ -39,11 +39,9 @@ from bench.demo.simulated.wire import Failed, Gone
 from bench.processes import BenchError
 from k2store.testing.cluster import LocalCluster
 from k2store.testing.wan.link import LinkCounts
-from kv_pool import keys
+from kv_pool.edge.journal import Note, read
 from kv_pool.edge.pool import Pool
-from kv_pool.keys import PIN, RUN, WORKERS, split_worker, worker_of
 from kv_pool.namespace import Namespace
-from kv_pool.records import Id, decode, decode_run
 
 TICK_S: Final = 0.25
 BEGIN_S: Final = 0.5
@@ -135,6 +133,49 @@ class Conductor:
         self._wan_lock = asyncio.Lock()
         self._down: set[str] = set()
 
+    # ------------------------------------------------------------------------- for who looks
+
+    def line(self) -> str:
+        """The state in a line; empty where there is nothing to tell yet."""
+        if not self.replay_began_ns:
+            return ""
+        tallies = self.tallies.values()
+        references = sum([one.references for one in tallies])
+        stalest_s = max(self.staleness_s(), default=0.0)
+        return (
+            f"{self.progress()[0]} of {self.progress()[1]} prompts, "
+            f"hits {share(sum([one.hits for one in tallies]), references)}, "
+            f"learners lag by {stalest_s * 1000:.0f} ms at most"
+        )
+
+    def progress(self) -> tuple[int, int]:
+        """Prompts that are through, and all of them."""
+        done = sum([one.requests for one in self.tallies.values()])
+        return done, len(self.plan.requests)
+
+    def table(self) -> tuple[Sequence[str], list[Sequence[str]]]:
+        """What became of the prompts of each region so far."""
+        columns = ("region", "prompts", "under way", "hits", "fetched", "phantoms", "rerouted")
+        rows: list[Sequence[str]] = []
+        for region, tally in self.tallies.items():
+            seen = self.seen.get(region)
+            members = {} if seen is None else seen.members
+            alive = [live for name, (_, live) in members.items() if name.startswith(f"{region}/")]
+            rows.append(
+                (
+                    region,
+                    str(tally.requests),
+                    "-" if seen is None else str(seen.waiting),
+                    share(tally.hits, tally.references),
+                    str(tally.fetched),
+                    str(tally.phantoms),
+                    str(tally.rerouted),
+                    f"{sum(alive)}/{self.plan.workers_per_region}",
+                    "-" if seen is None else f"{seen.stale_s * 1000:.0f} ms",
+                )
+            )
+        return (*columns, "workers", "lags by"), rows
+
     # -------------------------------------------------------------------------- for faults
 
     def say(self, text: str) -> None:
@@ -154,6 +195,28 @@ class Conductor:
         """By how much each learner says to lag behind."""
         return [seen.stale_s for seen in self.seen.values()]
 
+    @property
+    def regions(self) -> Sequence[str]:
+        """All of them."""
+        return self.plan.regions
+
+    @property
+    def workers(self) -> Sequence[str]:
+        """Names of all workers."""
+        return self.plan.workers
+
+    def kill(self, worker: str) -> None:
+        """End a worker as a crash would."""
+        self.company.workers[worker].kill()
+
+    async def start(self, worker: str) -> None:
+        """Start a worker that was killed."""
+        await self.company.workers[worker].start()
+
+    def amiss(self, what: str) -> None:
+        """Something that nobody had planned."""
+        self.raw.incidents.append(what)
+
     def expect_end(self, name: str) -> None:
         """A worker or a node is about to be killed by us."""
         self._down.add(name)
@@ -170,12 +233,10 @@ class Conductor:
         try:
             compared = await self.company.routers[region].ask(Compare(at, PROMPTS))
         except (Gone, Failed) as error:
-            return Compared(rows=0, prompts=0, differences=[f"{region}: {error}"], at=at)
-        assert isinstance(compared, Compared), "who is told to compare compares"
+            return Compared(0, 0, [f"{region}: {error}"])
+        assert isinstance(compared, Shown), "who is told to compare compares"
         found = [f"{region}: {one}" for one in compared.differences]
-        return Compared(
-            rows=compared.rows, prompts=compared.prompts, differences=found, at=compared.at
-        )
+        return Compared(compared.rows, compared.prompts, found)
 
     async def on_wan(self, verb: Callable[[], None]) -> None:
         """Do something to the network, one thing at a time."""
@@ -215,7 +276,7 @@ class Conductor:
         self.replay_began_ns = time.monotonic_ns() + int(BEGIN_S * 1e9)
         for region, prompts in arrivals(plan.requests, plan.regions).items():
             await self.company.routers[region].ask(Begin(self.replay_began_ns, prompts))
-        faults = Faults(self)
+        faults = Faults(self, ALL)
         raw.faults = faults.done
         inflicting = asyncio.create_task(self._inflict(faults))
         try:
@@ -234,7 +295,7 @@ class Conductor:
             inflicting.result()
         raw.ended_ns = time.monotonic_ns()
         after = await self._links()
-        raw.wan = {link: _between(before[link], after[link]) for link in after}
+        raw.wan = {link: between(before[link], after[link]) for link in after}
 
     async def _inflict(self, faults: Faults) -> None:
         if self.plan.faults:
@@ -260,38 +321,7 @@ class Conductor:
                 raw.stocks[name] = stocked
                 if stocked.failure:
                     raw.incidents.append(f"{name}: {stocked.failure}")
-        raw.notes = [*self._notes(), *await self._final()]
-
-    async def _final(self) -> list[Note]:
-        """What the store has in the end, as an operation of the history."""
-        asked_ns = time.monotonic_ns()
-        identities: dict[bytes, Id] = {}
-        runs: list[dict[str, object]] = []
-        claims: list[str] = []
-        async with self.db.snapshot(strong=True) as view:
-            async for row in view.scan(k2store.prefix(WORKERS)):
-                prefix, rest = split_worker(row.key)
-                if rest == keys.ID:
-                    identities[prefix] = decode(Id, row.value)
-                elif rest.startswith(PIN):
-                    claims.append(row.key[-keys.PIN_BYTES :].hex())
-                elif rest.startswith(RUN):
-                    part, run = rest[len(RUN) :], decode_run(row.value)
-                    if run.is_valid(identities[prefix], part[16]):
-                        runs.append(
-                            {
-                                "worker": str(worker_of(prefix)),
-                                "run": part[16:].hex(),
-                                "generation": run.generation,
-                                "blocks": run.live,
-                            }
-                        )
-            stamp = view.at
-        value: dict[str, object] = {"runs": runs, "claims": claims}
-        return [
-            Note(INVOKE, "conductor", "final", {}, asked_ns),
-            Note(OK, "conductor", "final", value, time.monotonic_ns(), stamp),
-        ]
+        raw.notes = [*self._notes(), *await final(self.db)]
 
     # ------------------------------------------------------------------------------ inside
 
@@ -347,13 +377,3 @@ class Conductor:
     async def _links(self) -> Links:
         async with self._wan_lock:
             return await asyncio.to_thread(self.cluster.wan.statistics)
-
-
-def _between(before: LinkCounts, after: LinkCounts) -> LinkCounts:
-    """What was counted between two looks."""
-    counts = {
-        name: getattr(after, name) - getattr(before, name)
-        for name in LinkCounts.__struct_fields__
-        if name != "late_s_max"
-    }
-    return LinkCounts(**counts, late_s_max=after.late_s_max)

@@ -14,10 +14,10 @@ from typing import Final
 
 from msgspec import Struct
 
+from bench.demo.faults import Fault, troubled
+from bench.demo.judging import Judgement
 from bench.demo.simulated.causes import causes, ideal_of
 from bench.demo.simulated.conductor import Raw
-from bench.demo.faults import Fault
-from bench.demo.judging import Judgement
 from bench.demo.simulated.messages import Outcome
 from bench.demo.simulated.plan import Plan
 from bench.demo.timeline import Publish, Timeline
@@ -115,7 +115,7 @@ def find(plan: Plan, raw: Raw, judgement: Judgement, *, machine_load: float) -> 
     references = sum([one.local + one.fetched + one.computed for one in served])
     hits = sum([one.local + one.fetched for one in served])
     far_blocks = sum([one.fetched for one in served if one.far])
-    calm = [one for one in timeline.publishes if not _troubled(one.asked_ns, raw.faults)]
+    calm = [one for one in timeline.publishes if not troubled(one.asked_ns, raw.faults)]
     took = array("q", [one.known_ns - one.asked_ns for one in calm])
     shortest_ns = _shortest_round_trip_ms(plan) * NS_PER_MS
     publish = spread(took)
@@ -264,11 +264,6 @@ def _visibility(plan: Plan, raw: Raw, calm: Sequence[Publish]) -> Iterator[Visib
                     p50_ms=quantile(lags, 0.5) / NS_PER_MS,
                     p99_ms=quantile(lags, 0.99) / NS_PER_MS,
                 )
-
-
-def _troubled(at_ns: int, faults: Sequence[Fault]) -> bool:
-    """Whether a fault was going on."""
-    return any(one.began_ns <= at_ns <= (one.ended_ns or at_ns) for one in faults)
 
 
 def _cut_publishes(plan: Plan, publishes: Sequence[Publish], faults: Sequence[Fault]) -> int:

@@ -137,7 +137,7 @@ class Seen(Struct, frozen=True, tag=7, kw_only=True):
     fenced: list[str] = []
 
 
-class Compared(Struct, frozen=True, tag=8, kw_only=True):
+class Shown(Struct, frozen=True, tag=8, kw_only=True):
     """An answer to `Compare`: rows and prompts that were looked at, and every difference."""
 
     rows: int
@@ -230,7 +230,7 @@ Message: TypeAlias = (
     | Quiesce
     | Done
     | Seen
-    | Compared
+    | Shown
     | Serve
     | Served
     | Give

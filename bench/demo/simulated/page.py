@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING, Final
 
-from bench.demo.simulated.causes import CAUSES
-from bench.demo.live import rows, share, times
+from bench.demo.live import share, times
 from bench.demo.plots import COLOURS, Band, Line, Point, bars, chart, distribution
+from bench.demo.sheet import opening, recoveries, table, tiles, verdict
+from bench.demo.simulated.causes import CAUSES
+from bench.demo.simulated.telling import rows
 from bench.demo.timeline import Publish, Timeline
 
 if TYPE_CHECKING:
@@ -18,27 +20,6 @@ if TYPE_CHECKING:
 
 SLICE_S: Final = 1.0
 
-_STYLE: Final = """
-:root { color-scheme: light }
-body { font: 15px/1.55 system-ui, sans-serif; color: #222; background: #fff; margin: 2rem auto; max-width: 60rem;
-  padding: 0 1rem }
-h1 { font-size: 1.5rem; margin-bottom: .2rem } h2 { font-size: 1.15rem; margin: 2.2rem 0 .4rem }
-.lead { color: #555; margin-top: 0 }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .7rem; margin: 1.2rem 0 }
-.tile { border: 1px solid #ddd; border-radius: 6px; padding: .6rem .8rem }
-.tile b { font-size: 1.35rem; display: block }
-.tile span { color: #666; font-size: .85rem } .good b { color: #1f7a4d } .bad b { color: #b23a48 }
-figure { margin: 1rem 0 1.4rem } figcaption { font-weight: 600; margin-bottom: .2rem }
-svg { width: 100%; height: auto; max-width: 52rem } svg text { font: 11.5px system-ui, sans-serif; fill: #444 }
-.end { text-anchor: end } .mid { text-anchor: middle } svg text.note { font-size: 10px; fill: #8a5a00 }
-.grid { stroke: #e6e6e6 } .line { fill: none; stroke-width: 1.8 } .band { fill: #f6c667; opacity: .33 }
-.key { margin-right: 1.1rem; font-size: .88rem } .key i { display: inline-block; width: .8rem; height: .8rem;
-  border-radius: 2px; margin-right: .35rem; vertical-align: -1px }
-table { border-collapse: collapse; margin: .6rem 0 } td, th { text-align: left; padding: .25rem .8rem .25rem 0;
-  border-bottom: 1px solid #e6e6e6; vertical-align: top } td.n, th.n { text-align: right }
-.label { font-size: .75rem; border: 1px solid #bbb; border-radius: 3px; padding: 0 .3rem; color: #555 }
-"""
-
 
 def page(plan: Plan, raw: Raw, found: Findings) -> str:
     """The page."""
@@ -46,9 +27,7 @@ def page(plan: Plan, raw: Raw, found: Findings) -> str:
     draw = _Drawing(plan, raw, found, timeline)
     trace = plan.trace or f"a made-up trace (seed {plan.seed})"
     parts = [
-        "<!doctype html><html lang=en><meta charset=utf-8>",
-        "<meta name=viewport content='width=device-width'><title>k2 demo</title>",
-        f"<style>{_STYLE}</style><h1>k2 demo</h1>",
+        opening("k2 demo"),
         (
             f"<p class=lead>{found.requests:,} prompts of {escape(trace)} over {len(plan.regions)} regions "
             f"({', '.join(plan.regions)}), {plan.workers_per_region} workers each with room for "
@@ -84,13 +63,13 @@ def page(plan: Plan, raw: Raw, found: Findings) -> str:
         "<h2>Work</h2>",
         draw.rate(),
         "<h2>Faults, and until all was well</h2>",
-        draw.faults(),
+        recoveries(raw.faults),
         "<h2>Bytes between regions</h2>",
         draw.bytes(),
         "<h2>Verdict</h2>",
-        draw.verdict(),
+        verdict(found.judgement, found.incidents),
         "<h2>All figures</h2>",
-        _table(("figure", "value"), rows(plan, found)),
+        table(("figure", "value"), rows(plan, found)),
         "<h2>How to read this</h2>",
         _notes(plan),
         "</html>",
@@ -143,7 +122,7 @@ class _Drawing:
             title="Blocks that were computed again, by cause",
             colour=COLOURS[1],
         )
-        said = _table(("cause", "what it means"), [(cause, CAUSES[cause]) for cause, _ in found])
+        said = table(("cause", "what it means"), [(cause, CAUSES[cause]) for cause, _ in found])
         return drawn + said
 
     def latencies(self) -> str:
@@ -196,7 +175,7 @@ class _Drawing:
         """From an acknowledgement to being shown elsewhere."""
         return (
             "<p>From the acknowledgement of a publish until a learner showed it, outside of faults:</p>"
-            + _table(
+            + table(
                 ("published in", "shown in", "publishes", "p50 ms", "p99 ms"),
                 [
                     (
@@ -225,36 +204,10 @@ class _Drawing:
             lines.append(Line(region, points, self._colour[region]))
         return self._chart(lines, title="Prompts finished", up="in a second")
 
-    def faults(self) -> str:
-        """Bars of recovery, and what was seen."""
-        faults = self._raw.faults
-        if not faults:
-            return "<p>None were asked for (<code>--faults</code>).</p>"
-        drawn = bars(
-            [(one.kind, one.recovery_s, f"{one.recovery_s:.1f} s") for one in faults],
-            title="Seconds until all was well again",
-            colour=COLOURS[2],
-        )
-        said = _table(
-            ("fault", "what was seen", "learners beside the store"),
-            [
-                (
-                    one.what,
-                    one.evidence,
-                    (
-                        f"{'equal' if not one.differences else 'DIFFER'}: {one.rows:,} rows, "
-                        f"{one.prompts} prompts"
-                    ),
-                )
-                for one in faults
-            ],
-        )
-        return drawn + said
-
     def bytes(self) -> str:
         """What went over each link."""
         found = self._found
-        told = _table(
+        told = table(
             ("from", "to", "on the wire, MB", "delivered, MB"),
             [
                 (
@@ -274,20 +227,6 @@ class _Drawing:
             f"({found.fetched_far:,} blocks) <span class=label>simulated</span>.</p>{told}"
         )
 
-    def verdict(self) -> str:
-        """What the checker says."""
-        judgement = self._found.judgement
-        word = "valid" if judgement.valid else "INVALID"
-        items = "".join([f"<li>{escape(one)}</li>" for one in judgement.findings])
-        incidents = "".join([f"<li>{escape(one)}</li>" for one in self._found.incidents])
-        return (
-            f"<p>The history of all processes, {judgement.operations:,} operations of which "
-            f"{judgement.unknown} have an unknown outcome, is <b>{word}</b>: every claim was given what was "
-            "there at its stamp, nothing was evicted while claimed, nothing a dead worker published "
-            "counts, and in the end the store holds what was acknowledged and no more.</p>"
-            f"<ul>{items}</ul>" + (f"<p>Not planned:</p><ul>{incidents}</ul>" if incidents else "")
-        )
-
     def _chart(self, lines: Sequence[Line], *, title: str, up: str) -> str:
         across = "seconds since the first prompt"
         return chart(lines, title=title, across=across, up=up, bands=self._bands)
@@ -302,7 +241,7 @@ def _region(publish: Publish) -> str:
 
 def _tiles(found: Findings) -> str:
     recovery_s = max([one.recovery_s for one in found.faults], default=0.0)
-    tiles = [
+    figures = [
         ("hits", share(found.hits, found.references), ""),
         ("ideal", share(found.ideal, found.references), ""),
         ("phantoms", f"{found.phantoms}", ""),
@@ -316,21 +255,7 @@ def _tiles(found: Findings) -> str:
             "good" if found.judgement.valid else "bad",
         ),
     ]
-    cells = "".join(
-        [
-            f"<div class='tile {mood}'><b>{escape(value)}</b><span>{name}</span></div>"
-            for name, value, mood in tiles
-        ]
-    )
-    return f"<div class=tiles>{cells}</div>"
-
-
-def _table(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
-    top = "".join([f"<th>{escape(cell)}</th>" for cell in head])
-    lines = "".join(
-        ["<tr>" + "".join([f"<td>{escape(cell)}</td>" for cell in row]) + "</tr>" for row in body]
-    )
-    return f"<table><tr>{top}</tr>{lines}</table>"
+    return tiles(figures)
 
 
 def _notes(plan: Plan) -> str:

@@ -23,9 +23,6 @@ SYNC_SHARE: Final = 0.15
 """Fewer come where the disk, which all nodes share, would sync for more than this part of the time, counting
 one sync a prompt; there are several."""
 SPEED_MAX: Final = 10_000.0
-ORDER: Final = ("fra", "iad", "sin", "nrt", "gru", "pdx", "bom", "lhr", "syd")
-"""Regions in the order in which they are taken."""
-REGIONS_MAX: Final = len(ORDER)
 WORKERS_MAX: Final = 8
 """Workers of a region."""
 POLICY: Final = "cost-pull-stale"

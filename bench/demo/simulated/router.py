@@ -20,11 +20,10 @@ from typing import Final
 
 import k2store
 from bench.demo.comparing import Shown, differences
-from kv_pool.edge.journal import Journal, Recording
+from bench.demo.simulated import messages
 from bench.demo.simulated.messages import (
     Begin,
     Compare,
-    Compared,
     Done,
     Fetch,
     Look,
@@ -43,6 +42,7 @@ from bench.demo.simulated.wire import Failed, Gone, Peer, listen, refuse
 from kv_pool.blocks import NAME_BYTES, Names
 from kv_pool.directory.pinning import Claim
 from kv_pool.edge.following import Tree
+from kv_pool.edge.journal import Journal, Recording
 from kv_pool.edge.pool import Pool
 from kv_pool.edge.refusals import Denied
 from kv_pool.edge.trace import Namer
@@ -188,14 +188,14 @@ class RegionRouter:
             fenced=fenced,
         )
 
-    async def _compare(self, at: int, prompts: int) -> Compared:
+    async def _compare(self, at: int, prompts: int) -> messages.Shown:
         if at:
             await self._tree.caught_up(at, timeout=30.0)
         regions = self._setting.regions
         recent = list(self._recent)[-prompts:]
         shown = Shown(self._tree, regions, self._setting.namespace, recent)
         rows, found = await differences(self._pool.db, shown)
-        return Compared(
+        return messages.Shown(
             rows=rows, prompts=len(recent), differences=found, at=min(shown.stamps.values())
         )
 

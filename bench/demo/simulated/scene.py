@@ -19,7 +19,7 @@ from bench.demo.simulated.plan import TTL_S, Plan
 from bench.demo.simulated.process import READY
 from bench.demo.simulated.wire import Peer, refuse
 from bench.processes import BenchError, last_words
-from k2store.testing.cluster import LocalCluster, local_cluster
+from k2store.testing.cluster import LocalCluster
 from k2store.testing.cluster.local_cluster import free_ports
 
 WORKER: Final = "bench.demo.simulated.worker"
@@ -29,27 +29,6 @@ END_S: Final = 10.0
 HOST_NUMBER: Final = 9
 """Of the address in a region's namespace at which processes of the demo answer; nodes have lower ones."""
 PORT: Final = 7600
-CLOCK_BOUND: Final = "500us"
-CLOSE_INTERVAL: Final = "100ms"
-
-
-def cluster(plan: Plan, folder: Path) -> LocalCluster:
-    """One node a region; each region's part of the directory is at home there."""
-    others = plan.regions[1] if len(plan.regions) > 1 else plan.regions[0]
-    return local_cluster(
-        plan.regions,
-        wan=plan.wan,
-        tls=False,
-        path=folder / "regions",
-        keyspaces=(
-            *[f"{region}:d/{region}/:zone:{region}" for region in plan.regions],
-            # At home where no control plane is, so that a fault there shows a takeover.
-            f"default:region:{others}",
-        ),
-        clock__bound=CLOCK_BOUND,
-        cluster__close_interval=CLOSE_INTERVAL,
-        storage__sync=True,
-    )
 
 
 class Member:

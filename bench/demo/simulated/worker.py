@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Final
 
 import k2store
-from kv_pool.edge.journal import Journal, Recording
 from bench.demo.simulated.messages import (
     Done,
     Fetch,
@@ -35,6 +34,7 @@ from bench.demo.simulated.process import begin, connect
 from bench.demo.simulated.shelf import TIER, Shelf, page_of
 from bench.demo.simulated.wire import Failed, Gone, Peer, listen, refuse
 from kv_pool.blocks import NAME_BYTES, Names, split_names
+from kv_pool.edge.journal import Journal, Recording
 from kv_pool.edge.pool import Pool
 from kv_pool.edge.refusals import Denied, Fenced
 from kv_pool.edge.session import WorkerSession

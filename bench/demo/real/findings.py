@@ -1,0 +1,242 @@
+"""The figures of a run, from what it left: latencies are by the wall clock, the rest is counted."""
+
+from __future__ import annotations
+
+from array import array
+
+from msgspec import Struct
+
+from bench.demo.faults import Fault, troubled
+from bench.demo.judging import Judgement
+from bench.demo.real.conductor import Conductor, Raw
+from bench.demo.real.plan import Plan
+from bench.demo.real.reference import Sameness
+from bench.demo.real.tokens import Blocks
+from bench.demo.timeline import Timeline
+from bench.samples import Spread, rounded, spread
+from k2store.testing.wan.matrix import round_trip_ms
+
+NS_PER_MS = 1e6
+NS_PER_S = 1e9
+
+
+class Fleet(Struct, frozen=True, kw_only=True):
+    """What routers and workers have counted.
+
+    fetch_failures  by kind: prefixes that were computed after all
+    declined        prefixes elsewhere that were taken for cheaper to compute
+    moved_bytes     of pages, read from another worker
+    resumed         answers that another worker went on with; `retried` before anything was told
+    spilled         tries that workers of other regions were given
+    """
+
+    fetched: int
+    declined: int
+    fetch_failures: dict[str, int]
+    moved_bytes: int
+    resumed: int
+    retried: int
+    spilled: int
+
+
+class Findings(Struct, frozen=True, kw_only=True):
+    """See the module.
+
+    failed     prompts without an answer; `left` were not asked, for want of time
+    phantoms   claims that were refused: what the learner believed was there no more
+    """
+
+    prompts: int
+    failed: int
+    left: int
+    start_s: float
+    elapsed_s: float
+    tokens: int
+    cached: int
+    generated: int
+    blocks: Blocks
+    fleet: Fleet
+    first: Spread
+    phantoms: int
+    claims: int
+    acquire: Spread
+    publish: Spread
+    publishes: int
+    published_blocks: int
+    publish_wan_round_trips: int
+    staleness: Spread
+    wan_bytes: int
+    faults: list[Fault]
+    differences: list[str]
+    compared_rows: int
+    judgement: Judgement
+    sameness: Sameness
+    incidents: list[str]
+    machine_load: float
+
+    @property
+    def recomputed_elsewhere(self) -> int:
+        """Tokens of prefixes that second turns elsewhere have computed again."""
+        return sum([one.recomputed for one in self.blocks.elsewhere])
+
+    @property
+    def sound(self) -> bool:
+        """Whether every promise was seen kept."""
+        return (
+            self.judgement.valid
+            and not self.differences
+            and not any(fault.differences for fault in self.faults)
+            and not self.sameness.different
+        )
+
+
+def find(
+    plan: Plan, conductor: Conductor, judgement: Judgement, blocks: Blocks, *, machine_load: float
+) -> Findings:
+    """All figures."""
+    raw = conductor.raw
+    answered = [one for one in raw.turns if not one.failure]
+    timeline = Timeline(raw.notes)
+    calm = [one for one in timeline.publishes if not troubled(one.asked_ns, raw.faults)]
+    publish = spread(array("q", [one.known_ns - one.asked_ns for one in calm]))
+    shortest_ms = min(
+        [
+            round_trip_ms(one, other)
+            for one in plan.regions
+            for other in plan.regions
+            if one != other
+        ],
+        default=0.0,
+    )
+    return Findings(
+        prompts=len(raw.turns),
+        failed=len(raw.turns) - len(answered),
+        left=raw.left,
+        start_s=(raw.started_ns - raw.began_ns) / NS_PER_S,
+        elapsed_s=(raw.ended_ns - raw.started_ns) / NS_PER_S,
+        tokens=sum([one.tokens for one in answered]),
+        cached=sum([one.cached for one in answered]),
+        generated=sum([one.generated for one in answered]),
+        blocks=blocks,
+        fleet=_fleet(plan, conductor),
+        first=spread(array("q", [int(one.first_s * NS_PER_S) for one in answered])),
+        phantoms=timeline.failed.get("acquire", 0),
+        claims=timeline.done.get("acquire", 0),
+        acquire=spread(array("q", timeline.took_ns.get("acquire", []))),
+        publish=publish,
+        publishes=len(timeline.publishes),
+        published_blocks=sum([one.blocks for one in timeline.publishes]),
+        publish_wan_round_trips=int(publish.p50_ms / shortest_ms) if shortest_ms else 0,
+        staleness=spread(array("q", _calm_staleness(raw))),
+        wan_bytes=sum(
+            [counts.sent_bytes for (source, target), counts in raw.wan.items() if source != target]
+        ),
+        faults=raw.faults,
+        differences=raw.differences,
+        compared_rows=raw.compared_rows,
+        judgement=judgement,
+        sameness=raw.sameness,
+        incidents=raw.incidents,
+        machine_load=machine_load,
+    )
+
+
+def document(plan: Plan, found: Findings) -> dict[str, object]:
+    """The figures for programs; names that were promised come first."""
+    fleet, blocks = found.fleet, found.blocks
+    return {
+        "requests": found.prompts,
+        "block_references": blocks.references,
+        "block_hits": blocks.hits,
+        "ideal_hits": blocks.ideal,
+        "phantoms": found.phantoms,
+        "acquire_p50_ms": rounded(found.acquire.p50_ms),
+        "publish_p50_ms": rounded(found.publish.p50_ms),
+        "staleness_p99_ms": rounded(found.staleness.p99_ms),
+        "publish_wan_round_trips": found.publish_wan_round_trips,
+        "faults": len(found.faults),
+        "recovery_s": rounded(max([one.recovery_s for one in found.faults], default=0.0)),
+        "checker_valid": found.judgement.valid,
+        "cached_token_ratio": rounded(found.cached / found.tokens if found.tokens else 0.0),
+        "ttft_p50_ms": rounded(found.first.p50_ms),
+        "ttft_p99_ms": rounded(found.first.p99_ms),
+        "greedy_identical": found.sameness.identical,
+        "second_turns_elsewhere": len(blocks.elsewhere),
+        "recomputed_prefix_tokens_elsewhere": found.recomputed_elsewhere,
+        "prefix_tokens_elsewhere": sum([one.prefix for one in blocks.elsewhere]),
+        "second_turns_elsewhere_whole": sum([not one.recomputed for one in blocks.elsewhere]),
+        "failed_requests": found.failed,
+        "left_out_requests": found.left,
+        "greedy_compared": found.sameness.compared,
+        "greedy_different": [list(one) for one in found.sameness.different],
+        "prompt_tokens": found.tokens,
+        "cached_tokens": found.cached,
+        "generated_tokens": found.generated,
+        "fetched_blocks": fleet.fetched,
+        "fetches_declined": fleet.declined,
+        "fetches_failed": fleet.fetch_failures,
+        "fetched_bytes": fleet.moved_bytes,
+        "resumed_answers": fleet.resumed,
+        "retried_requests": fleet.retried,
+        "spilled_requests": fleet.spilled,
+        "publishes": found.publishes,
+        "published_blocks": found.published_blocks,
+        "claims": found.claims,
+        "acquire_p99_ms": rounded(found.acquire.p99_ms),
+        "publish_p99_ms": rounded(found.publish.p99_ms),
+        "wan_bytes": found.wan_bytes,
+        "learner_differences": len(found.differences)
+        + sum([len(one.differences) for one in found.faults]),
+        "compared_rows": found.compared_rows + sum([one.rows for one in found.faults]),
+        "checked_operations": found.judgement.operations,
+        "checker_findings": list(found.judgement.findings),
+        "incidents": found.incidents,
+        "fault_details": [
+            {
+                "kind": one.kind,
+                "what": one.what,
+                "recovery_s": rounded(one.recovery_s),
+                "evidence": one.evidence,
+            }
+            for one in found.faults
+        ],
+        "start_s": rounded(found.start_s),
+        "elapsed_s": rounded(found.elapsed_s),
+        "machine_load": rounded(found.machine_load),
+        "regions": list(plan.regions),
+        "workers_per_region": plan.workers_per_region,
+    }
+
+
+def _fleet(plan: Plan, conductor: Conductor) -> Fleet:
+    routers = [one for name, one in conductor.counted.items() if name not in plan.workers]
+    workers = [one for name, one in conductor.counted.items() if name in plan.workers]
+    failures: dict[str, int] = {}
+    for worker in workers:
+        for kind, count in worker.by_label("k2_fleet_fetches_failed_total", "error").items():
+            failures[kind] = failures.get(kind, 0) + count
+
+    def routed(name: str) -> int:
+        return int(sum([one.sum(f"k2_router_{name}_total") for one in routers]))
+
+    def worked(name: str, *said: str) -> int:
+        return int(sum([one.sum(f"k2_fleet_{name}_total", *said) for one in workers]))
+
+    return Fleet(
+        fetched=worked("fetched_blocks"),
+        declined=worked("fetches_declined"),
+        fetch_failures=failures,
+        moved_bytes=worked("moved_bytes", 'what="read"'),
+        resumed=routed("resumed"),
+        retried=routed("retried"),
+        spilled=routed("spilled"),
+    )
+
+
+def _calm_staleness(raw: Raw) -> list[int]:
+    """What learners said outside of faults, ns."""
+    return [
+        int(stale_s * NS_PER_S)
+        for at_ns, _, stale_s in raw.staleness
+        if not troubled(at_ns, raw.faults)
+    ]

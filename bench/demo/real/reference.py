@@ -1,0 +1,96 @@
+"""The same questions to a worker that keeps nothing and asks nobody: greedy answers must be the same, to the letter."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from msgspec import Struct
+
+from bench.demo.faults import Fault
+from bench.demo.real.people import Turn
+from bench.demo.real.plan import MODEL
+from bench.processes import BenchError, end, last_words
+from bench.serve.client import ask
+from k2store.testing.child import K2
+from k2store.testing.keeper import Keeper
+
+ENOUGH_S: Final = 25.0
+"""After so long no further answer is compared; one is in any case."""
+
+
+class Sameness(Struct, frozen=True):
+    """How many answers were compared, and those that were others there: what was asked, both answers."""
+
+    compared: int = 0
+    different: tuple[tuple[str, str, str], ...] = ()
+
+    @property
+    def identical(self) -> bool:
+        """Whether any was compared, and all were the same."""
+        return self.compared > 0 and not self.different
+
+
+def sample(turns: Sequence[Turn], faults: Sequence[Fault], count: int) -> list[Turn]:
+    """Which answers: those that a fault fell into and second turns elsewhere first, then others of all times."""
+
+    def troubled(turn: Turn) -> bool:
+        return any(turn.began_ns <= one.began_ns <= turn.ended_ns for one in faults)
+
+    ordered = sorted(turns, key=lambda turn: turn.began_ns)
+    first = [turn for turn in ordered if troubled(turn)]
+    moved = [turn for turn in ordered if turn.is_elsewhere]
+    step = max(1, len(ordered) // max(1, count))
+    wanted = [*first[: count // 2], *moved[:: max(1, 2 * len(moved) // count)], *ordered[::step]]
+    found: list[Turn] = []
+    for turn in wanted:
+        if turn not in found:
+            found.append(turn)
+    return found[:count]
+
+
+def compare_answers(turns: Sequence[Turn], folder: Path) -> Sameness:
+    """Ask a sample again; blocks."""
+    different = []
+    compared = 0
+    with _forgetful(folder) as address:
+        until_s = time.monotonic() + ENOUGH_S
+        for turn in turns:
+            if compared and time.monotonic() > until_s:
+                break
+            told = ask(address, MODEL, turn.messages, max(1, turn.generated))
+            compared += 1
+            assert told.cached_tokens == 0, "it keeps nothing"
+            if told.text != turn.answer:
+                different.append((turn.messages[-1]["content"], turn.answer, told.text))
+    return Sameness(compared, tuple(different))
+
+
+@contextlib.contextmanager
+def _forgetful(folder: Path) -> Iterator[str]:
+    """A worker of its own that computes every prompt whole; gives its address."""
+    log = folder / "reference.log"
+    with Keeper() as keeper, log.open("ab") as errors:
+        process = subprocess.Popen(
+            [*K2, "serve", "--json", "--forget", "--threads", "1", "--listen", "127.0.0.1:0"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            start_new_session=True,
+        )
+        keeper.watch(process.pid)
+        try:
+            assert process.stdout is not None, "its output is a pipe"
+            line = process.stdout.readline()
+            if not line:
+                raise BenchError(f"the worker to compare with ended: {last_words(log)}")
+            yield str(json.loads(line)["url"]).removeprefix("http://").removesuffix("/v1")
+        finally:
+            end(process)
+            keeper.forget(process.pid)

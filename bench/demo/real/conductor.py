@@ -40,6 +40,7 @@ class Raw(Struct, kw_only=True):
     """What a run leaves: times are of the machine's monotonic clock, ns.
 
     started_ns   when everybody answered
+    crossings    round trips between regions that a publish at home takes, counted before prompts come
     fetched      (moment, region, blocks that its workers have fetched so far)
     staleness    (moment, region, by how much its router's learner said to lag, s)
     left         prompts for which no time was left
@@ -48,6 +49,7 @@ class Raw(Struct, kw_only=True):
     began_ns: int
     started_ns: int = 0
     ended_ns: int = 0
+    crossings: int = 0
     wan_kind: str = ""
     turns: list[Turn] = []
     staleness: list[tuple[int, str, float]] = []
@@ -204,7 +206,9 @@ class Conductor:
         with Company(plan, self.cluster, self.folder) as self.company:
             async with self.cluster.connect(plan.regions[0], name="conductor") as self.db:
                 await self.company.start()
-                async with lookout(self.cluster, plan.regions) as self.lookout:
+                async with lookout(self.cluster, plan.regions, self.folder) as self.lookout:
+                    self.stage = "round trips of a publish are counted"
+                    raw.crossings = await self.lookout.crossings()
                     raw.started_ns = time.monotonic_ns()
                     await self._people_ask()
                     await self._close()

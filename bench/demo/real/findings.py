@@ -14,7 +14,6 @@ from bench.demo.real.reference import Sameness
 from bench.demo.real.tokens import Blocks
 from bench.demo.timeline import Timeline
 from bench.samples import Spread, rounded, spread
-from k2store.testing.wan.matrix import round_trip_ms
 
 NS_PER_MS = 1e6
 NS_PER_S = 1e9
@@ -96,18 +95,9 @@ def find(
     """All figures."""
     raw = conductor.raw
     answered = [one for one in raw.turns if not one.failure]
-    timeline = Timeline(raw.notes)
+    timeline = Timeline(raw.notes, raw.started_ns)
     calm = [one for one in timeline.publishes if not troubled(one.asked_ns, raw.faults)]
     publish = spread(array("q", [one.known_ns - one.asked_ns for one in calm]))
-    shortest_ms = min(
-        [
-            round_trip_ms(one, other)
-            for one in plan.regions
-            for other in plan.regions
-            if one != other
-        ],
-        default=0.0,
-    )
     return Findings(
         prompts=len(raw.turns),
         failed=len(raw.turns) - len(answered),
@@ -126,7 +116,7 @@ def find(
         publish=publish,
         publishes=len(timeline.publishes),
         published_blocks=sum([one.blocks for one in timeline.publishes]),
-        publish_wan_round_trips=int(publish.p50_ms / shortest_ms) if shortest_ms else 0,
+        publish_wan_round_trips=raw.crossings,
         staleness=spread(array("q", _calm_staleness(raw))),
         wan_bytes=sum(
             [counts.sent_bytes for (source, target), counts in raw.wan.items() if source != target]

@@ -215,7 +215,7 @@ class Conductor:
             self.stage = "answers are compared with those of a worker that keeps nothing"
             self.say(self.stage)
             wanted = sample(self._answered(), raw.faults, plan.samples)
-            raw.sameness = await asyncio.to_thread(compare_answers, wanted, self.folder)
+            raw.sameness = await compare_answers(wanted, self.folder)
             yield raw
 
     async def _people_ask(self) -> None:

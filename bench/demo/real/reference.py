@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import subprocess
+import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -15,7 +13,7 @@ from msgspec import Struct
 from bench.demo.faults import Fault
 from bench.demo.real.people import Turn
 from bench.demo.real.plan import MODEL
-from bench.processes import BenchError, end, last_words
+from bench.demo.real.scene import Member
 from bench.serve.client import ask
 from k2store.testing.child import K2
 from k2store.testing.keeper import Keeper
@@ -54,43 +52,29 @@ def sample(turns: Sequence[Turn], faults: Sequence[Fault], count: int) -> list[T
     return found[:count]
 
 
-def compare_answers(turns: Sequence[Turn], folder: Path) -> Sameness:
-    """Ask a sample again; blocks."""
+async def compare_answers(turns: Sequence[Turn], folder: Path) -> Sameness:
+    """Ask some turns again."""
     different = []
     compared = 0
-    with _forgetful(folder) as address:
-        until_s = time.monotonic() + ENOUGH_S
-        for turn in turns:
-            if compared and time.monotonic() > until_s:
-                break
-            told = ask(address, MODEL, turn.messages, max(1, turn.generated))
-            compared += 1
-            assert told.cached_tokens == 0, "it keeps nothing"
-            if told.text != turn.answer:
-                different.append((turn.messages[-1]["content"], turn.answer, told.text))
-    return Sameness(compared, tuple(different))
-
-
-@contextlib.contextmanager
-def _forgetful(folder: Path) -> Iterator[str]:
-    """A worker of its own that computes every prompt whole; gives its address."""
-    log = folder / "reference.log"
-    with Keeper() as keeper, log.open("ab") as errors:
-        process = subprocess.Popen(
-            [*K2, "serve", "--json", "--forget", "--threads", "1", "--listen", "127.0.0.1:0"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-            start_new_session=True,
-        )
-        keeper.watch(process.pid)
+    # It computes every prompt whole.
+    command = [*K2, "serve", "--json", "--forget", "--threads", "1", "--listen", "127.0.0.1:0"]
+    with Keeper() as keeper:
+        worker = Member("reference", command, folder / "reference.log", keeper)
         try:
-            assert process.stdout is not None, "its output is a pipe"
-            line = process.stdout.readline()
-            if not line:
-                raise BenchError(f"the worker to compare with ended: {last_words(log)}")
-            yield str(json.loads(line)["url"]).removeprefix("http://").removesuffix("/v1")
+            said = await worker.start()
+            address = said["url"].removeprefix("http://").removesuffix("/v1")
+            until_s = time.monotonic() + ENOUGH_S
+            for turn in turns:
+                if compared and time.monotonic() > until_s:
+                    break
+                told = await asyncio.to_thread(
+                    ask, address, MODEL, turn.messages, max(1, turn.generated)
+                )
+                compared += 1
+                assert told.cached_tokens == 0, "it keeps nothing"
+                if told.text != turn.answer:
+                    different.append((turn.messages[-1]["content"], turn.answer, told.text))
         finally:
-            end(process)
-            keeper.forget(process.pid)
+            worker.end()
+            worker.reap()
+    return Sameness(compared, tuple(different))

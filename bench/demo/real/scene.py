@@ -29,6 +29,10 @@ PREFILL_TOKENS_PER_S: Final = 150.0
 """What routers take a worker for: three of them share two cores."""
 
 
+_HELD: Final = ("sh", "-c", 'read -r go && exec "$@" < /dev/null', "k2")
+"""Before a command: wait for a line, and end without having begun when none comes."""
+
+
 class Port(NamedTuple):
     """Where a process listens, and where it is dialled by its region and by whoever runs the demo."""
 
@@ -38,10 +42,10 @@ class Port(NamedTuple):
 
 
 class Member:
-    """One process, while there is one."""
+    """One process, while there is one. `address`: where it is asked, as far as that is known beforehand."""
 
     def __init__(
-        self, name: str, command: Sequence[str], address: str, log: Path, keeper: Keeper
+        self, name: str, command: Sequence[str], log: Path, keeper: Keeper, address: str = ""
     ) -> None:
         self.name = name
         self.address = address
@@ -60,8 +64,8 @@ class Member:
         environment = {name: one for name, one in os.environ.items() if not name.startswith("K2_")}
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                self._command,
-                stdin=subprocess.DEVNULL,
+                [*_HELD, *self._command],
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 # One thread for each that computes: they share the cores, and compute the same bits.
@@ -69,10 +73,14 @@ class Member:
                 # Ctrl-C is for the owner, who ends its processes in its own order.
                 start_new_session=True,
             )
+        # Only who is known to the keeper begins: so no moment is left in which nobody ends it.
         self._keeper.watch(self._process.pid)
+        assert self._process.stdin is not None, "its input is a pipe"
+        self._process.stdin.write(b"go\n")
+        self._process.stdin.close()
 
-    async def ready(self) -> None:
-        """Return when it answers; `BenchError` says why it does not."""
+    async def ready(self) -> dict[str, str]:
+        """What it says when it answers; `BenchError` says why it does not."""
         process = self._process
         assert process is not None, "it was spawned"
         assert process.stdout is not None, "its output is a pipe"
@@ -80,14 +88,15 @@ class Member:
         try:
             async with asyncio.timeout(START_S):
                 line = await asyncio.to_thread(process.stdout.readline)
-            json.loads(line)
+            said: dict[str, str] = json.loads(line)
         except (TimeoutError, ValueError):
             raise BenchError(f"{self.name} did not start: {last_words(self._log)}") from None
+        return said
 
-    async def start(self) -> None:
-        """Start it and return when it answers."""
+    async def start(self) -> dict[str, str]:
+        """Start it; gives what it says when it answers."""
         self.spawn()
-        await self.ready()
+        return await self.ready()
 
     def kill(self) -> None:
         """End it as a crash would."""
@@ -233,7 +242,7 @@ class Company:
             *("--address", ",".join(nodes), "--dial", str(self._dial[region])),
             *("--journal", f"{plain}.journal"),
         ]
-        return Member(name, command, address, Path(f"{plain}.log"), self._keeper)
+        return Member(name, command, Path(f"{plain}.log"), self._keeper, address)
 
 
 def _region_of(name: str) -> str:

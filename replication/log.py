@@ -37,7 +37,8 @@ ENTRY_BYTES: Final = 256
 class Log:
     """The entries around a snapshot, and the state of their flight to the disk.
 
-    ``trail_bytes_max`` bounds the entries that are kept although the snapshot covers them.
+    ``trail_bytes_max`` bounds the entries that are kept although the snapshot covers them; whoever
+    drives the replica may raise it while somebody copies a state that lies behind the snapshot.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class Log:
         self.snapshot = snapshot
         self.start = snapshot.position
         """The place before the first entry in memory; at or before the snapshot's."""
-        self._trail_bytes_max = trail_bytes_max
+        self.trail_bytes_max = trail_bytes_max
         self._totals: list[int] = []  # bytes of all entries ever, up to and with each in memory
         self._total_before = 0
         self.durable_lsn = snapshot.position.lsn
@@ -207,7 +208,7 @@ class Log:
         self._shorten_trail()
 
     def _shorten_trail(self) -> None:
-        excess = self.trail_bytes - self._trail_bytes_max
+        excess = self.trail_bytes - self.trail_bytes_max
         if excess <= 0:
             return
         gone = bisect_left(self._totals, self._total_before + excess) + 1

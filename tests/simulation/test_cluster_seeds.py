@@ -6,8 +6,10 @@ import functools
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from jepsen_like.sim import swarm
+from jepsen_like.sim.cluster import ambush, scene
 
 FIRST_SEED = 1_000
 SEEDS = 10
@@ -85,3 +87,12 @@ def test_clocks_outside_their_bound_lose_nothing():
 def test_traces_of_clusters_are_equal_in_another_process():
     """Two seeds, run again in a process with another hash seed, give the same traces."""
     assert swarm.canary((FIRST_SEED, FIRST_SEED + 1), cluster=True) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_whole_copy_need_not_be_faster_than_the_snapshots_of_its_sender():
+    """With a key a page, the sender takes many snapshots before the copy is whole; it ends well."""
+    result = scene.run(18, plan=replace(ambush.draw(18), copy_page_bytes=1))
+    assert result.failures == []
+    assert result.probes["cluster.copied"]

@@ -38,18 +38,23 @@ class Forwarded(Struct, frozen=True, gc=False, array_like=True):
 
 
 class Pull(Struct, frozen=True, gc=False, array_like=True):
-    """Asks for the rows of a partition from a key on, as part of a snapshot at `position`."""
+    """Asks for the rows of a partition from a key on, as part of a snapshot at `position`.
+
+    `end` is where the partition of the snapshot ends; it says nothing in the first question, which
+    has an empty `start`.
+    """
 
     partition: int
     position: Position
     start: bytes
+    end: bytes
 
 
 class Page(Struct, frozen=True, gc=False, array_like=True):
     """Rows of whole keys, from `start` to before `resume` (b"": to the end of the partition).
 
     `state` is the snapshot's own content, in the first page only; `horizon` is the sender's now.
-    `position` differs from the asked one when that snapshot is gone.
+    `position` differs from the asked one when the copy cannot go on.
     """
 
     partition: int

@@ -86,6 +86,8 @@ class Group:
         """From each node with open transactions here: the smallest stamp, and when it came."""
         self.interest_ns = 0
         """When this node last wrote here, while another one leads."""
+        self.pulled_ns = 0
+        """When somebody last asked for rows of the whole partition; 0 if nobody does."""
         self.told = False
         """Whether a leader elsewhere may keep outcomes for clients of this node."""
         self.measure = Measure(0)

@@ -12,6 +12,10 @@ Rows are copied while the sender goes on. That does no harm: what it commits mea
 the safe time of the snapshot's position, and the log brings it again. What it collects meanwhile
 lies below its horizon, so the receiver raises its own horizon first, durably. For the same reasons
 a copy that is broken off half-way leaves a partition that is older than its rows, and right.
+
+So the sender may take later snapshots meanwhile, and a copy need not be faster than they come: it
+goes on while the sender's log still has the entries behind the position. While somebody copies, the
+log keeps more of them than else.
 """
 
 from __future__ import annotations
@@ -37,6 +41,8 @@ ASK_AGAIN_NS: Final = 1_000_000_000
 GIVE_UP_NS: Final = 10_000_000_000
 """A copy without progress for so long is given up; the leader offers another snapshot."""
 ROW_BYTES: Final = 16
+TRAIL_BYTES_MAX: Final = 256 << 20
+"""How much of a log is kept in memory for those who copy a partition."""
 
 
 def horizon_name(partition: int) -> bytes:
@@ -57,20 +63,21 @@ def serve(host: ClusterHost, node: int, pull: Pull) -> None:
     link = host.links.to(node)
     if group is None or link is None:
         return
-    snapshot = group.replica.state.log.snapshot
+    log = group.replica.state.log
     state = group.partition.state
-    if snapshot.position != pull.position:
-        link.page(Page(pull.partition, snapshot.position, pull.start, b"", 0, b"", []))
-        return
-    saved = decode_checkpoint(snapshot.state)
-    if (saved.start, saved.end) != (state.start, state.end):
-        # The partition was split since: the rows that the snapshot has beyond its present end go
-        # their own way. A snapshot of the half that is left will be offered.
-        host.rotation.wanted = True
+    first = not pull.start
+    known = log.snapshot.position if first else log.position(pull.position.lsn)
+    end = decode_checkpoint(log.snapshot.state).end if first else pull.end
+    if known != pull.position or end != state.end:
+        if end != state.end:
+            # The partition was split since: the rows that the snapshot has beyond its present end
+            # go their own way. A snapshot of the half that is left will be offered.
+            host.rotation.wanted = True
         link.page(Page(pull.partition, GENESIS, pull.start, b"", 0, b"", []))
         return
+    group.pulled_ns = host.engine.now.lo_ns
+    log.trail_bytes_max = TRAIL_BYTES_MAX
     state.settle()
-    first = not pull.start
     start = max(pull.start, state.start)
     rows: list[Row] = []
     size = 0
@@ -85,8 +92,15 @@ def serve(host: ClusterHost, node: int, pull: Pull) -> None:
             size += len(key) + len(value or b"") + ROW_BYTES
         if resume:
             break
-    content = snapshot.state if first else b""
+    content = log.snapshot.state if first else b""
     link.page(Page(pull.partition, pull.position, start, resume, state.horizon, content, rows))
+
+
+def let_go(group: Group, now_ns: int) -> None:
+    """Keep no more of a log than else once nobody copies its partition."""
+    if group.pulled_ns and now_ns - group.pulled_ns > GIVE_UP_NS:
+        group.pulled_ns = 0
+        group.replica.state.log.trail_bytes_max = group.replica.state.settings.trail_bytes_max
 
 
 class _Copy(Struct):
@@ -96,6 +110,7 @@ class _Copy(Struct):
     position: Position
     message: Install | Fetched
     start: bytes = b""
+    end: bytes = b""
     state: bytes = b""
     asked_ns: int = 0
     progress_ns: int = 0
@@ -124,9 +139,10 @@ class Pulls:
         if group.replica.state.log.position(position.lsn) == position:
             return False  # the log shows that it is there already
         copy = self._copies.get(group.number)
-        if copy is not None and copy.position == position:
-            copy.message = message
-            return True
+        if copy is not None and (copy.position == position or copy.state):
+            if copy.position == position:
+                copy.message = message
+            return True  # what has begun goes on until its sender refuses
         now_ns = self._host.engine.now.lo_ns
         self._copies[group.number] = copy = _Copy(
             message.sender, position, message, progress_ns=now_ns
@@ -138,7 +154,7 @@ class Pulls:
         copy.asked_ns = self._host.engine.now.lo_ns
         link = self._host.links.to(copy.source)
         if link is not None:
-            link.pull(Pull(number, copy.position, copy.start))
+            link.pull(Pull(number, copy.position, copy.start, copy.end))
 
     def receive(self, node: int, page: Page) -> None:
         """Rows have come."""
@@ -149,7 +165,7 @@ class Pulls:
         if page.position != copy.position:
             del self._copies[page.partition]
             return
-        if copy.start and page.start != copy.start:
+        if page.start != copy.start and (copy.start or not page.state):
             return  # the answer to an earlier question
         settled = self._host.engine.settled
         state = group.partition.state
@@ -158,7 +174,9 @@ class Pulls:
             settled.put_meta({horizon_name(page.partition): page.horizon.to_bytes(8, "big")})
         if page.state:
             copy.state = page.state
-        end = page.resume or state.end
+            copy.end = decode_checkpoint(page.state).end
+        # Not the end as it is known here: what a split took away since may have been copied already.
+        end = page.resume or copy.end
         settled.forget_range(SPACE, page.start, end or None)
         settled.settle(SPACE, page.rows)
         self.rows += len(page.rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from k2store.node.cluster import pulling
 from k2store.node.cluster.frames import NO_MORE, Hint
 from mvcc.refusals import Rule
 from truetime import Interval
@@ -28,6 +29,7 @@ def tick_machine(
 ) -> None:
     """Upkeep of one partition's machine, as leader or as follower."""
     partition = group.partition
+    pulling.let_go(group, now.lo_ns)
     if group.leading:
         group.full = group.replica.room(now) < ROOM_ENTRIES_MIN
         if group.held and not (group.full or group.heir or host.rotation.due):

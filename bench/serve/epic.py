@@ -66,14 +66,19 @@ def measure(options: Options) -> Findings:
 def _summary(given: Sequence[Answer], rng: random.Random) -> dict[str, float]:
     """Means, with the standard error of each: of the divergence by resampling."""
     count = len(given)
-    divergences = [answer.divergence for answer in given]
     accuracy = sum([answer.right for answer in given]) / count
-    means = [sum(rng.choices(divergences, k=count)) / count for _ in range(RESAMPLES)]
-    middle = sum(means) / RESAMPLES
-    spread = math.sqrt(sum([(mean - middle) ** 2 for mean in means]) / (RESAMPLES - 1))
-    return {
-        "kl": round(sum(divergences) / count, 6),
-        "kl_error": round(spread, 6),
+    divergences = {
+        "kl": [answer.divergence for answer in given],
+        "kl_first_word": [answer.at_beginning for answer in given],
+        "kl_answer": [answer.of_answer for answer in given],
+    }
+    found: dict[str, float] = {}
+    for name, values in divergences.items():
+        means = [sum(rng.choices(values, k=count)) / count for _ in range(RESAMPLES)]
+        middle = sum(means) / RESAMPLES
+        spread = math.sqrt(sum([(mean - middle) ** 2 for mean in means]) / (RESAMPLES - 1))
+        found |= {name: round(sum(values) / count, 6), f"{name}_error": round(spread, 6)}
+    return found | {
         "accuracy": round(accuracy, 4),
         "accuracy_error": round(math.sqrt(accuracy * (1 - accuracy) / count), 4),
         "recomputed_tokens": sum([answer.recomputed for answer in given]),
@@ -98,7 +103,10 @@ def _tables(
     arms = [
         (
             name,
-            f"{each['kl']:.4f} ± {each['kl_error']:.4f}",
+            *[
+                f"{each[name]:.4f} ± {each[f'{name}_error']:.4f}"
+                for name in ("kl_first_word", "kl", "kl_answer")
+            ],
             f"{each['accuracy']:.2f} ± {each['accuracy_error']:.2f}",
             each["recomputed_tokens"],
             f"{each['products'] / summary[FULL]['products']:.1%}",
@@ -108,7 +116,7 @@ def _tables(
     return [
         Table(
             f"Linking documents, {count} prompts of {DOCUMENTS[0]} to {DOCUMENTS[-1]} (counted)",
-            ("arm", "KL to full", "needle found", "rows computed", "operations"),
+            ("arm", "KL first word", "first digit", "answer", "found", "rows", "operations"),
             arms,
         ),
         Table(

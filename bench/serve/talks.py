@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import NamedTuple
 
 SYSTEM = (
@@ -64,20 +65,35 @@ def talks(count: int, turns: int, seed: int) -> list[Talk]:
     ]
 
 
-def talks_over_documents(
-    count: int, turns: int, documents: int, sentences: int, seed: int
-) -> list[Talk]:
-    """Conversations each of which is about one of some documents, drawn by Zipf's law."""
+def documents(count: int, sentences: int, seed: int) -> list[str]:
+    """Texts, none of which begins like another one."""
     rng = random.Random(seed)
     texts = []
-    for number in range(documents):
+    for number in range(count):
         topic = _TOPICS[number % len(_TOPICS)]
         chosen = [rng.choice(_SENTENCES).format(topic=topic) for _ in range(sentences)]
         texts.append(f"Document {number}. {' '.join(chosen)}")
-    weights = [1 / (rank + 1) for rank in range(documents)]
+    return texts
+
+
+def talk_each(texts: Sequence[str]) -> list[Talk]:
+    """A short conversation about each of some documents."""
+    ask = _ASKS[0].format(topic="the document")
+    return [Talk(f"each-{number}", told_of(text), (ask,)) for number, text in enumerate(texts)]
+
+
+def talks_over(texts: Sequence[str], count: int, turns: int, seed: int) -> list[Talk]:
+    """Conversations each of which is about one of some documents, drawn by Zipf's law."""
+    rng = random.Random(seed)
+    weights = [1 / (rank + 1) for rank in range(len(texts))]
     found = []
     for number in range(count):
         (text,) = rng.choices(texts, weights)
         asks = [rng.choice(_ASKS).format(topic="the document") for _ in range(turns)]
-        found.append(Talk(f"talk-{number}", f"{SYSTEM} {text}", tuple(asks)))
+        found.append(Talk(f"talk-{number}", told_of(text), tuple(asks)))
     return found
+
+
+def told_of(text: str) -> str:
+    """What the system says where a conversation is about a document."""
+    return f"{SYSTEM} {text}"

@@ -2,9 +2,11 @@
 the answer is right.
 
 Each prompt is answered once by the full computation and once by each arm, over the same tokens. The
-measure is KL(full || arm) of the first answer token's distribution: it needs few prompts. Accuracy (the
-whole code, greedily) needs many. Source of the measures: EPIC, arXiv 2410.15332, §6; needles as in its
-appendix.
+measure is KL(full || arm) of a token's distribution, and the answer, which reads "The access code of ... is 1234", has
+three places to look: its first word, where the model takes in what it was asked; the code's first digit, behind
+the words that are given, where it must have found the document; and the mean over all of it, each token behind the
+right ones. Accuracy (the whole code, greedily) needs many more prompts. Source of the measures: EPIC, arXiv
+2410.15332, §6; needles as in its appendix.
 """
 
 from __future__ import annotations
@@ -40,9 +42,16 @@ CACHE_BLEND: Final = f"blend-{BLEND:g}"
 
 
 class Answer(NamedTuple):
-    """What one arm did with one prompt."""
+    """What one arm did with one prompt.
+
+    divergence    at the code's first digit, nats
+    at_beginning  at the answer's first word
+    of_answer     mean over the answer's tokens
+    """
 
     divergence: float
+    at_beginning: float
+    of_answer: float
     right: bool
     recomputed: int
     products: int
@@ -121,26 +130,38 @@ def answers(loaded: LoadedModel, count: int, seed: int) -> Iterator[dict[str, An
 def _answer(
     loaded: LoadedModel, arm: Arm, prompt: Prompt, stores: Stores, exact: Tensor | None
 ) -> tuple[Tensor, Answer]:
-    """One arm, one prompt; `exact` are the full computation's log probabilities, made by the first arm."""
+    """One arm, one prompt; `exact` are log probabilities of the answer, which the first arm, the full one, makes."""
     model, tokens = loaded.model, _tokens(prompt)
     config = model.config
-    digits = len(prompt.code)
+    code = loaded.tokenizer.encode(prompt.code)
+    digits = len(code)
     pages = range(-(-(len(tokens) + digits) // PAGE_TOKENS))
     pool = empty_pool(len(pages), config.layers, config.kv_heads, config.head_dim)
     linked = arm(model, pool, pages, prompt, stores)
-    logits = model.logits(linked.hidden[None])[0]
+
+    def follow(said: Sequence[int], behind: int) -> Tensor:
+        """Logits of what follows on tokens that are said so far behind the prompt."""
+        batch = Batch.of([Part.following(said, len(tokens) + behind, pages)], PAGE_TOKENS)
+        attention = PagedAttention(pool, batch, model.rotary)
+        return model.logits(model.forward(batch.token_ids, batch.positions, attention))
+
+    opening = model.logits(linked.computed[-prompt.opening - 1 :])
+    answer = [int(opening[-1].argmax())]
+    while len(answer) < digits:
+        answer.append(int(follow(answer[-1:], len(answer) - 1)[0].argmax()))
+    right = loaded.tokenizer.decode(answer) == prompt.code
+    logits = torch.cat((opening, follow(code[:-1], 0)))
     told = torch.log_softmax(logits.to(torch.float64), dim=-1)
     exact = told if exact is None else exact
-    divergence = float((exact.exp() * (exact - told)).sum())
-    answer = [int(logits.argmax())]
-    while len(answer) < digits:
-        part = Part.following(answer[-1:], len(tokens) + len(answer) - 1, pages)
-        batch = Batch.of([part], PAGE_TOKENS)
-        attention = PagedAttention(pool, batch, model.rotary)
-        hidden = model.forward(batch.token_ids, batch.positions, attention)
-        answer.append(int(model.logits(hidden)[0].argmax()))
-    right = loaded.tokenizer.decode(answer) == prompt.code
-    return exact, Answer(divergence, right, linked.recomputed, linked.products)
+    each = (exact.exp() * (exact - told)).sum(dim=-1)
+    return exact, Answer(
+        divergence=float(each[prompt.opening]),
+        at_beginning=float(each[0]),
+        of_answer=float(each.mean()),
+        right=right,
+        recomputed=linked.recomputed,
+        products=linked.products,
+    )
 
 
 def _tokens(prompt: Prompt) -> list[int]:

@@ -17,12 +17,14 @@ class Linked(NamedTuple):
     """A prompt whose pages are complete.
 
     hidden      ``[width]``: the last row after the last norm, whose logits name the first token
+    computed    ``[recomputed, width]``: all rows that were computed for it, the last one among them
     rows        of the prompt
     recomputed  rows that were computed for it, the last segment's among them
     products    multiply-adds of these rows: in the matrices, and of queries with visible keys
     """
 
     hidden: Tensor
+    computed: Tensor
     rows: int
     recomputed: int
     products: int
@@ -91,7 +93,7 @@ def compute_rows(
     hidden = model.forward(
         batch.token_ids, batch.positions, PagedAttention(pool, batch, model.rotary)
     )
-    return Linked(hidden[-1], len(prompt), len(rows), prefill_products(model, rows))
+    return Linked(hidden[-1], hidden, len(prompt), len(rows), prefill_products(model, rows))
 
 
 def prefill_products(model: Llama, rows: Sequence[int], layers: int | None = None) -> int:

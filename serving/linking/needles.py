@@ -55,11 +55,13 @@ class Prompt(NamedTuple):
     head       what stands before all documents; the same in every prompt
     documents  in the order of the prompt
     question   what stands behind them, up to where the answer's first digit comes
+    opening    how many tokens at its end are words of the answer already
     """
 
     head: tuple[int, ...]
     documents: tuple[tuple[int, ...], ...]
     question: tuple[int, ...]
+    opening: int
     code: str
 
 
@@ -89,11 +91,12 @@ def prompt_for(tokenizer: Tokenizer, documents: Sequence[Document], asked: Docum
         *encode("user\nNotes:\n\n"),
     ]
     asking = f"What is the access code of {asked.name}?"
-    answering = f"assistant\nThe access code of {asked.name} is "
-    question = [*encode(asking), end, *encode("\n"), begin, *encode(answering)]
+    opening = encode(f"The access code of {asked.name} is ")
+    question = [*encode(asking), end, *encode("\n"), begin, *encode("assistant\n"), *opening]
     return Prompt(
         tuple(head),
         tuple([tuple(encode(document.text)) for document in documents]),
         tuple(question),
+        len(opening),
         asked.code,
     )

@@ -251,4 +251,10 @@ def test_a_slice_of_the_real_measure_shows_the_effect() -> None:
     divergence = {name: sum(each[name].divergence for each in found) for name in found[0]}
     assert divergence[FULL] == 0.0
     assert divergence["lego-32"] < divergence[NAIVE]
+    assert all(each[FULL].at_beginning == each[FULL].of_answer == 0.0 for each in found)
+    for where in ("at_beginning", "of_answer"):
+        linked, naive = (
+            sum(getattr(each[name], where) for each in found) for name in ("lego-32", NAIVE)
+        )
+        assert 0 < linked < naive
     assert all(answer.recomputed > 0 for each in found for answer in each.values())

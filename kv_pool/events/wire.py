@@ -8,7 +8,8 @@ kind under ``type`` (since vLLM 0.33, and in SGLang), or an array with its kind 
 
 Hashes are bytes, or integers of 64 bits with or without sign. Fields and events that are not known
 are passed over, so a newer engine is understood as far as it goes. What is no batch at all raises
-``ValueError``; nothing else does. Tokens are skipped unread: names are the engine's own.
+``ValueError``; nothing else does. Tokens are skipped unread, since names are the engine's own, but one
+by one: to look for the key behind them is quicker, and would let a user's text (a salt) end them.
 """
 
 from __future__ import annotations

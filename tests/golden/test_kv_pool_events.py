@@ -222,6 +222,58 @@ def test_any_shape_is_read_or_refused(first: object, events: list[object]) -> No
         assert batch.strange >= 0
 
 
+KEY_AMONG_TOKENS = [170, *b"block_size"]
+"""Tokens that are, packed, the bytes of the key that stands behind tokens."""
+TRICKS = (
+    *("\xa9token_ids\u0710", "\xaablock_size", "\xa9token_ids\u0710\xaablock_size", "token_ids"),
+    "\xa9token_ids\u0710x\xaablock_size\x10",
+)
+TOKENS = st.lists(st.sampled_from([0, 7, 127, 128, 170, 65_535, 70_000, 2**33]), max_size=40)
+
+
+@st.composite
+def stored_events(draw: st.DrawFn) -> dict[str, object]:
+    """An event with tokens, in any order of its fields, that does what it can to be misread."""
+    tokens = draw(TOKENS)
+    for _ in range(draw(st.integers(0, 2))):
+        at = draw(st.integers(0, len(tokens)))
+        tokens[at:at] = [*KEY_AMONG_TOKENS, *draw(st.lists(st.integers(0, 40), max_size=3))]
+    fields: dict[str, object] = {
+        "block_hashes": draw(st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=3)),
+        "parent_block_hash": draw(st.none() | st.integers(0, 2**64 - 1)),
+        "token_ids": draw(st.just(tokens) | st.none() | st.sampled_from(TRICKS)),
+        "block_size": 16,
+        "medium": draw(st.none() | st.sampled_from(["GPU", "CPU"])),
+        "cache_salt": draw(st.none() | st.sampled_from(TRICKS)),
+        "session_id": draw(st.none() | st.sampled_from(TRICKS)),
+    }
+    names = list(fields)
+    kept = draw(st.lists(st.sampled_from(names[1:]), unique=True))
+    if draw(st.booleans()):
+        kept.sort(key=names.index)
+    return {"type": "BlockStored", "block_hashes": fields["block_hashes"]} | {
+        name: fields[name] for name in kept
+    }
+
+
+@given(st.lists(stored_events(), max_size=4), st.integers(0, 3))
+def test_tokens_are_passed_over_and_nothing_else(
+    events: list[dict[str, object]], rank: int
+) -> None:
+    """Whatever tokens and texts contain, a batch says what it says without its tokens."""
+    bare = [{name: one[name] for name in one if name != "token_ids"} for one in events]
+    encode = msgspec.msgpack.encode
+    assert decode_batch(encode([1.0, events, rank])) == decode_batch(encode([1.0, bare, rank]))
+
+
+def test_a_key_that_is_found_among_tokens_is_none() -> None:
+    """Tokens that spell the key behind them end nothing: the batch is read whole."""
+    encode = msgspec.msgpack.encode
+    assert b"\xaablock_size" in encode(KEY_AMONG_TOKENS)
+    event = VLLM_STORED | {"token_ids": [1, *KEY_AMONG_TOKENS, 5, *range(30)]}
+    assert decode_batch(encode([1.0, [event], 0])) == decode_batch(encode([1.0, [VLLM_STORED], 0]))
+
+
 @given(st.sampled_from(sorted(BATCHES)), st.integers(0, 400), st.integers(0, 255))
 def test_damaged_batches_never_stop_a_reader(name: str, at: int, byte: int) -> None:
     """A real batch with one byte changed, or cut short, is read or refused."""

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 PATIENCE_S: Final = 10.0
 """How long an order may take that a fault beside it holds up."""
+SPLIT_S: Final = 40.0
+"""The same for a split, which its leader writes once it can, and which is led some time after."""
 LOOK_S: Final = 0.3
 COMMAND_S: Final = 30.0
 
@@ -95,4 +97,4 @@ def split(world: World, fault: Fault) -> Running:
             for one in status.partitions
         )
 
-    return f"a partition from {key} is led" if world.until(led, PATIENCE_S) else None
+    return f"a partition from {key} is led" if world.until(led, SPLIT_S) else None

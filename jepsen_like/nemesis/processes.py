@@ -20,6 +20,9 @@ TURN_S: Final = 0.1
 THROTTLED_S: Final = 0.1
 """For how long a process must have been kept from running to have missed anything."""
 
+HUNGER_S: Final = 10.0
+"""How long a process is given to need memory that it does not get."""
+
 
 def state_of(process: int) -> str:
     """The letter that the kernel gives for the state of a process: T for one that was stopped."""
@@ -97,6 +100,8 @@ def starve_memory(world: World, fault: Fault) -> Running:
     with world.claim(fault) as node:
         with control_groups.memory(node.process, int(fault.amount)) as group:
             yield
+            # One that asks for nothing is not starved; it will, sooner or later.
+            world.until(lambda: group.failures() > 0 or not node.running, HUNGER_S)
             failures = group.failures()
         if not node.running:
             node.kill()  # what is left of it

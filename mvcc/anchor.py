@@ -45,6 +45,7 @@ from mvcc.transactions import (
     ACTIVE,
     COMMITTED,
     COMMITTING,
+    FAILED,
     PLACEHOLDER,
     Local,
     Verdict,
@@ -214,6 +215,12 @@ def confirm(state: State, message: Confirm) -> None:
 def status(state: State, message: Status) -> None:
     """Answer with the outcome, now or when it is decided."""
     local = state.known(message.txn)
+    lasting = message.decide and state.settings.replicated and not message.stamp
+    if local is not None and local.state == FAILED and lasting:
+        # That a condition did not hold is known here only, and the next leader would try a late
+        # copy anew.
+        _abort_for_long(state, message, local)
+        return
     if local is not None and local.state != PLACEHOLDER:
         if local.state == ACTIVE and message.decide and state.owns(local.anchor):
             decide(state, local, local.participants or [], commit=False)
@@ -232,7 +239,7 @@ def status(state: State, message: Status) -> None:
         state.answers.append(Outcome(message.request, Verdict.UNKNOWN, 0))
         return
     _cancel(state, message.txn)
-    if state.settings.replicated and not message.stamp:
+    if lasting:
         _abort_for_long(state, message, local)
         return
     _abort_unknown(state, message.txn, message.stamp or state.future, local)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, TypeAlias
 
+from k2store.client.outcome import resolve
 from k2store.client.records import Result
 from k2store.client.retry import Failed, RetryPolicy, Rng, retries
 from k2store.client.transaction import bad_key, bad_value
@@ -173,7 +174,7 @@ class OneShots:
             try:
                 pause_s = plan.send(Failed(asked, session.now_s()))
             except StopIteration:
-                await self._give_up(txn, keys, error, not_before, doubt=doubt)
+                await self._give_up(txn, keys, error, not_before, deadline, doubt=doubt)
                 raise error from None
             if error.retry is Retry.NOW and not doubt:
                 attempt += 1
@@ -197,16 +198,21 @@ class OneShots:
         keys: tuple[bytes, ...],
         error: K2Error,
         not_before: int,
+        deadline: float,
         *,
         doubt: bool,
     ) -> None:
         """Raise what the caller must know beyond the failure itself."""
         session = self._session
-        if isinstance(error, ConditionFailed):
+        if isinstance(error, ConditionFailed) and keys and (doubt or session.sent_twice(txn)):
+            # Another copy may meet a leader to whom nobody has told this: it must find it refused.
+            found = await resolve(session, txn, keys[0], 0, deadline, not_before)
+            doubt = found.state != "aborted"
+        if isinstance(error, ConditionFailed) and not doubt:
             if error.at is not None:
                 # The answer is a read: it may be told when true time has passed its stamp.
                 await session.bounded_time.past(error.at)
-            session.finished(txn, doubt=doubt)
+            session.finished(txn)
             return
         if doubt or isinstance(error, OutcomeUnknown):
             session.remember_unresolved(txn, keys[0] if keys else b"", 0, not_before)

@@ -373,11 +373,12 @@ class Session:
             self._schedule_flush()
 
     def finished(self, txn: bytes, *, doubt: bool = False) -> None:
-        """Let the node forget a transaction, with the next frame that leaves anyway.
-
-        doubt  a copy of it may be alive that nobody has answered for
-        """
+        """Let the node forget a transaction, soon; not where a copy may be alive (`doubt`)."""
         self._outbox.finish(txn, doubt=doubt)
+
+    def sent_twice(self, txn: bytes) -> bool:
+        """Whether two connections have carried a one-shot."""
+        return txn in self._outbox.twice
 
     def remember_unresolved(self, txn: bytes, anchor: bytes, at: int, not_before: int) -> None:
         """Keep where the record of a transaction is whose outcome could not be learned."""

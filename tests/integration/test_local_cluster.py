@@ -184,6 +184,26 @@ def test_an_old_copy_of_a_disk_is_refused(tmp_path: Path) -> None:
         assert {one.name for one in cluster.nodes.values() if one.running} == set(cluster.nodes)
 
 
+def test_an_old_copy_is_told_by_those_who_met_the_node(tmp_path: Path) -> None:
+    """The control plane is away at the start of the present folder and of the old one: the others
+    have met the node since, and end it."""
+    with local_cluster(("fra",), nodes_per_region=3, wan=None, path=tmp_path) as cluster:
+        node, keeper = cluster.node("fra-2"), cluster.node("fra-1")
+        node.stop()
+        shutil.copytree(node.data, tmp_path / "old")
+        keeper.kill()
+        met = len(cluster.node("fra-3").log())
+        node.start()
+        time.sleep(2)  # the streams between nodes stand
+        node.kill()
+        node.wipe()
+        shutil.copytree(tmp_path / "old", node.data)
+        before = len(node.log())
+        node.start()
+        until(lambda: not node.running)
+        assert "old copy" in node.log()[before:], cluster.node("fra-3").log()[met:]
+
+
 def test_a_cluster_comes_back(tmp_path: Path) -> None:
     """On the folder of an earlier one, at other addresses, a cluster has its data and its map."""
     for words in (b"first", b"second"):

@@ -414,6 +414,23 @@ def test_a_one_shot_of_which_a_copy_may_be_alive_is_not_forgotten() -> None:
     play(scenario)
 
 
+def test_a_refusal_of_what_was_sent_twice_is_made_to_last() -> None:
+    """The other copy may meet a leader that knows nothing of it: only an abort for good is told."""
+
+    async def scenario(db: k2store.Database, peer: Peer) -> None:
+        with pytest.raises(k2store.ConditionFailed):
+            await db.put(b"k", b"1", conditions=[k2store.present(b"k")])
+        assert not any(one.outcomes for one in peer.requests)
+        peer.hooks.append(lose_once("one_shots", served=False))
+        with pytest.raises(k2store.ConditionFailed):
+            await db.put(b"k", b"2", conditions=[k2store.present(b"k")])
+        [question] = [each for one in peer.requests for each in one.outcomes]
+        assert question.decide
+        assert question.anchor == b"k"
+
+    play(scenario)
+
+
 def test_closing_fails_what_waits_and_leaves_nothing() -> None:
     """Leaving the database's block ends waiting calls with certain failures."""
     waiting: list[asyncio.Task[Any]] = []

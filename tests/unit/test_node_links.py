@@ -56,7 +56,7 @@ def lost() -> list[int]:
 def links(lost: list[int]) -> Links:
     """The streams of a node that knows no others yet."""
     links = Links(NoWay(), arrived=lambda *_: None, lost=lost.append, changed=lambda: None)
-    links.introduce(1, b"life")
+    links.introduce(1, b"life", 1)
     return links
 
 

@@ -91,7 +91,8 @@ class Report(Struct, frozen=True, gc=False, array_like=True):
 
 class Frame(Struct, array_like=True):
     """One frame; `lo_ns` is the earliest that now may be for the sender. `accuses`: the receiver's
-    clock was beyond the latest that now may be for the sender.
+    clock was beyond the latest that now may be for the sender. `outdated`: an incarnation of the
+    receiver that began on an old copy of its folder; "" if the sender has met none.
     """
 
     lo_ns: int
@@ -105,6 +106,7 @@ class Frame(Struct, array_like=True):
     homes: list[tuple[str, HomeMessage]] = []
     report: Report | None = None
     accuses: bool = False
+    outdated: str = ""
 
 
 encode = msgspec.msgpack.Encoder().encode

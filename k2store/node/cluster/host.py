@@ -92,6 +92,8 @@ class ClusterSettings(Struct, frozen=True, kw_only=True):
 
     node: int
     """The own id, as the control plane has given it."""
+    starts: int = 0
+    """How often the node's folder was started, this time included; 0: nobody counts."""
     replica: ReplicaSettings = ReplicaSettings()
     patience_step_ns: int = 300_000_000
     """How much longer each further voter waits for a lost leader, so that one goes first."""
@@ -174,7 +176,7 @@ class ClusterHost:
         await wait_for_stamps(engine)
         self.began = floor(engine.now.hi_ns)
         self.forwarding.introduce(self.node)
-        self.links.introduce(self.node, engine.incarnation)
+        self.links.introduce(self.node, engine.incarnation, self.settings.starts)
         for number, saved in sorted(self._saved.items()):
             self._take_up(number, saved)
         self._saved = {}

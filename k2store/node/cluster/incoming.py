@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from k2store.errors import ClockUncertain
+from k2store.errors import ClockUncertain, Corruption
 from k2store.node.cluster import pulling
-from k2store.node.cluster.frames import NO_MORE, Forwarded, Frame
+from k2store.node.cluster.frames import NO_MORE, Forwarded, Frame, Hint
 from mvcc.messages import Forgets
 from mvcc.refusals import Rule
 
@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 
 def take(host: ClusterHost, node: int, frame: Frame) -> None:
     """Hand on everything in a frame of another node."""
+    if frame.outdated and frame.outdated == host.engine.incarnation.hex():
+        host.engine.fail(outdated(node))
+        return
     if host.is_off(node):
         return
-    now = host.engine.now
     _compare_clocks(host, node, frame)
     for number, message in frame.logs:
         host.log_message(number, message)
@@ -31,20 +33,25 @@ def take(host: ClusterHost, node: int, frame: Frame) -> None:
         if group is not None and group.leading:
             host.run(group.number, carried)
     for hint in frame.hints:
-        led = host.groups.get(hint.partition)
-        if led is not None and led.leading:
-            if hint.stamp == NO_MORE:
-                led.hints.pop(node, None)
-            else:
-                led.hints[node] = (hint.stamp, now.lo_ns)
+        _hinted(host, node, hint)
     for name, said in frame.homes:
         host.home_leases.receive(name, said, now)
     if frame.report is not None:
-        host.reports[node] = (frame.report, now.lo_ns)
+        host.reports[node] = (frame.report, host.engine.now.lo_ns)
     for pull in frame.pulls:
         pulling.serve(host, node, pull)
     for page in frame.pages:
         host.pulls.receive(node, page)
+
+
+def outdated(witness: int) -> Corruption:
+    """Why a node must end that another one has met in a later life of its folder."""
+    return Corruption(
+        f"this data folder is an old copy: node {witness} has met this node after it was started as "
+        "often or more often. What it has acknowledged since is not in it: remove the data folder "
+        "and start the node again, as a new member",
+        what="cluster",
+    )
 
 
 def _compare_clocks(host: ClusterHost, node: int, frame: Frame) -> None:
@@ -61,6 +68,16 @@ def _compare_clocks(host: ClusterHost, node: int, frame: Frame) -> None:
         now=now,
         monotonic_ns=clock.monotonic_ns(),
     )
+
+
+def _hinted(host: ClusterHost, node: int, hint: Hint) -> None:
+    led = host.groups.get(hint.partition)
+    if led is None or not led.leading:
+        return
+    if hint.stamp == NO_MORE:
+        led.hints.pop(node, None)
+    else:
+        led.hints[node] = (hint.stamp, host.engine.now.lo_ns)
 
 
 def _forwarded(host: ClusterHost, forwarded: Forwarded) -> None:

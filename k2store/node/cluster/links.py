@@ -37,6 +37,8 @@ from replication import Message as LogMessage
 
 NODE_KEY: Final = "k2-node"
 INCARNATION_KEY: Final = "k2-incarnation"
+STARTS_KEY: Final = "k2-starts"
+"""How often the folder of the node was started; each incarnation counts one more."""
 RECEIVER_KEY: Final = "k2-receiver"
 """Whom the stream is for: behind the address may stand somebody else by now."""
 
@@ -58,6 +60,8 @@ class Link:
         self.frames = 0
         self.bytes = 0
         self.left_out = 0
+        self.outdated = ""
+        """An incarnation of the other node that has begun on an old copy of its folder."""
         self.changed = asyncio.Event()
         """Set when the stream has ended."""
         self._connection: Connection | None = None
@@ -129,6 +133,7 @@ class Link:
             return
         frame.lo_ns = lo_ns
         frame.accuses = accuses
+        frame.outdated = self.outdated
         data = encode(frame)
         if frame.logs and connection.queued_bytes + len(data) > QUEUED_BYTES_MAX:
             # What logs say is said again; what was asked and answered is not.
@@ -194,6 +199,8 @@ class Links:
         self._links: dict[int, Link] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._incoming: dict[int, tuple[Connection, Joiner]] = {}
+        self._lives: dict[int, tuple[int, str]] = {}
+        """Of each other node the latest incarnation, and how often its folder had been started."""
         self._own = 0
 
     def __iter__(self) -> Iterator[Link]:
@@ -204,10 +211,14 @@ class Links:
         """How many other nodes this one is connected with."""
         return sum(link.up for link in self._links.values())
 
-    def introduce(self, own: int, incarnation: bytes) -> None:
-        """Who this node is."""
+    def introduce(self, own: int, incarnation: bytes, starts: int) -> None:
+        """Who this node is, and how often its folder was started (0: nobody counts)."""
         self._own = own
-        self._metadata = {NODE_KEY: str(own), INCARNATION_KEY: incarnation.hex()}
+        self._metadata = {
+            NODE_KEY: str(own),
+            INCARNATION_KEY: incarnation.hex(),
+            STARTS_KEY: str(starts),
+        }
 
     def to(self, node: int | None) -> Link | None:
         """The stream to a node, if it stands."""
@@ -278,6 +289,9 @@ class Links:
         if name is not None and link is not None and link.info.name != name:
             connection.close(f"node {node} is {link.info.name}, the certificate says {name}")
             return
+        if self._is_outdated(node, connection):
+            connection.close(f"the folder of node {node} is an old copy")
+            return
         older = self._incoming.get(node)
         self._incoming[node] = (connection, Joiner())
         if older is not None:
@@ -285,6 +299,23 @@ class Links:
         # Also where no older one stood: until now the other node could not answer, and what it
         # would have said to what it was asked meanwhile is gone.
         self._lost(node)
+
+    def _is_outdated(self, node: int, connection: Connection) -> bool:
+        """Whether a node has been met in a later life than the one that dials now.
+
+        The control plane knows that as well, unless it was away at both starts. It is told by
+        name: what arrives late from a life that is over must not end the present one.
+        """
+        life = connection.metadata.get(INCARNATION_KEY, "")
+        starts = _number(connection.metadata.get(STARTS_KEY, ""))
+        latest, known = self._lives.get(node, (0, ""))
+        if starts and starts <= latest and life != known:
+            link = self._links.get(node)
+            if link is not None:
+                link.outdated = life
+            return True
+        self._lives[node] = (starts, life)
+        return False
 
     def on_frame(self, connection: Connection, frame: bytes) -> None:
         """A part of a frame."""
@@ -311,4 +342,8 @@ class Links:
 
 def _node_of(connection: Connection) -> int | None:
     text = connection.metadata.get(NODE_KEY, "")
-    return int(text) if text.isdecimal() and len(text) < 10 else None
+    return _number(text) if text.isdecimal() and len(text) < 10 else None
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isdecimal() and len(text) < 10 else 0

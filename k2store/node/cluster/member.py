@@ -151,7 +151,7 @@ class Member:
 
         def make(engine: Engine) -> ClusterHost:
             self._engine = engine
-            host = ClusterHost(engine, own, dialer)
+            host = ClusterHost(engine, replace(own, starts=self._starts), dialer)
             self._agent = Agent(self.control, host, keep=self.keep, trouble=self._trouble)
             return host
 

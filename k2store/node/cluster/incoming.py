@@ -35,7 +35,7 @@ def take(host: ClusterHost, node: int, frame: Frame) -> None:
     for hint in frame.hints:
         _hinted(host, node, hint)
     for name, said in frame.homes:
-        host.home_leases.receive(name, said, now)
+        host.home_leases.receive(name, said, host.engine.now)
     if frame.report is not None:
         host.reports[node] = (frame.report, host.engine.now.lo_ns)
     for pull in frame.pulls:

@@ -41,16 +41,20 @@ class Exit(enum.IntEnum):
 
 def describe(error: K2Error) -> dict[str, object]:
     """A failure as the document that ``--json`` prints on the error stream."""
-    fields = {
-        name: show(value) if isinstance(value, bytes) else value
-        for name, value in error.details().items()
-    }
+    fields = {name: _plain(value) for name, value in error.details().items()}
     return {
         "error": type(error).__name__,
         "message": error.message,
         "retry": error.retry.value,
         "exit_code": error.exit_code,
     } | fields
+
+
+def _plain(value: object) -> object:
+    """A field as JSON has it: keys as they are shown, reasons of an enumeration by their value."""
+    if isinstance(value, bytes):
+        return show(value)
+    return value.value if isinstance(value, enum.Enum) else value
 
 
 def tell(error: K2Error, *, as_json: bool) -> None:

@@ -17,6 +17,8 @@ from k2store.cli.exits import Exit, describe
 from k2store.cli.group import k2, main
 from k2store.cli.notation import parse, show
 from k2store.cli.verb import KEY, Verb, output
+from kv_pool.edge.refusals import Denied
+from kv_pool.shots import Reason, Refused
 
 
 @pytest.fixture(autouse=True)
@@ -183,3 +185,11 @@ def test_main_ends_with_the_code(
         main(arguments)
     assert ended.value.code == code
     capsys.readouterr()
+
+
+def test_a_refusal_with_a_reason_is_told_as_json() -> None:
+    """A field that is a reason of an enumeration is its value, so that `--json` can say it."""
+    denied = Denied("acquire", Refused(Reason.UNKNOWN, 7))
+    told = json.loads(json.dumps(describe(denied)))
+    assert told["reason"] == Reason.UNKNOWN.value
+    assert told["error"] == "Denied"

@@ -21,6 +21,8 @@ from kv_pool.namespace import DIGEST_BYTES
 from kv_pool.records import State, Tier
 
 CATCH_UP_S = 30.0
+PROBE_S = 30.0
+"""Its lease: it is there for a moment, on a machine where everybody is starting."""
 PROBE = "probe"
 """A member of each region that publishes a block of no prompt, so that round trips can be counted."""
 
@@ -59,7 +61,7 @@ class Lookout:
         async with AsyncExitStack() as stack:
             probes = {}
             for region, (_, pool) in self._trees.items():
-                session = await stack.enter_async_context(pool.worker(PROBE))
+                session = await stack.enter_async_context(pool.worker(PROBE, ttl_s=PROBE_S))
                 # Left before it is closed: nothing of it stays for anybody to fence.
                 stack.push_async_callback(session.leave)
 

@@ -12,7 +12,7 @@ from k2store.testing.wan import Kind
 MODEL: Final = "smollm2-135m-instruct"
 PROMPTS: Final = 60
 """Where nobody says how many: about a minute of two cores."""
-BEGIN_S: Final = 75.0
+BEGIN_S: Final = 60.0
 """Where nobody says how many, nothing new is begun so long after the first prompt: on a machine that is busy."""
 WORKERS: Final = 1
 WORKERS_MAX: Final = 4

@@ -18,7 +18,7 @@ from bench.serve.client import ask
 from k2store.testing.child import K2
 from k2store.testing.keeper import Keeper
 
-ENOUGH_S: Final = 25.0
+ENOUGH_S: Final = 15.0
 """After so long no further answer is compared; one is in any case."""
 
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from bench.demo.real.plan import MODEL, Plan
+from bench.demo.real.plan import MODEL, TURN_S, Plan
 from bench.demo.real.talks import Talk
 from bench.processes import BenchError
 from bench.serve.client import Message, Told, ask
@@ -51,9 +51,10 @@ class Turn(Struct, frozen=True, kw_only=True):
 
 
 class People:
-    """All of them; `turns` is what came so far.
+    """All of them.
 
     routers  addresses by region
+    took     is told of every turn that is over
     """
 
     def __init__(
@@ -71,12 +72,14 @@ class People:
             self._queues[talk.home].append(talk)
         self._began_s = time.monotonic()
         self._threads = ThreadPoolExecutor(plan.people * len(plan.regions), "people")
+        self._broken_off = 0
         self.under_way = dict.fromkeys(plan.regions, 0)
 
     @property
     def left(self) -> int:
-        """Prompts that nobody has begun to ask."""
-        return sum([len(talk.asks) for queue in self._queues.values() for talk in queue])
+        """Prompts that nobody has asked, and nobody will."""
+        waiting = [talk for queue in self._queues.values() for talk in queue]
+        return self._broken_off + sum([len(talk.asks) for talk in waiting])
 
     async def ask(self) -> None:
         """Ask everything, or what there is time for."""
@@ -92,11 +95,13 @@ class People:
 
     async def _person(self, region: str) -> None:
         queue = self._queues[region]
-        latest_s = self._plan.begin_s
-        while queue:
-            if latest_s is not None and time.monotonic() - self._began_s > latest_s:
-                return
+        while queue and not self._is_late(0.0):
             await self._talk(queue.popleft())
+
+    def _is_late(self, grace_s: float) -> bool:
+        """Whether there is no time left for anything but what is under way."""
+        latest_s = self._plan.begin_s
+        return latest_s is not None and time.monotonic() - self._began_s > latest_s + grace_s
 
     async def _talk(self, talk: Talk) -> None:
         messages: list[Message] = [{"role": "system", "content": talk.system}]
@@ -104,6 +109,9 @@ class People:
         for number, (said, region) in enumerate(talk.asks):
             if number:
                 await asyncio.sleep(self._plan.think_s)
+            if self._is_late(TURN_S):
+                self._broken_off += len(talk.asks) - number
+                return
             messages.append({"role": "user", "content": said})
             turn = await self._turn(talk, number, region, before, tuple(messages))
             self._took(turn)

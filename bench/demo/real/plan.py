@@ -12,8 +12,10 @@ from k2store.testing.wan import Kind
 MODEL: Final = "smollm2-135m-instruct"
 PROMPTS: Final = 60
 """Where nobody says how many: about a minute of two cores."""
-BEGIN_S: Final = 60.0
-"""Where nobody says how many, nothing new is begun so long after the first prompt: on a machine that is busy."""
+BEGIN_S: Final = 55.0
+"""Where nobody says how many, no conversation is begun so long after the first prompt: on a machine that is busy."""
+TURN_S: Final = 20.0
+"""Where nobody says how many, no turn is asked so long after that."""
 WORKERS: Final = 1
 WORKERS_MAX: Final = 4
 FAULTS: Final = (WORKER, RESTART, CUT)
@@ -27,7 +29,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     """See the options of the verb.
 
     prompts        how many, all turns counted
-    begin_s        nothing new is begun later than this; None for no limit
+    begin_s        no conversation is begun later than this, and no turn asked `TURN_S` later; None for no limit
     people         of each region, who ask at the same time
     think_s        between an answer and the next turn
     answer_tokens  longest answer

@@ -101,7 +101,7 @@ class Conductor:
 
     def table(self) -> tuple[Sequence[str], list[Sequence[str]]]:
         """What became of the prompts of each region so far."""
-        columns = ("region", "prompts", "under way", "tokens", "found computed", "blocks fetched")
+        columns = ("region", "prompts", "now", "tokens", "found", "fetched")
         rows: list[Sequence[str]] = []
         for region in self.plan.regions:
             turns = [one for one in self._answered() if one.region == region]
@@ -122,7 +122,7 @@ class Conductor:
                     f"{stale * 1000:.0f} ms",
                 )
             )
-        return (*columns, "2nd turns from elsewhere", "first token p50", "lags by"), rows
+        return (*columns, "moved in", "1st token", "lags by"), rows
 
     def fetched(self, region: str) -> int:
         """Blocks that the workers of a region have read from others."""

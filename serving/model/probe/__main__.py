@@ -1,7 +1,7 @@
 """``python -m serving.model.probe``: train the probe anew and judge it.
 
 Writes ``checkpoint.safetensors``, and ``checkpoint.json`` with the seed, the recipe, the loss curve and what
-was reached. About seven minutes on an idle core.
+was reached. About nine minutes of one core.
 """
 
 from __future__ import annotations

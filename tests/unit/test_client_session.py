@@ -56,7 +56,9 @@ async def read_then_write_on_a_real_loop(
             await db.put(b"k%d" % number, b"v")
 
         await asyncio.gather(*(work(number) for number in range(count)))
-        return peer.requests[before:]
+        asked = peer.requests[before:]
+        # On a slow machine one more may only say what is over.
+        return [one for one in asked if one.reads.request or one.one_shots.request]
 
 
 def test_many_answers_are_told_in_two_halves() -> None:

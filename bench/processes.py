@@ -15,7 +15,7 @@ from typing import IO, Final, NamedTuple
 from k2store.testing.keeper import Keeper
 
 END_S = 20.0
-_HELD: Final = ("sh", "-c", 'read -r go && exec "$@"', "bench")
+_HELD: Final = ("/bin/sh", "-c", 'read -r go && exec "$@"', "bench")
 """Before a command: wait for a line, and end without having begun when none comes."""
 _KEEPER: ContextVar[Keeper] = ContextVar("keeper")
 

@@ -85,6 +85,7 @@ class WorkerSession:
         self._runs: dict[bytes, Run] = {}
         self._under_way: dict[bytes, asyncio.Future[None]] = {}
         self._doubtful: dict[bytes, Publish] = {}
+        self._settling = asyncio.Lock()
         self._registration: Registration | None = None
         self._expiry_ns = 0
         self._failure: Fenced | None = None
@@ -338,6 +339,7 @@ class WorkerSession:
     async def _send(self, one: Publish) -> int:
         registration = self.registration
         part = _part(one)
+        doubted = part in self._doubtful
         for attempt in range(1, _TRIES + 1):
             mark_ns = self._pool.bounds.mark()
             try:
@@ -345,6 +347,7 @@ class WorkerSession:
                     self._store, registration, one.stretch(registration)
                 )
             except k2store.OutcomeUnknown:
+                doubted = True
                 if attempt < _TRIES:
                     continue
                 self._doubtful[part] = one
@@ -353,6 +356,10 @@ class WorkerSession:
                 self._doubtful[part] = one
                 raise
             break
+        if doubted and isinstance(outcome, Refused) and outcome.reason is Reason.EXPIRED:
+            # What was sent before may be there all the same, and is ours again when the lease runs again.
+            self._doubtful[part] = one
+            raise self._refusal("publish", outcome)
         self._doubtful.pop(part, None)
         if isinstance(outcome, Refused):
             self._forget([one])
@@ -362,9 +369,14 @@ class WorkerSession:
         return outcome.at
 
     async def _settle(self) -> None:
-        """Send again what is in doubt, in the order of the prompt."""
-        for one in sorted(self._doubtful.values(), key=lambda one: (one.depth, one.number)):
-            await self._send(one)
+        """Send again what is in doubt, in the order of the prompt.
+
+        One at a time: of two who send the same, one might be refused and forget what the other one is given.
+        """
+        async with self._settling:
+            for one in sorted(self._doubtful.values(), key=lambda one: (one.depth, one.number)):
+                if _part(one) in self._doubtful:
+                    await self._send(one)
 
     def _note(self, one: Publish, outcome: Published) -> None:
         for first, run in outcome.runs:

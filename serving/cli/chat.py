@@ -29,7 +29,13 @@ if TYPE_CHECKING:
 @click.option("--model", metavar="NAME", help="The first one that the server has by default.")
 @click.option("--system", default="", metavar="TEXT", help="What the model is told beforehand.")
 @click.option("--max-tokens", type=int, help="Longest answer.")
-@click.option("--temperature", type=float, help="0 is always the likeliest; the server's default.")
+@click.option(
+    "--temperature",
+    type=float,
+    default=0.0,
+    show_default=True,
+    help="0 is always the likeliest; a small model talks nonsense at 1.",
+)
 @click.option("--seed", type=int, help="Equal seeds give equal answers.")
 @click.option("--usage", is_flag=True, help="Tell after each answer what it took.")
 def chat(
@@ -40,7 +46,7 @@ def chat(
     model: str | None,
     system: str,
     max_tokens: int | None,
-    temperature: float | None,
+    temperature: float,
     seed: int | None,
     usage: bool,
 ) -> None:

@@ -60,8 +60,11 @@ def own_folder(prefix: str, parent: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _on(core: int) -> Iterator[None]:
-    """This thread, and what it starts meanwhile, runs on one core."""
+def _on(core: int | None) -> Iterator[None]:
+    """This thread, and what it starts meanwhile, runs on one core; None: wherever it may."""
+    if core is None:
+        yield
+        return
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {core})
     try:
@@ -72,7 +75,7 @@ def _on(core: int) -> Iterator[None]:
 
 def start(
     command: Sequence[str],
-    core: int,
+    core: int | None,
     *,
     errors: Path,
     folder: Path,

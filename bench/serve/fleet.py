@@ -14,11 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from bench.processes import BenchError, last_words
+from bench.processes import BenchError, end, last_words, own_folder, start
 from k2store.testing import local_node
 
 REGION: Final = "fra"
-END_S: Final = 20.0
 SCRAPE_S: Final = 30.0
 
 
@@ -45,7 +44,7 @@ def fleet(
     Each worker computes on one thread: they share the machine's cores, and all of them compute the same bits.
     """
     with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="k2-fleet-")))
+        folder = stack.enter_context(own_folder("k2-fleet-", Path(tempfile.gettempdir())))
         node = stack.enter_context(local_node(clock__bound="500us"))
         found = Fleet()
         started = []
@@ -70,21 +69,12 @@ def _started(
 ) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-c", "from k2store.cli import main; main()", "fleet", *options]
     command += ["--address", store, "--model", model, "--json"]
-    with (folder / f"{name}.log").open("ab") as log:
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=log, text=True, env=_environment()
-        )
+    errors = folder / f"{name}.log"
+    process = start(command, None, errors=errors, folder=folder, environment=_environment())
     try:
         yield process
     finally:
-        process.terminate()
-        try:
-            process.wait(END_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        assert process.stdout is not None, "its output is a pipe"
-        process.stdout.close()
+        end(process)
 
 
 def _address(folder: Path, name: str, process: subprocess.Popen[str]) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from openai import OpenAI
 from openai.types.chat import ChatCompletionMessageParam
@@ -9,6 +12,7 @@ from openai.types.chat import ChatCompletionMessageParam
 from bench.serve import pd
 from bench.serve.fleet import fleet
 from bench.serve.talks import talks
+from tests.integration.families import descendants, remaining
 
 ASKED: list[ChatCompletionMessageParam] = [
     {"role": "user", "content": "Say something of some length about nothing in particular."}
@@ -77,3 +81,26 @@ def test_a_conversation_over_prefill_and_decode_processes() -> None:
     assert found.turns[1].recomputed < 16
     assert found.turns[1].told.cached_tokens > found.turns[0].told.prompt_tokens
     assert found.calls == found.blocks > 0
+
+
+FLEET = """
+import sys, time
+from bench.serve.fleet import fleet
+with fleet("toy", [("a", []), ("b", [])]) as running:
+    print(*[each.pid for each in running.processes.values()], flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_a_fleet_does_not_outlive_who_is_killed() -> None:
+    """Killed without a word, a bench leaves no worker behind."""
+    with subprocess.Popen(
+        [sys.executable, "-c", FLEET], stdout=subprocess.PIPE, text=True
+    ) as bench:
+        assert bench.stdout is not None
+        workers = {int(word) for word in bench.stdout.readline().split()}
+        assert len(workers & descendants(bench.pid)) == 2
+        bench.kill()
+    assert remaining(workers) == set()

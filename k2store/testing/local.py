@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from k2store.errors import Rejected
 from k2store.testing.child import Child
+from k2store.testing.keeper import Keeper
 
 if TYPE_CHECKING:
     from k2store import blocking
@@ -32,7 +33,7 @@ _DEFAULTS: Final = {
 
 
 def local_node(path: str | os.PathLike[str] | None = None, **settings: object) -> LocalNode:
-    """A node process, for ``with`` or ``async with``; it runs inside the block.
+    """A node process, for ``with`` or ``async with``; it runs inside the block, and ends with this process.
 
     path      folder of the node; data lie in ``data`` and logs in ``node.log`` below it. Without
               one it is a folder that is removed at the end.
@@ -64,7 +65,8 @@ class LocalNode:
             self.path = Path(made)
         else:
             self.path.mkdir(parents=True, exist_ok=True)
-        self._child = Child(self.path, self.path / LOG)
+        keeper = Keeper(self.path if self._given is None else None)
+        self._child = Child(self.path, self.path / LOG, self._stack.enter_context(keeper))
         try:
             self.start()
         except BaseException:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 import k2store
 from k2store.testing import embedded, local_node
+from tests.integration.families import remaining
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "testing.md"
 NAMED = re.compile(r"^```\w+ (\S+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -94,3 +96,17 @@ def test_the_kit_is_light() -> None:
     code = f"import sys, k2store.testing.plugin; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_a_node_does_not_outlive_who_started_it() -> None:
+    """A program that is killed inside the block leaves no process."""
+    script = (
+        "import os, signal\n"
+        "from k2store.testing import local_node\n"
+        "with local_node() as node:\n"
+        "    print(node.process, flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert not remaining({int(done.stdout)})

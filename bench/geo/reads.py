@@ -22,7 +22,7 @@ from msgspec import Struct
 from bench.campaign import LoadProcess
 from bench.geo.scene import EPOCH_MS
 from bench.plan import Connect, Fill, Measure, Measured
-from bench.processes import choose_cores
+from bench.processes import choose_cores, own_folder
 from bench.progress import Begin
 from bench.samples import quantile
 from k2store.testing.child import Child
@@ -81,8 +81,8 @@ def replica_reads(
     """Measure a lone node and a replica by turns."""
     replica = cluster.nodes_in(READER)[0]
     folder.mkdir()
-    with _lone(folder, replica) as (lone, address):
-        return _by_turns(cluster, replica, lone, address, folder, seconds, runs, begin)
+    with own_folder("loads-", folder) as own, _lone(own, replica) as (lone, address):
+        return _by_turns(cluster, replica, lone, address, own, seconds, runs, begin)
 
 
 @contextlib.contextmanager

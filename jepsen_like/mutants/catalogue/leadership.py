@@ -209,7 +209,7 @@ MUTANTS: Final = (
         changes=(
             Change(
                 "k2store.node.cluster.group",
-                "        self._replace(0)\n        self.partition.watch(watched)",
+                "        self._replace(ahead)\n        self.partition.watch(watched)",
                 "        self.partition.watch(watched)",
             ),
         ),

@@ -41,8 +41,10 @@ ASK_AGAIN_NS: Final = 1_000_000_000
 GIVE_UP_NS: Final = 10_000_000_000
 """A copy without progress for so long is given up; the leader offers another snapshot."""
 ROW_BYTES: Final = 16
-TRAIL_BYTES_MAX: Final = 256 << 20
+TRAIL_BYTES_MAX: Final = 64 << 20
 """How much of a log is kept in memory for those who copy a partition."""
+TRAIL_NS: Final = 60_000_000_000
+"""How long after the last page: the rows are flushed before the copy asks for what came since."""
 
 
 def horizon_name(partition: int) -> bytes:
@@ -98,7 +100,7 @@ def serve(host: ClusterHost, node: int, pull: Pull) -> None:
 
 def let_go(group: Group, now_ns: int) -> None:
     """Keep no more of a log than else once nobody copies its partition."""
-    if group.pulled_ns and now_ns - group.pulled_ns > GIVE_UP_NS:
+    if group.pulled_ns and now_ns - group.pulled_ns > TRAIL_NS:
         group.pulled_ns = 0
         group.replica.state.log.trail_bytes_max = group.replica.state.settings.trail_bytes_max
 

@@ -75,9 +75,14 @@ class Forwarding:
     def __len__(self) -> int:
         return len(self._pending)
 
-    def introduce(self, own: int) -> None:
-        """Which node this is."""
+    def introduce(self, own: int, incarnation: bytes) -> None:
+        """Which node this is, and in which life.
+
+        Numbers begin elsewhere in each life: another node may still answer what an earlier one
+        asked, and that answer belongs to nobody.
+        """
         self._owner = PEER_OWNER + own
+        self._number = int.from_bytes(incarnation) & (_REQUEST_MASK >> 1)
 
     def send(self, message: Message, partition: int, node: int, now_ns: int) -> Message:
         """The message as it leaves."""

@@ -175,7 +175,7 @@ class ClusterHost:
         engine = self.engine
         await wait_for_stamps(engine)
         self.began = floor(engine.now.hi_ns)
-        self.forwarding.introduce(self.node)
+        self.forwarding.introduce(self.node, engine.incarnation)
         self.links.introduce(self.node, engine.incarnation, self.settings.starts)
         for number, saved in sorted(self._saved.items()):
             self._take_up(number, saved)

@@ -156,6 +156,10 @@ def adopt(host: ClusterHost, parent: Group, child: int, saved: Checkpoint) -> No
         if known.replica.state.log.last != GENESIS:
             return  # the split is being replayed
         host.end(child)  # begun empty, before this was known
+    # What the child begins with may so far stand in the parent's log alone, and a snapshot of the parent
+    # that comes after a crash takes its place.
+    parent.partition.state.settle()
+    host.engine.settled.flush()
     log = parent.replica.state.log
     membership = log.membership_at(parent.replica.applied_lsn)
     position = beginning(b"split", parent.number, child)

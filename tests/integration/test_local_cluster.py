@@ -46,9 +46,9 @@ REGIONS = ("fra", "sin")
 WAIT_S = 20.0
 
 
-def until(holds: Callable[[], bool]) -> None:
+def until(holds: Callable[[], bool], patience_s: float = WAIT_S) -> None:
     """Return when a condition holds; fail when it never does."""
-    patience = time.monotonic() + WAIT_S
+    patience = time.monotonic() + patience_s
     while not holds():
         assert time.monotonic() < patience, "it never held"
         time.sleep(0.02)
@@ -168,7 +168,7 @@ def test_a_node_whose_disk_fails_ends(tmp_path: Path) -> None:
                     db.put(b"fra/key", b"value", timeout=1)
                 return not node.running
 
-            until(ended)
+            until(ended, 3 * WAIT_S)
         assert node.stop() not in (0, None, -signal.SIGKILL)
 
 

@@ -25,6 +25,7 @@ from k2store.node.cluster.agent import Agent
 from k2store.node.cluster.host import ClusterHost
 from k2store.node.process import NodeProcess
 from k2store.rpc import certificates
+from k2store.storage import StorageFailed
 from k2store.testing.control import MemoryControl
 from tests.integration.rpc_node import Authority, keeper, running_node
 
@@ -167,6 +168,40 @@ def test_a_map_that_cannot_be_followed_is_told_and_followed_again() -> None:
             while host.map is None:
                 await asyncio.sleep(0.01)
         assert told == ["the token is not known here"]
+        agent.stop()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("error", [OSError(27, "File too large"), StorageFailed("no room")])
+def test_a_map_that_the_disk_refuses_ends_the_node(error: Exception) -> None:
+    """Following on without it, or not at all, would leave a node that looks alive and is not."""
+
+    class Host:
+        """What an agent needs of a host and its engine."""
+
+        def __init__(self) -> None:
+            self.engine = self
+            self.failed = asyncio.Event()
+            self.why: BaseException | None = None
+
+        def set_map(self, present: Map) -> None:
+            raise AssertionError(present)
+
+        def fail(self, error: BaseException) -> None:
+            self.why = error
+            self.failed.set()
+
+    async def main() -> None:
+        def refuse(present: Map) -> None:
+            raise error
+
+        host = Host()
+        agent = Agent(MemoryControl(), cast(ClusterHost, host), keep=refuse)
+        agent.start()
+        async with asyncio.timeout(20):
+            await host.failed.wait()
+        assert host.why is error
         agent.stop()
 
     asyncio.run(main())

@@ -17,6 +17,7 @@ from k2store.control.ports import Control, change
 from k2store.control.transitions import promoted, split, stopped
 from k2store.errors import K2Error
 from k2store.node.cluster import placing
+from k2store.storage import StorageFailed
 
 if TYPE_CHECKING:
     from k2store.node.cluster.host import ClusterHost
@@ -82,15 +83,28 @@ class Agent:
         while True:
             try:
                 async for present in self._control.watch():
-                    if self._keep is not None:
-                        self._keep(present)
-                    self._host.set_map(present)
+                    if not self._take(present):
+                        return
                 return  # The control plane was closed.
             except K2Error as error:
                 # A revoked token, a damaged document: somebody has to mend it, not to restart us.
                 if self._trouble is not None:
                     self._trouble(error.message)
                 await asyncio.sleep(TROUBLE_S)
+
+    def _take(self, present: Map) -> bool:
+        """Let a newer map hold; False where the own disk refuses.
+
+        The node ends then: deaf to newer maps, it would look alive for ever.
+        """
+        try:
+            if self._keep is not None:
+                self._keep(present)
+            self._host.set_map(present)
+        except (OSError, StorageFailed) as error:
+            self._host.engine.fail(error)
+            return False
+        return True
 
     def _want(self, partition: int, above: int) -> None:
         if partition not in self._asking:

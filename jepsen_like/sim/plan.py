@@ -67,6 +67,8 @@ OPERATIONS_PER_COMMIT: Final = 1.4
 """How fast clients go: so many operations while faults happen, for each commit that is wanted."""
 
 
+REPEATING_SHARE: Final = 0.1
+
 SLOW_LENGTH: Final = 12
 SLOWER: Final = 6
 
@@ -98,6 +100,11 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     client: ClientSettings
     schedule: tuple[Fault, ...]
     honest: bool = True
+
+    @property
+    def repeats(self) -> bool:
+        """Whether clients send early writes and commits again that were answered."""
+        return stream(self.seed, "echoes").random() < REPEATING_SHARE
 
     @property
     def keeps_history(self) -> bool:

@@ -28,6 +28,8 @@ from k2store.testing.simulation import (
     Machine,
     Main,
     Process,
+    Repeating,
+    SimTransport,
     Simulation,
 )
 from k2store.testing.simulation.node import Node, stamp_time_ns
@@ -45,7 +47,8 @@ TIME_FINDINGS_MAX: Final = 5
 RESTART_NS: Final = SECOND_NS // 5
 UNDISTURBED: Final = ("setup", "closing")
 """Clients that come before and after all faults: what they ask must be answered."""
-PATIENT_S: Final = 3.0
+PATIENT_S: Final = 6.0
+"""Longer than the others distrust a clock that has lied."""
 REST_NS: Final = 10 * SECOND_NS
 """Within which nothing is open any more, however short lives are: pushes have a pace of their own."""
 
@@ -272,11 +275,16 @@ class Stage(ABC):
         return k2store.connect(
             self._address(environment),
             name=environment.name,
-            dialer=environment.transport,
+            dialer=self._dialer(environment),
             settings=settings,
             monotonic_ns=environment.clock.monotonic_ns,
             rng=environment.random("client"),
         )
+
+    def _dialer(self, environment: Environment) -> Repeating | SimTransport:
+        if not self.load.repeats or environment.name in UNDISTURBED:
+            return environment.transport
+        return Repeating(environment.transport, environment.random("repeating"), environment.loop)
 
     async def _open(self, environment: Environment) -> None:
         await self._prepare()

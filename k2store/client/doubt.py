@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from k2store.client.outbox import CALL, COMMIT, DEADLINE, KIND, ONE_SHOT, READ, Entry, OneShot
 from k2store.errors import (
+    ClockUncertain,
     ConditionFailed,
     Deadline,
     K2Error,
@@ -53,11 +54,13 @@ def too_late(entry: Entry) -> Exception:
     return Deadline("the deadline passed before the answer")
 
 
-def pause_before(entry: Entry, error: Unavailable, now_s: float, rng: Rng) -> float:
+def pause_before(
+    entry: Entry, error: Unavailable | ClockUncertain, now_s: float, rng: Rng
+) -> float:
     """How long to wait before an operation is asked again, in seconds; 0: it is not.
 
     Reads and pages of scans are, outside of transactions and in time: their partition may be
-    between two leaders. Transactions and one-shots have their own retries.
+    between two leaders, their node without a clock it trusts. Transactions and one-shots have their own retries.
     """
     if entry[KIND] == READ:
         plain = entry[4] == b""

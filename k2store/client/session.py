@@ -17,7 +17,7 @@ When the connection ends nobody knows which of the last frames arrived. On the n
 The node drops what it has not read of the old stream when it meets the new hello, so nothing
 that is sent again can be overtaken by its first copy.
 
-A read outside of transactions that no leader could serve is asked again until its deadline.
+A read outside of transactions that nobody could serve is asked again until its deadline.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ from k2store.client.outbox import (
 )
 from k2store.client.waker import Answered, Waker
 from k2store.errors import (
+    ClockUncertain,
     Corruption,
     Deadline,
     K2Error,
@@ -113,6 +114,7 @@ class Session:
         "_waker",
         "_watches",
         "_welcomed",
+        "blocks_open",
         "bounded_time",
         "client",
         "early_write_bytes",
@@ -178,8 +180,7 @@ class Session:
         self.operations_max = 10_000
         self.early_write_count = settings.early_write_count
         self.early_write_bytes = settings.early_write_bytes
-        self.seen = 0
-        self.safe = 0
+        self.seen = self.safe = self.blocks_open = 0
         self.unresolved: dict[bytes, tuple[bytes, int, int]] = {}
 
     # ------------------------------------------------------------------------------ life
@@ -606,12 +607,12 @@ class Session:
         if entry is not None and not entry[FUTURE].done():
             if failure.request in self._sent_before:
                 error = doubtful(entry, error)
-            if isinstance(error, Unavailable) and self._put_off(entry, error):
+            if isinstance(error, Unavailable | ClockUncertain) and self._put_off(entry, error):
                 return
             uncertain = entry[KIND] == COMMIT and isinstance(error, _UNCERTAIN)
             entry[FUTURE].set_exception(CommitLost(error.message) if uncertain else error)
 
-    def _put_off(self, entry: Entry, error: Unavailable) -> bool:
+    def _put_off(self, entry: Entry, error: Unavailable | ClockUncertain) -> bool:
         """Whether it is asked again, a little later."""
         pause_s = pause_before(entry, error, self.now_s(), self._rng)
         if pause_s:
@@ -762,7 +763,7 @@ class Session:
             self._outbox.drop({entry[REQUEST] for entry in late})
         connection = self._connection
         if not self._pending:
-            if self._draining and connection is not None:
+            if self._draining and connection is not None and not self.blocks_open:
                 self._turn += 1
                 connection.close("the node is draining")
             elif connection is not None:

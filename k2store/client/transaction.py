@@ -347,6 +347,7 @@ class Transaction:
     async def __aenter__(self) -> Transaction:
         if self._state:
             raise self._over()
+        self._session.blocks_open += 1
         return self
 
     async def __aexit__(
@@ -355,6 +356,7 @@ class Transaction:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> bool:
+        self._session.blocks_open -= 1
         # The link is dropped whatever happens: no cycle is left for the collector.
         attempts, self._attempts = self._attempts, None
         if error is None:

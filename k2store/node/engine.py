@@ -75,6 +75,8 @@ SEND_QUEUE_BYTES_FULL = 8 << 20
 TICK_LATE_NS = 200_000
 """How long after its moment a tick is due: a little early would be a whole tick late."""
 FENCED = "this clock contradicts those of most other nodes"
+DOUBT_PAUSE_S = 0.1
+"""A clock that promises nothing needs longer than a stamp that is not due yet."""
 SEND_AHEAD_MIN = 48
 """Answers to reads that are sent before the commits of the same turn are made durable."""
 
@@ -147,6 +149,8 @@ class Engine:
         self._scheduled = False
         self.standing = False
         """The clock promises nothing: time stands still here."""
+        self._doubt = ""
+        """Why, while it does."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._alarm: Alarm | None = None
         self._ticker: asyncio.TimerHandle | None = None
@@ -319,6 +323,8 @@ class Engine:
 
     def uncertain(self) -> K2Error:
         """Why there was no stamp."""
+        if self.standing:
+            return ClockUncertain(self._doubt, retry_after_s=DOUBT_PAUSE_S)
         refusal = self.oracle.refusal(self.now.lo_ns, self.now.hi_ns)
         message = "no stamp can be given now" if refusal is None else refusal.message
         return ClockUncertain(message, retry_after_s=0.002)
@@ -458,8 +464,8 @@ class Engine:
             if self.host.fenced:
                 raise ClockUncertain(FENCED)
             self.standing = False
-        except ClockUncertain:
-            self.standing = True
+        except ClockUncertain as error:
+            self.standing, self._doubt = True, error.message
             lo_ns = self.now.lo_ns
             hi_ns = max(self.now.hi_ns, lo_ns + 2 * self.settings.oracle.uncertainty_max_ns)
         self.now = Interval(lo_ns, hi_ns)

@@ -32,11 +32,9 @@ RARE = frozenset(
         "node.refused_busy",
         "node.refused_deadline",
         "node.refused_horizon",
-        "node.refused_missing_write",
         # Cases that plans with faults at their moment, or swarms of many minutes, bring about.
         "client.stamps_tied",
         "node.case_split_open",
-        "node.case_write_after_commit",
         "node.case_write_overtaken",
         "node.case_write_repeated_early",
         "node.refused_future",

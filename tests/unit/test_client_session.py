@@ -304,6 +304,31 @@ def test_a_draining_node_is_left_when_nothing_waits() -> None:
     play(scenario)
 
 
+def test_a_draining_node_is_not_left_inside_a_transaction() -> None:
+    """A block that has read may take its time: its transaction lives where the session is."""
+
+    async def scenario(db: k2store.Database, peer: Peer) -> None:
+        def drain(peer: Peer, connection: Connection, request: Any) -> bool:
+            answer = peer.serve(request)
+            answer.draining = True
+            connection.send(answer.SerializeToString())
+            return True
+
+        async for txn in db.transactions(attempts=1):
+            async with txn:
+                peer.hooks.append(drain)
+                await txn.get(b"k")
+                peer.hooks.clear()
+                await asyncio.sleep(0.5)
+                assert not peer.connections[0].closed
+                txn.put(b"k", b"v")
+        await asyncio.sleep(0.5)
+        assert peer.connections[0].closed
+        assert len(peer.connections) == 2
+
+    play(scenario)
+
+
 def test_limits_refuse_at_once_and_change_nothing() -> None:
     """More than the limit of operations in flight raises Overloaded; the others go on."""
     settings = ClientSettings(operations_max=10)
@@ -612,6 +637,8 @@ def test_reads_that_nobody_could_serve_are_asked_again() -> None:
         peer.hooks.append(fail_once("reads", reason="Unavailable"))
         async with db.snapshot(strong=True) as view:
             assert await view.get(b"k") == b"v"
+        peer.hooks.append(fail_once("reads", reason="ClockUncertain"))
+        assert await db.get(b"k") == b"v"
         peer.hooks.append(fail_once("scans", reason="Unavailable"))
         assert [row.key async for row in db.scan(b"k")] == [b"k"]
         peer.hooks.append(fail_once("reads", reason="Unavailable", message="nobody leads"))

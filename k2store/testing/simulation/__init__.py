@@ -74,6 +74,7 @@ from k2store.testing.simulation.process import (
     ProcessEnded,
 )
 from k2store.testing.simulation.randomness import derive, stream
+from k2store.testing.simulation.repeating import Repeating
 from k2store.testing.simulation.shrink import shrink
 from k2store.testing.simulation.simulation import START_NS, Simulation
 from k2store.testing.simulation.swarm import Knobs, draw_knobs, draw_schedule
@@ -102,6 +103,7 @@ __all__ = [
     "Probes",
     "Process",
     "ProcessEnded",
+    "Repeating",
     "SECOND_NS",
     "SIMULATOR_PROBES",
     "START_NS",

@@ -74,6 +74,8 @@ class Findings(Struct):
     dynamo: list[dict[str, float]] = msgspec.field(default_factory=list)
     publish: list[Rate] = msgspec.field(default_factory=list)
     acquire: list[Rate] = msgspec.field(default_factory=list)
+    sessions_publish: list[Rate] = msgspec.field(default_factory=list)
+    sessions_acquire: list[Rate] = msgspec.field(default_factory=list)
     fenced: Fenced | None = None
     warmed: Warmed | None = None
     redis: redis.RedisRun | None = None
@@ -82,15 +84,22 @@ class Findings(Struct):
     missing: dict[str, str] = msgspec.field(default_factory=dict)
 
 
-class Members:
-    """The process of members (`bench.pool.members`), asked over a pipe."""
+MEMBERS: Final = "bench.pool.members"
+VOLLEY: Final = "bench.pool.volley"
 
-    def __init__(self, node: Node, settings: Settings, core: int, folder: Path) -> None:
-        self._errors = folder / "members.log"
+
+class Driver:
+    """A process that loads the node, with the pool's sessions (`bench.pool.members`) or with frames made
+    before (`bench.pool.volley`), asked over a pipe."""
+
+    def __init__(
+        self, program: str, node: Node, settings: Settings, core: int, folder: Path
+    ) -> None:
+        self._errors = folder / "driver.log"
         self._decoder = msgspec.json.Decoder(Answer)
         self._process = start(
             [
-                *(sys.executable, "-m", "bench.pool.members", node.address, str(node.process)),
+                *(sys.executable, "-m", program, node.address, str(node.process)),
                 *("-" if settings.trace is None else str(settings.trace), str(settings.limit)),
                 str(settings.block_tokens),
             ],
@@ -107,7 +116,7 @@ class Members:
             pipe.write(msgspec.json.encode(request).decode() + "\n")
             pipe.flush()
         answer = self._decoder.decode(
-            line_of(self._process.stdout, "the process of members", self._errors)
+            line_of(self._process.stdout, "the process that loads the node", self._errors)
         )
         assert isinstance(answer, kind), answer
         return answer
@@ -192,35 +201,40 @@ def _learner(found: Findings, chains: Path) -> Learned:
 def _directory(found: Findings, begin: Begin) -> None:
     settings = found.settings
     seconds, warm_up_s = settings.seconds, min(1.0, settings.seconds / 4)
-    for count in PUBLISHES_IN_FLIGHT:
-        begin(f"publish x {count}", seconds + warm_up_s + 6)
-        with _members(found) as members:
-            found.publish.append(members.ask(Publish(count, seconds, warm_up_s), Rate))
-    for count in ACQUIRES_IN_FLIGHT:
-        begin(f"acquire and release x {count}", seconds + warm_up_s + 10)
-        with _members(found) as members:
-            found.acquire.append(members.ask(Acquire(count, seconds, warm_up_s), Rate))
+    for program, publish, acquire in (
+        (VOLLEY, found.publish, found.acquire),
+        (MEMBERS, found.sessions_publish, found.sessions_acquire),
+    ):
+        by = "" if program is VOLLEY else " by sessions"
+        for count in PUBLISHES_IN_FLIGHT:
+            begin(f"publish{by} x {count}", seconds + warm_up_s + 10)
+            with _driver(found, program) as driver:
+                publish.append(driver.ask(Publish(count, seconds, warm_up_s), Rate))
+        for count in ACQUIRES_IN_FLIGHT:
+            begin(f"acquire and release{by} x {count}", seconds + warm_up_s + 15)
+            with _driver(found, program) as driver:
+                acquire.append(driver.ask(Acquire(count, seconds, warm_up_s), Rate))
     begin(f"fence of {settings.fenced:,} blocks, {FENCES} times", 10.0)
-    with _members(found) as members:
-        found.fenced = members.ask(Fence(settings.fenced, FENCES), Fenced)
+    with _driver(found, MEMBERS) as driver:
+        found.fenced = driver.ask(Fence(settings.fenced, FENCES), Fenced)
     begin("warm start of a learner", 8.0)
-    with _members(found) as members:
-        found.warmed = members.ask(Warm(), Warmed)
+    with _driver(found, MEMBERS) as driver:
+        found.warmed = driver.ask(Warm(), Warmed)
 
 
 @contextlib.contextmanager
-def _members(found: Findings) -> Iterator[Members]:
-    """A node on a fresh folder and the process of members; both are gone afterwards."""
+def _driver(found: Findings, program: str) -> Iterator[Driver]:
+    """A node on a fresh folder and the process that loads it; both are gone afterwards."""
     folder = found.settings.folder / "store"
     folder.mkdir()
     node = Node(folder, found.cores.server)
     try:
         node.start()
-        members = Members(node, found.settings, found.cores.load, folder)
+        driver = Driver(program, node, found.settings, found.cores.load, folder)
         try:
-            yield members
+            yield driver
         finally:
-            members.close()
+            driver.close()
     finally:
         node.stop()
         shutil.rmtree(folder)

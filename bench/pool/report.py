@@ -28,6 +28,8 @@ def document(found: Findings) -> dict[str, object]:
     assert warmed is not None
     publish = {str(one.in_flight): one for one in found.publish}
     acquire = {str(one.in_flight): one for one in found.acquire}
+    sessions = {str(one.in_flight): one for one in found.sessions_publish}
+    claims = {str(one.in_flight): one for one in found.sessions_acquire}
     dynamo = found.dynamo
     return {
         "block_tokens": found.settings.block_tokens,
@@ -55,6 +57,16 @@ def document(found: Findings) -> dict[str, object]:
         "publish_client_us": {name: rounded(one.client_us) for name, one in publish.items()},
         "publish_client_busy": {name: rounded(one.client_busy) for name, one in publish.items()},
         "publish_server_busy": {name: rounded(one.server_busy) for name, one in publish.items()},
+        "sessions_publish_txn_per_s": {name: rounded(one.per_s) for name, one in sessions.items()},
+        "sessions_publish_p50_ms": {
+            name: rounded(one.latency.p50_ms) for name, one in sessions.items()
+        },
+        "sessions_publish_server_us": {
+            name: rounded(one.server_us) for name, one in sessions.items()
+        },
+        "sessions_publish_client_us": {
+            name: rounded(one.client_us) for name, one in sessions.items()
+        },
         "etcd_publish_txn_per_s": None if etcd is None else _each(etcd.publish_per_s),
         "redis_always_publish_txn_per_s": None if redis is None else _each(redis.publish_per_s),
         "redis_always_set_per_s": None if redis is None else _each(redis.set_per_s),
@@ -63,11 +75,12 @@ def document(found: Findings) -> dict[str, object]:
         "etcd_client_busy": None if etcd is None else _each(etcd.client_busy),
         "acquire_pairs_per_s": rounded(acquire["64"].per_s),
         "acquire_pairs_per_s_at_16": rounded(acquire["16"].per_s),
-        "acquire_p50_ms": rounded(acquire["16"].latency.p50_ms),
-        "acquire_p99_ms": rounded(acquire["16"].latency.p99_ms),
-        "acquire_commit_wait_p50_ms": rounded(acquire["16"].commit_wait.p50_ms),
         "acquire_server_us": rounded(acquire["64"].server_us),
         "acquire_client_us": rounded(acquire["64"].client_us),
+        "sessions_acquire_pairs_per_s": rounded(claims["64"].per_s),
+        "acquire_p50_ms": rounded(claims["16"].latency.p50_ms),
+        "acquire_p99_ms": rounded(claims["16"].latency.p99_ms),
+        "acquire_commit_wait_p50_ms": rounded(claims["16"].commit_wait.p50_ms),
         "fence_ms": rounded(median(fenced.fence_ms)),
         "fence_worst_ms": rounded(max(fenced.fence_ms)),
         "fence_commit_wait_ms": rounded(median(fenced.commit_wait_ms)),
@@ -94,9 +107,7 @@ def document(found: Findings) -> dict[str, object]:
         "server_core": found.cores.server,
         "load_core": found.cores.load,
         "load_average": [rounded(one) for one in found.load],
-        "others_cores_max": rounded(
-            max([one.others_cores for one in (*found.publish, *found.acquire)])
-        ),
+        "others_cores_max": rounded(max([one.others_cores for one in _all(found)])),
         "machine": msgspec.to_builtins(found.machine),
     }
 
@@ -145,7 +156,7 @@ def warnings(found: Findings) -> list[str]:
         told.append(
             "no --trace: the prompts are made up, with the marginals of the conversation trace"
         )
-    others = max([one.others_cores for one in (*found.publish, *found.acquire)])
+    others = max([one.others_cores for one in _all(found)])
     if others > 0.15:
         told.append(f"the machine was not idle: others kept up to {others:.2f} cores busy")
     if found.cores.shared:
@@ -209,7 +220,9 @@ def _trees(found: Findings) -> list[tuple[object, ...]]:
 
 def _rates(found: Findings) -> list[tuple[object, ...]]:
     rows = [_rate("publish", one) for one in found.publish]
+    rows.extend([_rate("publish, by sessions", one) for one in found.sessions_publish])
     rows.extend([_rate("acquire + release", one) for one in found.acquire])
+    rows.extend([_rate("acquire + release, by sessions", one) for one in found.sessions_acquire])
     if found.redis is not None:
         name = f"Redis {found.redis.version}, always: publish"
         for count, per_s in found.redis.publish_per_s.items():
@@ -239,6 +252,15 @@ def _rates(found: Findings) -> list[tuple[object, ...]]:
             ("Mooncake put_batch, in memory", 1, rounded(per_s), rounded(p50), "", "", "", "", "")
         )
     return rows
+
+
+def _all(found: Findings) -> list[Rate]:
+    return [
+        *found.publish,
+        *found.acquire,
+        *found.sessions_publish,
+        *found.sessions_acquire,
+    ]
 
 
 def _rate(what: str, one: Rate) -> tuple[object, ...]:

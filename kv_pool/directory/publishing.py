@@ -95,6 +95,22 @@ async def publish(
     return await _enter(store, registration, stretch, Phase.READY, 0)
 
 
+async def find(store: Store, registration: Registration, stretch: Stretch) -> Published | None:
+    """The rows of a stretch, if an earlier `publish` of it has taken and they are whole: one read."""
+    runs = rows_of(registration, stretch, Phase.READY)
+
+    async def look(txn: Transaction) -> bool:
+        for first, run in runs:
+            key = keys.run(registration.worker, stretch.namespace, stretch.tier, first)
+            value = await txn.get(key)
+            if value is None or decode_run(value).generation != run.generation:
+                return False
+        return True
+
+    done = await store.transact(look)
+    return Published(done.at, runs, again=True) if done.value else None
+
+
 async def extend(
     store: Store, registration: Registration, stretch: Stretch, before: int
 ) -> Published | Refused:

@@ -22,6 +22,7 @@ book must agree with the rows.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from types import TracebackType
 from typing import TYPE_CHECKING, Final
 
@@ -47,6 +48,11 @@ _BILLION: Final = 1_000_000_000
 _RENEWALS_PER_TTL: Final = 3
 _TRIES: Final = 3
 """How often a publish is sent whose outcome is not known, before its caller is told."""
+
+_SAYS_NOTHING: Final = frozenset(Reason) - {Reason.FENCED, Reason.UNKNOWN, Reason.CLEARED}
+"""Refusals of a second copy that the first one may have escaped."""
+_PASSES: Final = frozenset({Reason.EXPIRED, Reason.NOT_LIVE, Reason.SUSPECT, Reason.QUOTA})
+"""Refusals that a later copy may escape."""
 
 
 class Chain(Struct, frozen=True):
@@ -84,7 +90,7 @@ class WorkerSession:
         self._ledger = Ledger()
         self._runs: dict[bytes, Run] = {}
         self._under_way: dict[bytes, asyncio.Future[None]] = {}
-        self._doubtful: dict[bytes, Publish] = {}
+        self._doubtful: dict[bytes, tuple[Publish, Registration]] = {}
         self._settling = asyncio.Lock()
         self._registration: Registration | None = None
         self._expiry_ns = 0
@@ -177,6 +183,10 @@ class WorkerSession:
         if isinstance(cleared, Refused):
             raise self._refusal("clear", cleared)
         self._registration = cleared
+        for part, (one, _) in list(self._doubtful.items()):
+            if one.tier in tiers:
+                del self._doubtful[part]
+                self._forget([one])
         for tier in tiers:
             for part in [part for part in self._runs if part[16] == tier]:
                 self._ledger.remove(tier, split_names(self._runs.pop(part).live_names()))
@@ -196,7 +206,7 @@ class WorkerSession:
         store's own errors. After an `OutcomeUnknown` or `Unavailable` the session goes on
         sending what it has begun.
         """
-        _ = self.registration
+        registration = self.registration
         publishes = self._ledger.store(namespace, tier, names, parent)
         if publishes is None:
             assert parent is not None
@@ -204,18 +214,22 @@ class WorkerSession:
                 f"the block {parent.hex()} before the chain is not here", field="parent"
             )
         if not publishes:
-            return Chain(0, self.registration.at)
+            return Chain(0, registration.at)
         # Who comes behind these looks for them from now on, before the first of them has left.
         waiting = [self._begin(one) for one in publishes]
         try:
             if len(publishes) == 1:
-                stamps = [await self._carry(publishes[0], waiting[0])]
+                stamps = [await self._carry(publishes[0], waiting[0], registration)]
             else:
-                stamps = await asyncio.gather(*map(self._carry, publishes, waiting))
+                carried = [
+                    self._carry(one, future, registration)
+                    for one, future in zip(publishes, waiting, strict=True)
+                ]
+                stamps = await asyncio.gather(*carried)
         except asyncio.CancelledError:
             for one, future in zip(publishes, waiting, strict=True):
                 if not future.done():  # Its task was cancelled before it ran.
-                    self._doubtful.setdefault(_part(one), one)
+                    self._doubtful.setdefault(_part(one), (one, registration))
                     self._end(one, future)
             raise
         return Chain(sum([len(one.names) // NAME_BYTES for one in publishes]), max(stamps))
@@ -321,44 +335,52 @@ class WorkerSession:
         if not future.done():
             future.set_result(None)
 
-    async def _carry(self, one: Publish, future: asyncio.Future[None]) -> int:
+    async def _carry(
+        self, one: Publish, future: asyncio.Future[None], registration: Registration
+    ) -> int:
         """Publish a stretch, after the one that it goes behind; gives the stamp."""
         try:
             if one.parent is not None:
                 before = keys.run_id(one.namespace, one.parent.tier, one.parent.first)
                 if before in self._under_way:
                     await asyncio.shield(self._under_way[before])
-            return await self._send(one)
+            return await self._send(one, registration)
         except asyncio.CancelledError:
             # The book has it, whether it has left or not.
-            self._doubtful.setdefault(_part(one), one)
+            self._doubtful.setdefault(_part(one), (one, registration))
             raise
         finally:
             self._end(one, future)
 
-    async def _send(self, one: Publish) -> int:
-        registration = self.registration
+    async def _send(self, one: Publish, registration: Registration) -> int:
+        """`registration`: as it was when the blocks came to be there. What was cleared since then is
+        refused, and not published anew."""
+        _ = self.registration
         part = _part(one)
+        doubt = one, registration
         doubted = part in self._doubtful
+        stretch = one.stretch(registration)
         for attempt in range(1, _TRIES + 1):
             mark_ns = self._pool.bounds.mark()
             try:
-                outcome = await publishing.publish(
-                    self._store, registration, one.stretch(registration)
-                )
+                outcome = await publishing.publish(self._store, registration, stretch)
+                if doubted and isinstance(outcome, Refused) and outcome.reason in _SAYS_NOTHING:
+                    # What was sent before may be there all the same.
+                    there = await publishing.find(self._store, registration, stretch)
+                    outcome = there or outcome
             except k2store.OutcomeUnknown:
                 doubted = True
                 if attempt < _TRIES:
                     continue
-                self._doubtful[part] = one
+                self._doubtful[part] = doubt
                 raise
             except (k2store.K2Error, asyncio.CancelledError):
-                self._doubtful[part] = one
+                self._doubtful[part] = doubt
                 raise
             break
-        if doubted and isinstance(outcome, Refused) and outcome.reason is Reason.EXPIRED:
-            # What was sent before may be there all the same, and is ours again when the lease runs again.
-            self._doubtful[part] = one
+        if doubted and isinstance(outcome, Refused) and outcome.reason in _PASSES:
+            # A copy that is still under way may take when this has passed.
+            self._doubtful[part] = doubt
             raise self._refusal("publish", outcome)
         self._doubtful.pop(part, None)
         if isinstance(outcome, Refused):
@@ -372,11 +394,15 @@ class WorkerSession:
         """Send again what is in doubt, in the order of the prompt.
 
         One at a time: of two who send the same, one might be refused and forget what the other one is given.
+        What is refused and stays in doubt keeps nobody from going on: until it is known its blocks are
+        neither gone nor claimed.
         """
         async with self._settling:
-            for one in sorted(self._doubtful.values(), key=lambda one: (one.depth, one.number)):
+            doubts = sorted(self._doubtful.values(), key=lambda it: (it[0].depth, it[0].number))
+            for one, registration in doubts:
                 if _part(one) in self._doubtful:
-                    await self._send(one)
+                    with contextlib.suppress(Denied):
+                        await self._send(one, registration)
 
     def _note(self, one: Publish, outcome: Published) -> None:
         for first, run in outcome.runs:

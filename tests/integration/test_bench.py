@@ -151,7 +151,9 @@ def test_the_pool_bench_measures_learner_and_directory(tmp_path: Path) -> None:
     for figures in (found, found["at_16_tokens"]):
         for name in POOL_STATED:
             assert figures[name] > 0, name
-        assert figures["publish_txn_per_s"].keys() == {"16", "256"}
+        for who in ("publish_txn_per_s", "sessions_publish_txn_per_s"):
+            assert figures[who].keys() == {"16", "256"}
+            assert min(figures[who].values()) > 0
         for peer in ("dynamo_match_p50_us", "etcd_publish_txn_per_s", "mooncake"):
             assert figures[peer] is None
         assert figures["redis_always_publish_txn_per_s"] is None
@@ -189,7 +191,7 @@ def test_a_peer_that_is_not_installed_is_said_loudly(tmp_path: Path) -> None:
 def test_a_bench_that_is_ended_leaves_nothing_behind(
     tmp_path: Path, number: signal.Signals
 ) -> None:
-    """Interrupted, told to end or killed while members publish: node, members and folder go with it."""
+    """Interrupted, told to end or killed while the directory is measured: node, driver and folder go with it."""
     arguments = [
         "pool",
         "--prompts",
@@ -216,12 +218,12 @@ def test_a_bench_that_is_ended_leaves_nothing_behind(
 
 
 def _until_published(process: subprocess.Popen[bytes]) -> set[int]:
-    """Wait until the process of members has used some time; gives everybody who came from the bench."""
+    """Wait until the driver has used some time; gives everybody who came from the bench."""
     end_s = time.monotonic() + 60.0
     while time.monotonic() < end_s:
         family = descendants(process.pid)
         for one in family:
-            if "bench.pool.members" in command_of(one) and _used_ticks(one) > 150:
+            if "bench.pool.volley" in command_of(one) and _used_ticks(one) > 150:
                 assert len(family) >= 3  # The node, too, and the keeper.
                 return family
         time.sleep(0.1)

@@ -16,7 +16,7 @@ import asyncio
 import gc
 import heapq
 import itertools
-import random
+import secrets
 import sys
 import time
 from array import array
@@ -90,7 +90,7 @@ class Volley:
     """
 
     def __init__(self, in_flight: int) -> None:
-        self._client = random.getrandbits(64).to_bytes(8, "big")
+        self._client = secrets.token_bytes(8)
         self._in_flight = in_flight
         self._size = max(1, in_flight // _FRAMES_IN_FLIGHT)
         self._outbox = Outbox(FRAME_BYTES_MAX, 10_000)
@@ -336,7 +336,7 @@ class Generator:
         for cover in itertools.cycle(covers):
             if len(taking.taken) >= count:
                 return taking.taken
-            number = random.getrandbits(128).to_bytes(16, "big")
+            number = secrets.token_bytes(16)
             claim = await pinning.acquire(store, cover, "volley", number, expiry_ns)
             assert isinstance(claim, pinning.Claim), "nobody has refused"
             held.append(claim)

@@ -33,6 +33,9 @@ SLOW_DISK_NS: Final = 50 * MILLISECOND_NS
 BAITS: Final = ("copying", "handing-over", "unconfirmed")
 """States that seldom come by themselves."""
 BAITED: Final = 4
+LAGGING_SHARE: Final = 0.25
+LAG_EVERY_NS: Final = 1_500 * MILLISECOND_NS
+LAGS_NS: Final = (100 * MILLISECOND_NS, 200 * MILLISECOND_NS)
 LASTS_NS: Final = {
     "break": (200, 800),
     "clock": (300, 3_000),
@@ -89,7 +92,12 @@ def draw(seed: int, only: Sequence[str] = ()) -> ClusterPlan:
             segment_bytes=1 << 14,
         ),
         client=replace(plan.client, early_write_count=1, timeout_s=timeout_s),
-        schedule=tuple(_draw_schedule(rng, plan, borders, duration_ns)),
+        schedule=tuple(
+            sorted(
+                [*_draw_schedule(rng, plan, borders, duration_ns), *_lags(plan, duration_ns)],
+                key=lambda fault: fault.at_ns,
+            )
+        ),
     )
 
 
@@ -178,6 +186,30 @@ def _bait(
             replace(fault, target=rng.choice(names)) if fault.target in plan.nodes else fault
         )
     return found
+
+
+def _lags(plan: ClusterPlan, duration_ns: int) -> list[Fault]:
+    """In some plans: ways between single nodes of regions that are slow by turns, so that of two messages
+    that belong together the second one, over another node, is there first."""
+    rng = stream(plan.seed, "lags")
+    if rng.random() >= LAGGING_SHARE:
+        return []
+    ways = [
+        (one, other)
+        for one, region in plan.nodes.items()
+        for other, there in plan.nodes.items()
+        if region != there
+    ]
+    return [
+        Fault(
+            at_ns,
+            "slow-link",
+            LAG_EVERY_NS,
+            amount=rng.choice(LAGS_NS),
+            pairs=tuple(rng.sample(ways, len(ways) // 2)),
+        )
+        for at_ns in range(LAG_EVERY_NS, duration_ns - LAG_EVERY_NS, LAG_EVERY_NS)
+    ]
 
 
 def _placed(

@@ -205,6 +205,10 @@ def _with_old_disk(world: World, node: ClusterNode) -> str:
 # -- damaged ---------------------------------------------------------------------------------------
 
 
+NOTICES_S: Final = 3.0
+"""For so long a node goes on with damage that it has not met."""
+
+
 def corrupt(world: World, fault: Fault) -> Running:
     """Killed, and bits of a file are turned over."""
     rng = random.Random(f"{fault.at_ns} {fault.target}")
@@ -218,10 +222,12 @@ def corrupt(world: World, fault: Fault) -> Running:
                 back = world.start(node)
             except Broken as broken:
                 return f"{path} damaged at {places}: {broken}; {_anew(world, node)}"
-            if _ended(world, node, 1.0):
-                node.kill()
+            ended = _ended(world, node, NOTICES_S)
+            node.kill()
+            if ended:
                 return f"{path} damaged at {places}: it ended; {_anew(world, node)}"
-            return f"{path} damaged at {places}: harmless; {back}"
+            # What lies where nobody has looked may be met when another copy is lost.
+            return f"{path} damaged at {places}: not met, {back}; {_anew(world, node)}"
         finally:
             _whole(world)
 

@@ -211,7 +211,7 @@ class Engine:
     def _close_store(self) -> None:
         try:
             self.store.close()
-        except StorageFailed:
+        except (StorageFailed, Corruption):
             # A disk that has failed fails again; why the node ends has been said.
             if self.failed is None:
                 raise
@@ -406,7 +406,7 @@ class Engine:
                 self._loop.call_soon(self._finish_turn)
             else:
                 self._finish()
-        except StorageFailed as error:
+        except (StorageFailed, Corruption) as error:
             self.fail(error)
         except BaseException as error:
             self.fail(error)
@@ -436,7 +436,7 @@ class Engine:
         try:
             self.see()
             self._finish()
-        except StorageFailed as error:
+        except (StorageFailed, Corruption) as error:
             self.fail(error)
         except BaseException as error:
             self.fail(error)
@@ -691,7 +691,7 @@ class Engine:
         try:
             self.see()
             self._run()
-        except StorageFailed as error:
+        except (StorageFailed, Corruption) as error:
             self.fail(error)
         except BaseException as error:
             self.fail(error)
@@ -706,7 +706,7 @@ class Engine:
             self._upkeep()
         except ClockUncertain:
             pass  # no stamps are given and no time is closed until the clock is certain again
-        except StorageFailed as error:
+        except (StorageFailed, Corruption) as error:
             self.fail(error)
         except BaseException as error:
             self.fail(error)

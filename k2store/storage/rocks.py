@@ -341,7 +341,12 @@ class RocksSettled:
         if self._failed is not None:
             raise StorageFailed(self._failed, operation="settle")
 
-    def _fail(self, operation: str, error: Exception) -> StorageFailed:
+    def _fail(self, operation: str, error: Exception) -> StorageFailed | Corruption:
+        if str(error).startswith("Corruption"):
+            # Met by a compaction, and told to whoever writes next: another opening does not help.
+            damaged = self._damaged(error)
+            self._failed = damaged.message
+            return damaged
         self._failed = (
             f"settled rows failed in {operation} ({error}); the process must stop and open the"
             " store again, nothing that the log still holds is lost"

@@ -299,6 +299,34 @@ def test_closed_rows_refuse(store: OpenStore) -> None:
         store.settled.flush()
 
 
+def test_damage_that_a_compaction_meets_is_told_as_damage(tmp_path: Path) -> None:
+    """Whoever writes next is told that the rows are damaged, so that the store is put into quarantine: not
+    that the disk has refused a write, after which another opening would be worth a try."""
+    machine = FileMachine(tmp_path / "store")
+    store = machine.open()
+    rows = [(b"%06d" % n, 1, b"%d" % n * 9) for n in range(5000)]
+    store.settled.settle(1, rows)
+    store.settled.flush()
+    store.close()
+    table = max((machine.path / "settled").glob("*.sst"), key=lambda path: path.stat().st_size)
+    content = bytearray(table.read_bytes())
+    content[len(content) // 2] ^= 16
+    table.write_bytes(content)
+    store = machine.open()
+
+    def write_until_it_is_met() -> None:
+        for stamp in range(2, 1_000):
+            store.settled.settle(1, [(key, stamp, value) for key, _, value in rows[::100]])
+            store.settled.flush()
+
+    with pytest.raises(Corruption, match="settled rows are damaged"):
+        write_until_it_is_met()
+    with pytest.raises(StorageFailed, match="settled rows are damaged"):
+        store.settled.settle(1, rows[:1])
+    with pytest.raises(Corruption):
+        store.close()
+
+
 def test_a_damaged_table_never_shortens_an_answer(tmp_path: Path) -> None:
     """With a damaged block in a table, point reads, scans in both directions and loading raise
     Corruption instead of leaving rows out."""

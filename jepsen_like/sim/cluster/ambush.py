@@ -33,7 +33,7 @@ SLOW_DISK_NS: Final = 50 * MILLISECOND_NS
 BAITS: Final = ("copying", "handing-over", "unconfirmed")
 """States that seldom come by themselves."""
 BAITED: Final = 4
-LAGGING_SHARE: Final = 0.25
+LAGGING_SHARE: Final = 0.4
 LAG_EVERY_NS: Final = 1_500 * MILLISECOND_NS
 LAGS_NS: Final = (100 * MILLISECOND_NS, 200 * MILLISECOND_NS)
 LASTS_NS: Final = {

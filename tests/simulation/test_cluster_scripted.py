@@ -715,3 +715,61 @@ def test_a_watch_is_told_what_stood_as_the_home_lost_its_lease():
         assert refused, "nothing came to stand in that moment: the scene shows nothing"
         missing = {(name, row.key) for name in watched for row in rows} - told
         assert not missing, missing
+
+
+def test_time_is_closed_over_no_commit_that_was_held_back():
+    """A commit that waits for room in the log has an old stamp when it is let in. Followers must not be told
+    that time is closed over it before the log has it: their watches would pass it by."""
+    with Simulation(14) as simulation:
+        scene = Scene(simulation, ("fra-1", "fra-2", "fra-3"))
+        network = simulation.network
+        held: list[int] = []
+
+        async def main(environment):
+            await asyncio.sleep(2)
+            leader = scene.leader()
+            watched, other = (name for name in scene.nodes if name != leader)
+            host = scene.nodes[leader].host
+            (group,) = (one for one in host.groups.values() if one.leading)
+            told: set[bytes] = set()
+            marks = [0]
+
+            async def follow():
+                async with (
+                    scene.connect(environment, watched) as database,
+                    database.watch(k2store.prefix(b"")) as watch,
+                ):
+                    async for event in watch:
+                        if isinstance(event, k2store.Resolved):
+                            marks.append(event.at)
+                        else:
+                            told.update(record.key for record in event.records)
+
+            follower = asyncio.create_task(follow())
+            async with scene.connect(environment, leader) as database:
+                async for txn in database.transactions(attempts=1):
+                    async with txn:
+                        await txn.get(b"k")
+                        await asyncio.sleep(1)
+                        # Until the last tick before the leader closes time.
+                        every_ns, tick_ns = (
+                            host.settings.close_interval_ns,
+                            host.engine.settings.tick_ns,
+                        )
+                        left_ns = every_ns - (simulation.true_ns() + tick_ns) % every_ns
+                        await asyncio.sleep(left_ns / 1e9 + 0.01)
+                        # What is sent from here on reaches the follower, and stands only later.
+                        network.cut([(watched, leader), (other, leader), (leader, other)])
+                        scene.later(0.3, network.heal_everything)
+                        group.full = True
+                        scene.later(0.01, lambda: held.append(len(group.held)))
+                        txn.put(b"k", b"v")
+                at = txn.committed_at
+            while marks[-1] < at:
+                await asyncio.sleep(0.1)
+            follower.cancel()
+            return told
+
+        told = scene.play(main)
+        assert held == [1], "nothing was held back: the scene shows nothing"
+        assert told == {b"k"}

@@ -122,5 +122,21 @@ MUTANTS: Final = (
         scripts=("tests/unit/test_truetime_timestamp.py", "tests/golden/test_golden.py"),
         visible=False,
     ),
+    Mutant(
+        name="closed-over-what-was-held-back",
+        rule="§4.1: what followers are told is closed counts from the last entry of the log on",
+        changes=(
+            Change(
+                "k2store.node.cluster.upkeep",
+                "        if epoch > group.closed_epoch and not partition.state.records:",
+                "        if epoch > group.closed_epoch:",
+            ),
+        ),
+        stages=(Stage.SCRIPTS,),
+        scripts=(
+            "tests/simulation/test_cluster_scripted.py::"
+            "test_time_is_closed_over_no_commit_that_was_held_back",
+        ),
+    ),
 )
 """Mistakes about time."""

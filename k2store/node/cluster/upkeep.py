@@ -42,7 +42,9 @@ def tick_machine(
         partition.tick(now, oldest, protected)
         group.led_safe = partition.safe()[0]
         epoch = now.lo_ns // host.settings.close_interval_ns
-        if epoch > group.closed_epoch:
+        # Followers take what is closed to hold from the last entry of the log on. What is gathered and not in
+        # the log yet may have an old stamp, if it was held back: then its own entry tells.
+        if epoch > group.closed_epoch and not partition.state.records:
             # By the clock, so that all leaders everywhere do it at once: what waits for the last
             # of several partitions then waits for one epoch.
             group.closed_epoch = epoch

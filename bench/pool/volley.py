@@ -53,7 +53,8 @@ from kv_pool.namespace import Namespace
 from kv_pool.records import Tier
 
 _LONG_S: Final = 3_600.0
-_FRAMES_IN_FLIGHT: Final = 16
+_FRAMES_IN_FLIGHT: Final = 2
+"""Answers come by the group commit: as many as were under way, in one frame or two."""
 PER_S_MAX: Final = 25_000
 """Transactions are made for so many a second, and no more than `MADE_MAX` (a kilobyte or two each). Whoever is
 faster ends the measurement earlier."""

@@ -764,8 +764,7 @@ def test_time_is_closed_over_no_commit_that_was_held_back():
                         group.full = True
                         scene.later(0.01, lambda: held.append(len(group.held)))
                         txn.put(b"k", b"v")
-                at = txn.committed_at
-            while marks[-1] < at:
+            while marks[-1] < txn.at:
                 await asyncio.sleep(0.1)
             follower.cancel()
             return told

@@ -133,10 +133,7 @@ MUTANTS: Final = (
             ),
         ),
         stages=(Stage.SCRIPTS,),
-        scripts=(
-            "tests/simulation/test_cluster_scripted.py::"
-            "test_time_is_closed_over_no_commit_that_was_held_back",
-        ),
+        scripts=("tests/simulation/test_cluster_scripted.py",),
     ),
 )
 """Mistakes about time."""

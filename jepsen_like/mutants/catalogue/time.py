@@ -124,7 +124,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         name="closed-over-what-was-held-back",
-        rule="§4.1: what followers are told is closed counts from the last entry of the log on",
+        rule="§5.6: what followers are told is closed counts from the last entry of the log on",
         changes=(
             Change(
                 "k2store.node.cluster.upkeep",

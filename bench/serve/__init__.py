@@ -9,5 +9,6 @@ One part a question; each is measured alone and told in one table:
 
 Counts (tokens, pages, rows, operations, divergences) are the same on every machine; times are not.
 
+``records`` keeps what a long part has found; ``estimate`` says how far a figure may be off.
 ``fleet``  real processes: a node, workers, a router; ``client`` asks them; ``talks`` is what is asked
 """

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import Final
 
 import click
 
+from bench.processes import BenchError
 from bench.progress import progress
 from bench.serve.part import Findings, Options
+from k2store.cli.exits import Exit
 from k2store.cli.verb import Verb, output
 
 PARTS: Final[Mapping[str, str]] = {
@@ -38,21 +41,35 @@ def measure_of(name: str) -> Callable[[Options], Findings]:
 )
 @click.option("--quick", is_flag=True, help="A slice of seconds: counts only.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Of all that is drawn.")
-def serve(*, parts: tuple[str, ...], quick: bool, seed: int) -> None:
+@click.option(
+    "--records",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Keep what is found in this folder as it comes, and go on from what is there (epic).",
+)
+def serve(*, parts: tuple[str, ...], quick: bool, seed: int, records: Path | None) -> None:
     """Measure what reuse of keys and values saves and what it costs, on a real model.
 
-    With --json the last line is one object.
+    With --json the last line is one object. Interrupted, it tells what it has.
     """
     told = output()
     findings = Findings()
     with progress(quiet=told.quiet) as begin:
         for name in parts or tuple(PARTS):
-            found = measure_of(name)(Options(quick, seed, begin))
+            try:
+                found = measure_of(name)(Options(quick, seed, begin, records))
+            except BenchError as error:
+                raise click.ClickException(str(error)) from None
             findings.add(found.document)
             findings.tables += found.tables
+            findings.interrupted = found.interrupted
+            if found.interrupted:
+                break
     if told.as_json:
         told.document(findings.document, "")
-        return
-    for table in findings.tables:
-        click.echo(f"\n{table.title}")
-        told.table(table.title, table.columns, table.rows)
+    else:
+        for table in findings.tables:
+            click.echo(f"\n{table.title}")
+            told.table(table.title, table.columns, table.rows)
+    if findings.interrupted:
+        click.get_current_context().exit(Exit.INTERRUPTED)

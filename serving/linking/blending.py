@@ -43,10 +43,35 @@ def blend(
 
     ratio  of the rows of the chunks that are computed anew, 0 to 1, rounded up
     """
-    assert 0 <= ratio <= 1
     place_all(model, pool, pages, chunks)
     prompt = prompt_of(chunks, tail)
     cached = len(prompt) - len(tail)
+    chosen = choose_rows(model, pool, pages, prompt, cached, ratio)
+    linked = compute_rows(model, pool, pages, prompt, chosen + list(range(cached, len(prompt))))
+    looked = looking_products(model, len(prompt))
+    return Blended(linked._replace(products=linked.products + looked), tuple(chosen))
+
+
+def looking_products(model: Llama, rows: int) -> int:
+    """Multiply-adds of `choose_rows` in a prompt of so many rows."""
+    return prefill_products(model, range(rows), LOOK_LAYERS)
+
+
+@torch.inference_mode()
+def choose_rows(
+    model: Llama,
+    pool: Tensor,
+    pages: Sequence[int],
+    prompt: Sequence[int],
+    cached: int,
+    ratio: float,
+) -> list[int]:
+    """The rows of placed chunks that deviate most, ascending; the pages then hold the first layers of all rows.
+
+    cached  rows of the chunks, with which the prompt begins
+    ratio   see `blend`
+    """
+    assert 0 <= ratio <= 1
     looking = _first_layers(model)
     fresh = pool.new_zeros((len(pages), LOOK_LAYERS, *pool.shape[2:]))
     batch = Batch.of([Part.following(prompt, 0, range(len(pages)))], pool.shape[3])
@@ -56,11 +81,9 @@ def blend(
     last = LOOK_LAYERS - 1
     # [pages, 2, page_tokens, kv_heads, head_dim] -> [rows]
     deviation = (fresh[:, last] - held[:, last]).square().sum(dim=(1, 3, 4)).flatten()[:cached]
-    chosen = deviation.topk(math.ceil(ratio * cached)).indices.sort().values.tolist()
     pool[table, :LOOK_LAYERS] = fresh
-    linked = compute_rows(model, pool, pages, prompt, chosen + list(range(cached, len(prompt))))
-    looked = prefill_products(model, range(len(prompt)), LOOK_LAYERS)
-    return Blended(linked._replace(products=linked.products + looked), tuple(chosen))
+    chosen: list[int] = deviation.topk(math.ceil(ratio * cached)).indices.sort().values.tolist()
+    return chosen
 
 
 def _first_layers(model: Llama) -> Llama:

@@ -1,12 +1,16 @@
-"""Linked prompts against the full computation: how far the first answer token is from it, and whether
-the answer is right.
+"""Linked prompts against the full computation: how far an answer's tokens are from it, and whether the answer
+is right.
 
-Each prompt is answered once by the full computation and once by each arm, over the same tokens. The
-measure is KL(full || arm) of a token's distribution, and the answer, which reads "The access code of ... is 1234", has
-three places to look: its first word, where the model takes in what it was asked; the code's first digit, behind
-the words that are given, where it must have found the document; and the mean over all of it, each token behind the
-right ones. Accuracy (the whole code, greedily) needs many more prompts. Source of the measures: EPIC, arXiv
-2410.15332, §6; needles as in its appendix.
+Each prompt is answered by the full computation and by every arm, over the same tokens. The measure is KL(full || arm)
+of a token's distribution, each behind the right ones. The answer reads "The access code of ... is 1234", and the mean
+over all of its tokens is the figure that leads; beside it stand two places: its first word, where the model takes in
+what it was asked, and the code's first digit, behind the words that are given, where it must have found the document.
+Accuracy (the whole code, greedily) needs many more prompts. Source of the measures: EPIC, arXiv 2410.15332, §6; needles
+as in its appendix.
+
+Arms differ in which rows they compute anew over what they have placed, and in nothing else. So all of them go through
+the model as parts of one batch, in pages of their own, and the right answer's digits come along behind each prompt: in
+float32 the bits of a row do not depend on what else is in the batch (`serving.attention`).
 """
 
 from __future__ import annotations
@@ -20,12 +24,11 @@ from torch import Tensor
 
 from serving.attention import Batch, PagedAttention, Part
 from serving.attention.paged import empty_pool
-from serving.linking.blending import blend
-from serving.linking.chunk import Chunk
-from serving.linking.lego import Linked, compute_rows, link
+from serving.linking.blending import choose_rows, looking_products
+from serving.linking.chunk import Chunk, compile_chunks
+from serving.linking.lego import place_all, prefill_products, prompt_of, recomputed_rows
 from serving.linking.needles import Prompt, draw_documents, prompt_for
-from serving.linking.store import ChunkStore
-from serving.model import Llama, LoadedModel
+from serving.model import Llama, LoadedModel, Tokenizer
 
 PAGE_TOKENS: Final = 16
 DOCUMENTS: Final = (2, 4, 8, 12)
@@ -33,7 +36,6 @@ SENTENCES: Final = 4
 LINKED: Final = (0, 1, 4, 16, 32)
 BLEND: Final = 0.15
 DUMMIES: Final = 3
-STORE_BYTES: Final = 4 << 30
 
 NAIVE: Final = "naive"
 FULL: Final = "full"
@@ -44,133 +46,130 @@ CACHE_BLEND: Final = f"blend-{BLEND:g}"
 class Answer(NamedTuple):
     """What one arm did with one prompt.
 
-    divergence    at the code's first digit, nats
-    at_beginning  at the answer's first word
-    of_answer     mean over the answer's tokens
+    of_answer       mean divergence over the answer's tokens, nats
+    at_first_word   divergence at the answer's first word
+    at_first_digit  divergence at the code's first digit
+    right           whether the code comes out, greedily
+    recomputed      rows that were computed for it, without those of the answer
+    products        multiply-adds of that
     """
 
-    divergence: float
-    at_beginning: float
     of_answer: float
+    at_first_word: float
+    at_first_digit: float
     right: bool
     recomputed: int
     products: int
 
 
-class Stores(NamedTuple):
-    """Compiled chunks: alone, and behind dummies."""
+class Site(NamedTuple):
+    """Where an arm prepares a prompt: its pages, and the compiled chunks, alone and behind dummies."""
 
-    plain: ChunkStore
-    behind: ChunkStore
+    model: Llama
+    pool: Tensor
+    pages: Sequence[int]
+    prompt: Prompt
+    plain: Sequence[Chunk]
+    behind: Sequence[Chunk]
 
-
-Arm = Callable[[Llama, Tensor, Sequence[int], Prompt, Stores], Linked]
-
-
-def _lego(k: int) -> Arm:
-    def arm(
-        model: Llama, pool: Tensor, pages: Sequence[int], prompt: Prompt, stores: Stores
-    ) -> Linked:
-        return link(model, pool, pages, _chunks(prompt, stores.plain), prompt.question, k)
-
-    return arm
+    @property
+    def tokens(self) -> list[int]:
+        """All of the prompt's."""
+        return prompt_of(self.plain, self.prompt.question)
 
 
-def _lego_0(
-    model: Llama, pool: Tensor, pages: Sequence[int], prompt: Prompt, stores: Stores
-) -> Linked:
-    head = stores.plain.get(prompt.head)
-    chunks = [head, *[stores.behind.get(tokens) for tokens in prompt.documents]]
-    return link(model, pool, pages, chunks, prompt.question, 0)
+class Rest(NamedTuple):
+    """What is left to compute when an arm has prepared its pages: these rows. `products`: spent on that already."""
+
+    rows: Sequence[int]
+    products: int = 0
 
 
-def _blend(
-    model: Llama, pool: Tensor, pages: Sequence[int], prompt: Prompt, stores: Stores
-) -> Linked:
-    chunks = _chunks(prompt, stores.plain)
-    return blend(model, pool, pages, chunks, prompt.question, BLEND).linked
+def _full(site: Site) -> Rest:
+    return Rest(range(len(site.tokens)))
 
 
-@torch.inference_mode()
-def _full(model: Llama, pool: Tensor, pages: Sequence[int], prompt: Prompt, _: Stores) -> Linked:
-    tokens = _tokens(prompt)
-    return compute_rows(model, pool, pages, tokens, range(len(tokens)))
+def _lego(site: Site, k: int, chunks: Sequence[Chunk]) -> Rest:
+    place_all(site.model, site.pool, site.pages, chunks)
+    lengths = [len(chunk) for chunk in chunks]
+    return Rest(recomputed_rows(lengths, len(site.prompt.question), k))
 
 
-def _name(k: int) -> str:
+def _blend(site: Site) -> Rest:
+    place_all(site.model, site.pool, site.pages, site.plain)
+    tokens = site.tokens
+    cached = len(tokens) - len(site.prompt.question)
+    chosen = choose_rows(site.model, site.pool, site.pages, tokens, cached, BLEND)
+    rows = chosen + list(range(cached, len(tokens)))
+    return Rest(rows, looking_products(site.model, len(tokens)))
+
+
+def _lego_of(k: int) -> Callable[[Site], Rest]:
+    return lambda site: _lego(site, k, site.plain)
+
+
+def lego(k: int) -> str:
+    """The name of an arm."""
     return f"lego-{k}" if k else NAIVE
 
 
-ARMS: Final[dict[str, Arm]] = {
+ARMS: Final[dict[str, Callable[[Site], Rest]]] = {
     FULL: _full,
-    **{_name(k): _lego(k) for k in LINKED},
-    LEGO_0: _lego_0,
+    **{lego(k): _lego_of(k) for k in LINKED},
+    LEGO_0: lambda site: _lego(site, 0, site.behind),
     CACHE_BLEND: _blend,
 }
 
 
-def answers(loaded: LoadedModel, count: int, seed: int) -> Iterator[dict[str, Answer]]:
-    """What every arm makes of each of `count` prompts."""
-    model = loaded.model
+def draw_prompts(tokenizer: Tokenizer, count: int, seed: int) -> Iterator[Prompt]:
+    """Prompts over 2, 4, 8, 12, 2, ... documents, which are drawn anew for each."""
     rng = random.Random(seed)
-    dummies = [loaded.tokenizer.special("<|im_start|>")] * DUMMIES
     for number in range(count):
         documents = draw_documents(rng, DOCUMENTS[number % len(DOCUMENTS)], SENTENCES)
-        prompt = prompt_for(loaded.tokenizer, documents, rng.choice(documents))
-        # Documents are drawn anew for each prompt: nothing would be found again.
-        stores = Stores(ChunkStore(model, STORE_BYTES), ChunkStore(model, STORE_BYTES, dummies))
-        exact: Tensor | None = None
-        found: dict[str, Answer] = {}
-        for name, arm in ARMS.items():
-            exact, found[name] = _answer(loaded, arm, prompt, stores, exact)
-        yield found
+        yield prompt_for(tokenizer, documents, rng.choice(documents))
 
 
 @torch.inference_mode()
-def _answer(
-    loaded: LoadedModel, arm: Arm, prompt: Prompt, stores: Stores, exact: Tensor | None
-) -> tuple[Tensor, Answer]:
-    """One arm, one prompt; `exact` are log probabilities of the answer, which the first arm, the full one, makes."""
-    model, tokens = loaded.model, _tokens(prompt)
-    config = model.config
+def answers(loaded: LoadedModel, prompt: Prompt) -> dict[str, Answer]:
+    """What every arm makes of a prompt."""
+    model, config = loaded.model, loaded.model.config
     code = loaded.tokenizer.encode(prompt.code)
-    digits = len(code)
-    pages = range(-(-(len(tokens) + digits) // PAGE_TOKENS))
-    pool = empty_pool(len(pages), config.layers, config.kv_heads, config.head_dim)
-    linked = arm(model, pool, pages, prompt, stores)
-
-    def follow(said: Sequence[int], behind: int) -> Tensor:
-        """Logits of what follows on tokens that are said so far behind the prompt."""
-        batch = Batch.of([Part.following(said, len(tokens) + behind, pages)], PAGE_TOKENS)
-        attention = PagedAttention(pool, batch, model.rotary)
-        return model.logits(model.forward(batch.token_ids, batch.positions, attention))
-
-    opening = model.logits(linked.computed[-prompt.opening - 1 :])
-    answer = [int(opening[-1].argmax())]
-    while len(answer) < digits:
-        answer.append(int(follow(answer[-1:], len(answer) - 1)[0].argmax()))
-    right = loaded.tokenizer.decode(answer) == prompt.code
-    logits = torch.cat((opening, follow(code[:-1], 0)))
-    told = torch.log_softmax(logits.to(torch.float64), dim=-1)
-    exact = told if exact is None else exact
-    each = (exact.exp() * (exact - told)).sum(dim=-1)
-    return exact, Answer(
-        divergence=float(each[prompt.opening]),
-        at_beginning=float(each[0]),
-        of_answer=float(each.mean()),
-        right=right,
-        recomputed=linked.recomputed,
-        products=linked.products,
-    )
-
-
-def _tokens(prompt: Prompt) -> list[int]:
-    return [
-        *prompt.head,
-        *[token for document in prompt.documents for token in document],
-        *prompt.question,
-    ]
-
-
-def _chunks(prompt: Prompt, store: ChunkStore) -> list[Chunk]:
-    return [store.get(prompt.head), *[store.get(tokens) for tokens in prompt.documents]]
+    plain = compile_chunks(model, [prompt.head, *prompt.documents])
+    dummies = [loaded.tokenizer.special("<|im_start|>")] * DUMMIES
+    behind = [plain[0], *compile_chunks(model, prompt.documents, dummies=dummies)]
+    # The code's last digit tells nothing that is asked for.
+    tokens = prompt_of(plain, prompt.question)
+    said = [*tokens, *code[:-1]]
+    answer = range(len(tokens), len(said))
+    width = -(-len(said) // PAGE_TOKENS)
+    pool = empty_pool(width * len(ARMS), config.layers, config.kv_heads, config.head_dim)
+    rests: list[Rest] = []
+    parts: list[Part] = []
+    for number, prepare in enumerate(ARMS.values()):
+        pages = range(number * width, (number + 1) * width)
+        rest = prepare(Site(model, pool, pages, prompt, plain, behind))
+        rows = [*rest.rows, *answer]
+        rests.append(rest)
+        parts.append(Part([said[row] for row in rows], rows, pages))
+    batch = Batch.of(parts, PAGE_TOKENS)
+    attention = PagedAttention(pool, batch, model.rotary)
+    hidden = model.forward(batch.token_ids, batch.positions, attention)
+    # What stands before each of the answer's tokens: its words, which end the prompt, and the code's digits.
+    before = prompt.opening + len(code)
+    ends = (batch.last_rows + 1).tolist()
+    logits = model.logits(torch.cat([hidden[end - before : end] for end in ends]))
+    found = {}
+    exact = torch.log_softmax(logits[:before].to(torch.float64), dim=-1)
+    for name, rest, mine in zip(ARMS, rests, logits.split(before), strict=True):
+        told = torch.log_softmax(mine.to(torch.float64), dim=-1)
+        each = (exact.exp() * (exact - told)).sum(dim=-1)
+        found[name] = Answer(
+            of_answer=float(each.mean()),
+            at_first_word=float(each[0]),
+            at_first_digit=float(each[prompt.opening]),
+            # Who would say each digit behind the right ones says all of them by itself.
+            right=told[prompt.opening :].argmax(dim=-1).tolist() == code,
+            recomputed=len(rest.rows),
+            products=rest.products + prefill_products(model, rest.rows),
+        )
+    return found

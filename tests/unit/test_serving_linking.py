@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from bench.serve.zipf import Load, count_hits
 from kv_pool.namespace import Kind, Namespace
+from serving.attention import Part
 from serving.attention.paged import empty_pool
 from serving.linking import (
     ChunkStore,
@@ -23,10 +24,21 @@ from serving.linking import (
     split_fixed,
     split_semantic,
 )
+from serving.linking.chunk import compile_chunks
+from serving.linking.evaluation import (
+    BLEND,
+    CACHE_BLEND,
+    FULL,
+    LINKED,
+    NAIVE,
+    answers,
+    draw_prompts,
+    lego,
+)
 from serving.linking.lego import compute_rows, prefill_products, prompt_of
 from serving.linking.naming import chunk_blocks
-from serving.linking.needles import draw_documents, prompt_for
-from tests.unit.serving_models import TINY, smollm2, tiny
+from serving.linking.needles import Prompt, draw_documents, prompt_for
+from tests.unit.serving_models import TINY, smollm2, step, tiny
 
 EXACT = Namespace(
     tenant="", model="tiny", revision="1", dtype="float32", layout="pages", block_tokens=16
@@ -243,18 +255,71 @@ def test_content_is_found_where_prefixes_are_not() -> None:
     assert one.content_ratio - one.prefix_ratio < 0.1
 
 
-def test_a_slice_of_the_real_measure_shows_the_effect() -> None:
-    """On the packaged model and few prompts: linking with k = 32 is nearer to the full computation than naive."""
-    from serving.linking.evaluation import FULL, NAIVE, answers
+def test_chunks_compiled_together_are_those_compiled_alone() -> None:
+    """One pass over several chunks gives each the bits that it has by itself, behind dummies, too."""
+    texts = [[1, 2, 3], list(range(40)), [7]]
+    for dummies in ((), (0, 0)):
+        together = compile_chunks(tiny(), texts, dummies=dummies)
+        for text, chunk in zip(texts, together, strict=True):
+            alone = compile_chunk(tiny(), text, dummies=dummies)
+            assert (chunk.token_ids, chunk.lead) == (alone.token_ids, alone.lead)
+            assert torch.equal(chunk.keys, alone.keys)
+            assert torch.equal(chunk.values, alone.values)
 
-    found = list(answers(smollm2(), 2, seed=1))  # as the whole measure begins
-    divergence = {name: sum(each[name].divergence for each in found) for name in found[0]}
-    assert divergence[FULL] == 0.0
-    assert divergence["lego-32"] < divergence[NAIVE]
-    assert all(each[FULL].at_beginning == each[FULL].of_answer == 0.0 for each in found)
-    for where in ("at_beginning", "of_answer"):
-        linked, naive = (
-            sum(getattr(each[name], where) for each in found) for name in ("lego-32", NAIVE)
+
+@torch.inference_mode()
+def answered_step_by_step(model, tokenizer, prompt: Prompt, arm: str):
+    """What the measure says of an arm, the long way: alone, token by token. Log probabilities, whether it is right,
+    rows and operations."""
+    code = tokenizer.encode(prompt.code)
+    chunks = [compile_chunk(model, tokens) for tokens in (prompt.head, *prompt.documents)]
+    tokens = prompt_of(chunks, prompt.question)
+    pages = range(-(-(len(tokens) + len(code)) // 16))
+    config = model.config
+    pool = empty_pool(len(pages), config.layers, config.kv_heads, config.head_dim)
+    if arm == "full":
+        linked = compute_rows(model, pool, pages, tokens, range(len(tokens)))
+    elif arm == CACHE_BLEND:
+        linked = blend(model, pool, pages, chunks, prompt.question, BLEND).linked
+    else:
+        linked = link(model, pool, pages, chunks, prompt.question, int(arm.removeprefix("lego-")))
+
+    def after(token: int, behind: int):
+        part = Part.following([token], len(tokens) + behind, pages)
+        return model.logits(step(model, pool, [part]))
+
+    opening = model.logits(linked.computed[-prompt.opening - 1 :])
+    greedy = [int(opening[-1].argmax())]
+    while len(greedy) < len(code):
+        greedy.append(int(after(greedy[-1], len(greedy) - 1).argmax()))
+    forced = [after(token, place) for place, token in enumerate(code[:-1])]
+    told = torch.log_softmax(torch.cat([opening, *forced]).double(), dim=-1)
+    right = tokenizer.decode(greedy) == prompt.code
+    return told, right, linked.recomputed, linked.products
+
+
+def test_a_slice_of_the_real_measure_is_what_it_says_and_shows_the_effect() -> None:
+    """On the packaged model and few prompts all arms in one batch give what each gives alone, token by token; and
+    linking with k = 32 is nearer to the full computation than naive, at every place."""
+    loaded = smollm2()
+    # As the whole measure begins.
+    prompts = list(draw_prompts(loaded.tokenizer, 2, seed=1))
+    found = [answers(loaded, prompt) for prompt in prompts]
+    exact, *_ = answered_step_by_step(loaded.model, loaded.tokenizer, prompts[0], FULL)
+    for arm in (FULL, "lego-4", CACHE_BLEND):
+        told, *counted = answered_step_by_step(loaded.model, loaded.tokenizer, prompts[0], arm)
+        each = (exact.exp() * (exact - told)).sum(dim=-1)
+        places = [float(one) for one in (each.mean(), each[0], each[prompts[0].opening])]
+        assert list(found[0][arm][:3]) == pytest.approx(places, abs=1e-9)
+        assert list(found[0][arm][3:]) == counted
+    for where in ("of_answer", "at_first_word", "at_first_digit"):
+        full, linked, naive = (
+            sum(getattr(each[name], where) for each in found) for name in (FULL, "lego-32", NAIVE)
         )
-        assert 0 < linked < naive
-    assert all(answer.recomputed > 0 for each in found for answer in each.values())
+        assert 0 == full < linked < naive
+    for prompt, each in zip(prompts, found, strict=True):
+        lengths = [len(tokens) for tokens in (prompt.head, *prompt.documents)]
+        for k in LINKED:
+            rows = sum(min(k, length) for length in lengths[1:]) + len(prompt.question)
+            assert each[lego(k)].recomputed == rows
+        assert each[FULL].recomputed == sum(lengths) + len(prompt.question)

@@ -16,10 +16,14 @@ thousands of prompts, with an accelerator that is a pause. What both have in com
 
 ``command``    the verb
 ``regions``    the store, a node a region
+``member``     a process; ``company``: routers and workers, and where they answer
+``run``        all of it while it lasts: what faults and conductors do to it; ``course``: what it leaves
 ``faults``     kills and cuts, and how long until all is well
+``leading``    which node leads what
 ``comparing``  a learner beside a scan of the store
 ``ending``     what is looked at in the end
 ``judging``    the checker's verdict over what every process took down (`kv_pool.edge.journal`)
 ``timeline``   what the journals say of blocks
-``live``       what is shown meanwhile; ``sheet`` and ``plots``: parts of a page to look at afterwards
+``figures``    what every run counts, and how it is told
+``live``       what is shown meanwhile; ``sheet``, ``plots`` and ``drawing``: parts of a page to look at afterwards
 """

@@ -90,7 +90,7 @@ class Blocks(click.ParamType):  # type: ignore[type-arg] # generic in newer clic
     help=f"How many prompts.  [default: {real_plans.PROMPTS}, fewer where that takes too long; "
     f"simulated: as many as come in {plans.REPLAY_S:g} s]",
 )
-@click.option("--faults", is_flag=True, help="Kill workers, cut a region off; simulated: a leader.")
+@click.option("--faults", is_flag=True, help="Kill workers and a leader, cut a region off.")
 @click.option(
     "--report",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -255,7 +255,7 @@ def _end_with(found: Findings | RealFindings) -> None:
     ctx = click.get_current_context()
     if not found.sound:
         ctx.exit(Exit.INVALID)
-    if found.incidents or found.failed:
+    if found.shared.incidents or found.failed:
         ctx.exit(Exit.FAILED)
 
 
@@ -276,7 +276,7 @@ def _run_simulated(plan: plans.Plan, folder: Path, report: Path | None, *, keep:
             live.watch(None)
             live.stage("regions end")
         live.stage("the history is judged")
-        judgement = judge(raw.notes, folder / HISTORY if keep else None)
+        judgement = judge(raw.course.notes, folder / HISTORY if keep else None)
         found = find(plan, raw, judgement, machine_load=os.getloadavg()[0])
     if report is not None:
         report.write_text(page(plan, raw, found), encoding="utf-8")
@@ -310,14 +310,14 @@ def _run_real(
             if stay:
                 screen.close()
                 tell(found)
-                _invite({region: one.address for region, one in conductor.company.routers.items()})
+                _invite(conductor.routers)
                 with suppress(asyncio.CancelledError):
                     await asyncio.Event().wait()
             live.stage("regions end")
         return found
 
     def weigh(conductor: Conductor, raw: Raw) -> RealFindings:
-        judgement = judge(raw.notes, folder / HISTORY if keep else None)
+        judgement = judge(raw.course.notes, folder / HISTORY if keep else None)
         blocks = count_blocks([one for one in raw.turns if not one.failure])
         found = find(plan, conductor, judgement, blocks, machine_load=os.getloadavg()[0])
         if report is not None:

@@ -7,26 +7,17 @@ the leader says. Both are counts, and no latency is in them, however busy the ma
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
-from bench.geo.scene import statuses
-from bench.processes import BenchError
-from k2store.testing.cluster.told import REPLICA_ROLE_LEADER
+from bench.demo.leading import Looks, leader_of, look
 from kv_pool.keys import Worker
 
 if TYPE_CHECKING:
     from k2store.testing.cluster import LocalCluster
-    from k2store.testing.cluster.told import GetStatusResponse
 
 TRIES: Final = 3
 """A node may send something on for others meanwhile; the least count is that of the publish alone."""
-LOOKS: Final = 20
-"""On a busy machine a node may not answer in time; then it is asked again."""
-
-Looks: TypeAlias = Mapping[str, "GetStatusResponse"]
-"""What nodes say of themselves, by name."""
 
 
 async def crossings(
@@ -40,22 +31,13 @@ async def crossings(
     for worker, once in publish.items():
         counts = []
         for _ in range(TRIES):
-            before = await _look(cluster)
+            before = await look(cluster)
             await once()
-            after = await _look(cluster)
+            after = await look(cluster)
             sent = sent_on(before, after, worker.partition("/")[0])
             counts.append(sent + needs_others(after, worker))
         found.append(min(counts))
     return max(found, default=0)
-
-
-async def _look(cluster: LocalCluster) -> Looks:
-    """What every node says."""
-    for _ in range(LOOKS):
-        found = await asyncio.to_thread(statuses, cluster)
-        if len(found) == len(cluster.nodes):
-            return found
-    raise BenchError(f"of {len(cluster.nodes)} nodes only {', '.join(found) or 'none'} answer")
 
 
 def sent_on(before: Looks, after: Looks, region: str) -> int:
@@ -70,13 +52,7 @@ def sent_on(before: Looks, after: Looks, region: str) -> int:
 def needs_others(looks: Looks, worker: str) -> int:
     """1 when an entry of a worker's partition stands only with a voter in another region, else 0."""
     region, _, name = worker.partition("/")
-    prefix = Worker(region, name).prefix
-    region_of = {look.cluster.node: look.region for look in looks.values()}
-    for look in looks.values():
-        for one in look.partitions:
-            leads = one.replica.role == REPLICA_ROLE_LEADER
-            if leads and one.start <= prefix and (not one.end or prefix < one.end):
-                voters = one.replica.voters
-                near = sum(region_of[voter] == look.region for voter in voters)
-                return int(near < len(voters) // 2 + 1)
-    raise BenchError(f"nobody leads the partition of {worker}")
+    leader, voters = leader_of(looks, Worker(region, name).prefix)
+    region_of = {said.cluster.node: said.region for said in looks.values()}
+    near = sum(region_of[voter] == looks[leader].region for voter in voters)
+    return int(near < len(voters) // 2 + 1)

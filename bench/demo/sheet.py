@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Final
 
-from bench.demo.faults import Fault
+from bench.demo.course import Fault
 from bench.demo.judging import Judgement
 from bench.demo.plots import COLOURS, bars
 
@@ -77,8 +77,8 @@ def recoveries(faults: Sequence[Fault]) -> str:
                 one.what,
                 one.evidence,
                 (
-                    f"{'equal' if not one.differences else 'DIFFER'}: {one.rows:,} rows, "
-                    f"{one.prompts} prompts"
+                    f"{'DIFFER' if one.compared.differences else 'equal'}: {one.compared.rows:,} rows, "
+                    f"{one.compared.prompts} prompts"
                 ),
             )
             for one in faults

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bench.demo.faults import Fault
-from bench.demo.real.figures import Counted
+from bench.demo.course import Fault
+from bench.demo.real.counters import Counted
 from bench.demo.real.people import Turn
 from bench.demo.real.reference import Sameness, sample
 from bench.demo.real.talks import PASSAGE_CHARACTERS, TURNS, passage, talks

@@ -12,9 +12,9 @@ can be compared with that of a worker which keeps nothing and asks nobody.
 
 ``plan``       what a run is to do
 ``talks``      what is asked, and where
-``scene``      the processes, their addresses, their ends
+``scene``      the processes, and what they are told
 ``people``     ask, and note what came
-``figures``    what processes say of themselves
+``counters``   what processes say of themselves
 ``lookout``    a learner in each region, for whoever watches
 ``conductor``  the run from beginning to end
 ``tokens``     what could have been found computed, and what was to be found elsewhere

@@ -6,17 +6,15 @@ from array import array
 
 from msgspec import Struct
 
-from bench.demo.faults import Fault, troubled
+from bench.demo.course import Course, troubled
+from bench.demo.figures import NS_PER_S, Figures, details, figures, promised
 from bench.demo.judging import Judgement
-from bench.demo.real.conductor import Conductor, Raw
+from bench.demo.real.conductor import Conductor
 from bench.demo.real.plan import Plan
 from bench.demo.real.reference import Sameness
 from bench.demo.real.tokens import Blocks
 from bench.demo.timeline import Timeline
 from bench.samples import Spread, rounded, spread
-
-NS_PER_MS = 1e6
-NS_PER_S = 1e9
 
 
 class Fleet(Struct, frozen=True, kw_only=True):
@@ -45,11 +43,10 @@ class Findings(Struct, frozen=True, kw_only=True):
     phantoms   claims that were refused: what the learner believed was there no more
     """
 
+    shared: Figures
     prompts: int
     failed: int
     left: int
-    start_s: float
-    elapsed_s: float
     tokens: int
     cached: int
     generated: int
@@ -57,21 +54,9 @@ class Findings(Struct, frozen=True, kw_only=True):
     fleet: Fleet
     first: Spread
     phantoms: int
-    claims: int
     acquire: Spread
-    publish: Spread
-    publishes: int
-    published_blocks: int
-    publish_wan_round_trips: int
     staleness: Spread
-    wan_bytes: int
-    faults: list[Fault]
-    differences: list[str]
-    compared_rows: int
-    judgement: Judgement
     sameness: Sameness
-    incidents: list[str]
-    machine_load: float
 
     @property
     def recomputed_elsewhere(self) -> int:
@@ -81,12 +66,7 @@ class Findings(Struct, frozen=True, kw_only=True):
     @property
     def sound(self) -> bool:
         """Whether every promise was seen kept."""
-        return (
-            self.judgement.valid
-            and not self.differences
-            and not any(fault.differences for fault in self.faults)
-            and not self.sameness.different
-        )
+        return self.shared.kept and not self.sameness.different
 
 
 def find(
@@ -95,15 +75,12 @@ def find(
     """All figures."""
     raw = conductor.raw
     answered = [one for one in raw.turns if not one.failure]
-    timeline = Timeline(raw.notes, raw.started_ns)
-    calm = [one for one in timeline.publishes if not troubled(one.asked_ns, raw.faults)]
-    publish = spread(array("q", [one.known_ns - one.asked_ns for one in calm]))
+    timeline = Timeline(raw.course.notes, raw.course.started_ns)
     return Findings(
+        shared=figures(raw.course, timeline, judgement, machine_load=machine_load),
         prompts=len(raw.turns),
         failed=len(raw.turns) - len(answered),
         left=raw.left,
-        start_s=(raw.started_ns - raw.began_ns) / NS_PER_S,
-        elapsed_s=(raw.ended_ns - raw.started_ns) / NS_PER_S,
         tokens=sum([one.tokens for one in answered]),
         cached=sum([one.cached for one in answered]),
         generated=sum([one.generated for one in answered]),
@@ -111,42 +88,24 @@ def find(
         fleet=_fleet(plan, conductor),
         first=spread(array("q", [int(one.first_s * NS_PER_S) for one in answered])),
         phantoms=timeline.failed.get("acquire", 0),
-        claims=timeline.done.get("acquire", 0),
         acquire=spread(array("q", timeline.took_ns.get("acquire", []))),
-        publish=publish,
-        publishes=len(timeline.publishes),
-        published_blocks=sum([one.blocks for one in timeline.publishes]),
-        publish_wan_round_trips=raw.crossings,
-        staleness=spread(array("q", _calm_staleness(raw))),
-        wan_bytes=sum(
-            [counts.sent_bytes for (source, target), counts in raw.wan.items() if source != target]
-        ),
-        faults=raw.faults,
-        differences=raw.differences,
-        compared_rows=raw.compared_rows,
-        judgement=judgement,
+        staleness=spread(array("q", _calm_staleness(raw.course))),
         sameness=raw.sameness,
-        incidents=raw.incidents,
-        machine_load=machine_load,
     )
 
 
 def document(plan: Plan, found: Findings) -> dict[str, object]:
     """The figures for programs; names that were promised come first."""
-    fleet, blocks = found.fleet, found.blocks
+    shared, fleet, blocks = found.shared, found.fleet, found.blocks
     return {
-        "requests": found.prompts,
-        "block_references": blocks.references,
-        "block_hits": blocks.hits,
-        "ideal_hits": blocks.ideal,
-        "phantoms": found.phantoms,
-        "acquire_p50_ms": rounded(found.acquire.p50_ms),
-        "publish_p50_ms": rounded(found.publish.p50_ms),
-        "staleness_p99_ms": rounded(found.staleness.p99_ms),
-        "publish_wan_round_trips": found.publish_wan_round_trips,
-        "faults": len(found.faults),
-        "recovery_s": rounded(max([one.recovery_s for one in found.faults], default=0.0)),
-        "checker_valid": found.judgement.valid,
+        **promised(
+            shared,
+            requests=found.prompts,
+            blocks=(blocks.references, blocks.hits, blocks.ideal),
+            phantoms=found.phantoms,
+            acquire=found.acquire,
+            staleness=found.staleness,
+        ),
         "cached_token_ratio": rounded(found.cached / found.tokens if found.tokens else 0.0),
         "ttft_p50_ms": rounded(found.first.p50_ms),
         "ttft_p99_ms": rounded(found.first.p99_ms),
@@ -169,30 +128,10 @@ def document(plan: Plan, found: Findings) -> dict[str, object]:
         "resumed_answers": fleet.resumed,
         "retried_requests": fleet.retried,
         "spilled_requests": fleet.spilled,
-        "publishes": found.publishes,
-        "published_blocks": found.published_blocks,
-        "claims": found.claims,
-        "acquire_p99_ms": rounded(found.acquire.p99_ms),
-        "publish_p99_ms": rounded(found.publish.p99_ms),
-        "wan_bytes": found.wan_bytes,
-        "learner_differences": len(found.differences)
-        + sum([len(one.differences) for one in found.faults]),
-        "compared_rows": found.compared_rows + sum([one.rows for one in found.faults]),
-        "checked_operations": found.judgement.operations,
-        "checker_findings": list(found.judgement.findings),
-        "incidents": found.incidents,
-        "fault_details": [
-            {
-                "kind": one.kind,
-                "what": one.what,
-                "recovery_s": rounded(one.recovery_s),
-                "evidence": one.evidence,
-            }
-            for one in found.faults
-        ],
-        "start_s": rounded(found.start_s),
-        "elapsed_s": rounded(found.elapsed_s),
-        "machine_load": rounded(found.machine_load),
+        "published_blocks": shared.published_blocks,
+        "claims": shared.claims,
+        **details(shared),
+        "start_s": rounded(shared.start_s),
         "regions": list(plan.regions),
         "workers_per_region": plan.workers_per_region,
     }
@@ -223,10 +162,10 @@ def _fleet(plan: Plan, conductor: Conductor) -> Fleet:
     )
 
 
-def _calm_staleness(raw: Raw) -> list[int]:
+def _calm_staleness(course: Course) -> list[int]:
     """What learners said outside of faults, ns."""
     return [
         int(stale_s * NS_PER_S)
-        for at_ns, _, stale_s in raw.staleness
-        if not troubled(at_ns, raw.faults)
+        for at_ns, _, stale_s in course.staleness
+        if not troubled(at_ns, course.faults)
     ]

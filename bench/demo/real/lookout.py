@@ -8,8 +8,8 @@ from pathlib import Path
 
 import k2store
 from bench.demo.comparing import Shown, differences
+from bench.demo.course import Compared
 from bench.demo.crossings import crossings
-from bench.demo.faults import Compared
 from k2store.testing.cluster import LocalCluster
 from kv_pool.blocks import NAME_BYTES
 from kv_pool.edge.following import Tree

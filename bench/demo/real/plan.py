@@ -6,7 +6,6 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
-from bench.demo.faults import CUT, RESTART, WORKER
 from k2store.testing.wan import Kind
 
 MODEL: Final = "smollm2-135m-instruct"
@@ -18,7 +17,6 @@ TURN_S: Final = 20.0
 """Where nobody says how many, no turn is asked so long after that."""
 WORKERS: Final = 1
 WORKERS_MAX: Final = 4
-FAULTS: Final = (WORKER, RESTART, CUT)
 LEASE_S: Final = 6.0
 """Of a worker: three of them share two cores with everything else."""
 PAGES: Final = 768

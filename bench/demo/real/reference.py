@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,10 +11,10 @@ from typing import Final
 
 from msgspec import Struct
 
-from bench.demo.faults import Fault
+from bench.demo.course import Fault
+from bench.demo.member import Member
 from bench.demo.real.people import Turn
 from bench.demo.real.plan import MODEL
-from bench.demo.real.scene import Member
 from bench.serve.client import ask
 from k2store.testing.child import K2
 from k2store.testing.keeper import Keeper
@@ -61,7 +62,7 @@ async def compare_answers(turns: Sequence[Turn], folder: Path) -> Sameness:
     with Keeper() as keeper:
         worker = Member("reference", command, folder / "reference.log", keeper)
         try:
-            said = await worker.start()
+            said = json.loads(await worker.start())
             address = said["url"].removeprefix("http://").removesuffix("/v1")
             until_s = time.monotonic() + ENOUGH_S
             for turn in turns:

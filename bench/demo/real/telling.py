@@ -5,25 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from bench.demo.figures import FINDINGS_MAX, faults_told, publish_told, verdicts_told
 from bench.demo.live import share, times
 
 if TYPE_CHECKING:
     from bench.demo.real.findings import Findings
     from bench.demo.real.plan import Plan
 
-FINDINGS_MAX = 5
-
 
 def rows(plan: Plan, found: Findings) -> Iterator[tuple[str, str]]:
     """Names and values of the figures that matter."""
-    blocks, fleet = found.blocks, found.fleet
+    shared, blocks, fleet = found.shared, found.blocks, found.fleet
     elsewhere = blocks.elsewhere
     yield (
         "prompts",
         (
-            f"{found.prompts - found.failed} answered of {found.prompts} in {found.elapsed_s:.0f} s, by "
+            f"{found.prompts - found.failed} answered of {found.prompts} in {shared.elapsed_s:.0f} s, by "
             f"{len(plan.workers)} workers, {plan.people} people a region asking at a time; all had "
-            f"started after {found.start_s:.0f} s"
+            f"started after {shared.start_s:.0f} s"
         ),
     )
     if found.left:
@@ -62,31 +61,17 @@ def rows(plan: Plan, found: Findings) -> Iterator[tuple[str, str]]:
         ),
     )
     yield "first token", times(found.first)
-    yield "phantoms", f"{found.phantoms} claims were refused; {found.claims:,} were given"
+    yield "phantoms", f"{found.phantoms} claims were refused; {shared.claims:,} were given"
     yield "acquire", times(found.acquire)
-    yield (
-        "publish",
-        (
-            f"{times(found.publish)}; {found.publishes:,} of {found.published_blocks:,} blocks, synced; "
-            f"{found.publish_wan_round_trips} round trips between regions"
-        ),
-    )
+    yield publish_told(shared, several=True)
     yield "staleness, as stated", times(found.staleness)
     yield (
         "between regions",
-        f"{found.wan_bytes / 1e6:,.1f} MB on the wire, keys and values among it",
+        f"{shared.wan_bytes / 1e6:,.1f} MB on the wire, keys and values among it",
     )
-    yield "load", f"this machine {found.machine_load:.1f} at the end"
-    for fault in found.faults:
-        yield (
-            f"after {fault.kind}",
-            (
-                f"{fault.recovery_s:.1f} s; {fault.evidence}; "
-                f"learners {'equal' if not fault.differences else 'DIFFER from'} the store "
-                f"({fault.rows:,} rows)"
-            ),
-        )
-    if found.faults or found.failed or fleet.resumed or fleet.retried:
+    yield "load", f"this machine {shared.machine_load:.1f} at the end"
+    yield from faults_told(shared)
+    if shared.faults or found.failed or fleet.resumed or fleet.retried:
         yield (
             "troubles",
             (
@@ -94,17 +79,6 @@ def rows(plan: Plan, found: Findings) -> Iterator[tuple[str, str]]:
                 f"began anew there, {fleet.spilled} went to another region; {found.failed} unanswered"
             ),
         )
-    yield from _verdicts(found)
-
-
-def _verdicts(found: Findings) -> Iterator[tuple[str, str]]:
-    """What the run has shown to hold, and what not."""
-    yield (
-        "learners in the end",
-        f"{'equal' if not found.differences else 'DIFFER from'} the store ({found.compared_rows:,} rows)",
-    )
-    for difference in found.differences[:FINDINGS_MAX]:
-        yield "  difference", difference
     sameness = found.sameness
     yield (
         "greedy answers",
@@ -115,15 +89,4 @@ def _verdicts(found: Findings) -> Iterator[tuple[str, str]]:
     )
     for asked, ours, theirs in sameness.different[:FINDINGS_MAX]:
         yield "  DIFFERENT", f"{asked!r}: {ours!r}, alone {theirs!r}"
-    judgement = found.judgement
-    yield (
-        "checker",
-        (
-            f"{'valid' if judgement.valid else 'INVALID'}: {judgement.operations:,} operations of "
-            f"all processes, {judgement.unknown} of unknown outcome"
-        ),
-    )
-    for finding in judgement.findings:
-        yield "  finding", finding
-    for incident in found.incidents:
-        yield "incident", incident
+    yield from verdicts_told(shared)

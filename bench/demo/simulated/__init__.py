@@ -6,7 +6,7 @@ is a page of some bytes that whoever fetches it checks. Prompts come `speed` tim
 and prefills are as much shorter; the store and the network are not scaled.
 
 ``plan``       what a run is to do; ``arrivals``: which prompt comes to which region
-``scene``      the processes of the demo in a cluster, and their addresses
+``scene``      the processes, what they are told, and the connections to them
 ``wire``       how those speak; ``messages``: what they say; ``process``: what they have in common
 ``worker``     the process of a worker, over ``shelf``: blocks, pages, and room for them
 ``router``     the process of a router

@@ -15,11 +15,13 @@ from typing import Final
 
 from msgspec import Struct
 
+from bench.demo.course import Compared, Course
 from bench.demo.crossings import crossings
 from bench.demo.ending import between, final
-from bench.demo.faults import ALL, Compared, Fault, Faults
+from bench.demo.faults import Faults
 from bench.demo.judging import last_stamp
 from bench.demo.live import share
+from bench.demo.run import Run
 from bench.demo.simulated.arrivals import arrivals
 from bench.demo.simulated.messages import (
     Begin,
@@ -34,12 +36,10 @@ from bench.demo.simulated.messages import (
     Stocked,
 )
 from bench.demo.simulated.plan import Plan
-from bench.demo.simulated.scene import Company, Member
+from bench.demo.simulated.scene import cast
 from bench.demo.simulated.wire import Failed, Gone
 from bench.processes import BenchError
 from k2store.testing.cluster import LocalCluster
-from k2store.testing.wan.link import LinkCounts
-from kv_pool.edge.journal import Note, read
 from kv_pool.edge.pool import Pool
 from kv_pool.namespace import Namespace
 
@@ -51,39 +51,20 @@ PROMPTS: Final = 300
 CALM_S: Final = 60.0
 """Who has not finished so long after the last prompt came never will."""
 
-Links = dict[tuple[str, str], LinkCounts]
-
 
 class Raw(Struct, kw_only=True):
-    """What a run leaves: times are of the machine's monotonic clock, ns.
+    """What a run leaves.
 
-    crossings    round trips between regions that a publish at home takes, counted before prompts come
-    wan          what went over each link between the beginning of the replay and its end
-    compared     of the comparison at the end: rows, prompts, differences
-    incidents    what happened that nobody had planned
-    shown        region of the learner → region of the feed → (moment, stamp shown from then on)
-    staleness    (moment, region of the learner, by how much it said to lag, s)
+    shown  region of the learner → region of the feed → (moment, stamp shown from then on)
     """
 
-    began_ns: int
-    ended_ns: int = 0
-    start_s: float = 0.0
-    crossings: int = 0
-    wan_kind: str = ""
+    course: Course
     outcomes: list[Outcome] = []
     acquires_ns: list[int] = []
     far_acquires_ns: list[int] = []
     shown: dict[str, dict[str, list[tuple[int, int]]]] = {}
-    staleness: list[tuple[int, str, float]] = []
-    faults: list[Fault] = []
-    compared_rows: int = 0
-    compared_prompts: int = 0
-    differences: list[str] = []
     stocks: dict[str, Stocked] = {}
-    incidents: list[str] = []
     fenced: list[str] = []
-    wan: Links = {}
-    notes: list[Note] = []
 
 
 class Tally(Struct):
@@ -116,7 +97,7 @@ class Conductor:
         self.plan = plan
         self.cluster = cluster
         self.folder = folder
-        self.raw = Raw(began_ns=time.monotonic_ns(), wan_kind=str(cluster.wan_kind))
+        self.raw = Raw(course=Course(began_ns=time.monotonic_ns(), wan_kind=str(cluster.wan_kind)))
         self.seen: dict[str, Seen] = {}
         self.tallies = {region: Tally() for region in plan.regions}
         self.stage = "routers and workers start"
@@ -130,8 +111,6 @@ class Conductor:
             block_tokens=plan.cost.block_tokens,
         )
         self._say = say
-        self._wan_lock = asyncio.Lock()
-        self._down: set[str] = set()
 
     # ------------------------------------------------------------------------- for who looks
 
@@ -176,109 +155,68 @@ class Conductor:
             )
         return (*columns, "workers", "lags by"), rows
 
-    # -------------------------------------------------------------------------- for faults
-
     def say(self, text: str) -> None:
         """Something worth a line."""
-        at_s = (time.monotonic_ns() - (self.replay_began_ns or self.raw.began_ns)) / 1e9
+        at_s = (time.monotonic_ns() - (self.replay_began_ns or self.raw.course.began_ns)) / 1e9
         self._say(f"{at_s:6.1f} s  {text}")
+
+    # ---------------------------------------------------------------- what learners say: `Watch`
 
     def views_of(self, worker: str) -> list[tuple[int, bool]]:
         """What each learner says of a worker's life."""
         return [seen.members.get(worker, (0, False)) for seen in self.seen.values()]
 
-    def incarnation(self, worker: str) -> int:
-        """The newest life of a worker that any learner knows."""
-        return max([incarnation for incarnation, _ in self.views_of(worker)], default=0)
-
     def staleness_s(self) -> list[float]:
         """By how much each learner says to lag behind."""
         return [seen.stale_s for seen in self.seen.values()]
 
-    @property
-    def regions(self) -> Sequence[str]:
-        """All of them."""
-        return self.plan.regions
-
-    @property
-    def workers(self) -> Sequence[str]:
-        """Names of all workers."""
-        return self.plan.workers
-
-    def kill(self, worker: str) -> None:
-        """End a worker as a crash would."""
-        self.company.workers[worker].kill()
-
-    async def start(self, worker: str) -> None:
-        """Start a worker that was killed."""
-        await self.company.workers[worker].start()
-
-    def amiss(self, what: str) -> None:
-        """Something that nobody had planned."""
-        self.raw.incidents.append(what)
-
-    def expect_end(self, name: str) -> None:
-        """A worker or a node is about to be killed by us."""
-        self._down.add(name)
-
-    def expect_life(self, name: str) -> None:
-        """It has been started again."""
-        self._down.discard(name)
-
     async def compare(self, region: str, at: int) -> Compared:
-        """A region's learner beside the store, when it shows everything up to a stamp.
-
-        One that cannot be compared is a difference as well.
-        """
+        """A region's learner beside the store, when it shows everything up to a stamp."""
+        router = self._cast.company.routers[region]
         try:
-            compared = await self.company.routers[region].ask(Compare(at, PROMPTS))
+            compared = await self._cast.ask(router, Compare(at, PROMPTS))
         except (Gone, Failed) as error:
             return Compared(0, 0, [f"{region}: {error}"])
         assert isinstance(compared, Shown), "who is told to compare compares"
         found = [f"{region}: {one}" for one in compared.differences]
         return Compared(compared.rows, compared.prompts, found)
 
-    async def on_wan(self, verb: Callable[[], None]) -> None:
-        """Do something to the network, one thing at a time."""
-        async with self._wan_lock:
-            await asyncio.to_thread(verb)
-
     # ----------------------------------------------------------------------------- the run
 
     async def run(self) -> Raw:
         """All of it. `BenchError` when something that should come does not."""
-        raw, plan = self.raw, self.plan
-        async with self.cluster.connect(plan.regions[0], name="conductor") as self.db:
-            async with Pool(self.db, plan.regions[0]) as pool:
+        raw, course, plan = self.raw, self.raw.course, self.plan
+        async with self.cluster.connect(plan.regions[0], name="conductor") as db:
+            async with Pool(db, plan.regions[0]) as pool:
                 namespace = await pool.declare(self.namespace)
-            with Company(plan, self.cluster, self.folder, namespace) as self.company:
+            with cast(plan, self.cluster, self.folder, namespace) as self._cast:
+                company = self._cast.company
+                self._run = Run(self.cluster, company, db, course.incidents, self.say)
                 try:
-                    await self.company.start()
+                    await company.start()
                     self.stage = "round trips of a publish are counted"
                     probes = {
-                        name: functools.partial(worker.ask, Probe())
-                        for name, worker in self.company.workers.items()
+                        name: functools.partial(self._cast.ask, worker, Probe())
+                        for name, worker in company.workers.items()
                     }
-                    raw.crossings = await crossings(probes, self.cluster)
-                    raw.start_s = (time.monotonic_ns() - raw.began_ns) / 1e9
+                    course.crossings = await crossings(probes, self.cluster)
+                    course.started_ns = time.monotonic_ns()
                     await self._replay()
                     await self._close()
                 finally:
-                    for member in self.company.members:
-                        await member.hang_up()
+                    await self._cast.hang_up()
         return raw
 
     async def _replay(self) -> None:
-        raw, plan = self.raw, self.plan
+        course, plan = self.raw.course, self.plan
         self.stage = "prompts come"
-        before = await self._links()
+        before = await self._run.links()
         await self._look()
         self.replay_began_ns = time.monotonic_ns() + int(BEGIN_S * 1e9)
         for region, prompts in arrivals(plan.requests, plan.regions).items():
-            await self.company.routers[region].ask(Begin(self.replay_began_ns, prompts))
-        faults = Faults(self, ALL)
-        raw.faults = faults.done
-        inflicting = asyncio.create_task(self._inflict(faults))
+            router = self._cast.company.routers[region]
+            await self._cast.ask(router, Begin(self.replay_began_ns, prompts))
+        inflicting = asyncio.create_task(self._inflict())
         try:
             last_s = time.monotonic() + plan.replay_s + CALM_S
             while not (inflicting.done() and all(seen.done for seen in self.seen.values())):
@@ -293,52 +231,40 @@ class Conductor:
             await asyncio.gather(inflicting, return_exceptions=True)
         if not inflicting.cancelled():
             inflicting.result()
-        raw.ended_ns = time.monotonic_ns()
-        after = await self._links()
-        raw.wan = {link: between(before[link], after[link]) for link in after}
+        course.ended_ns = time.monotonic_ns()
+        after = await self._run.links()
+        course.wan = {link: between(before[link], after[link]) for link in after}
 
-    async def _inflict(self, faults: Faults) -> None:
+    async def _inflict(self) -> None:
         if self.plan.faults:
             # Not before there is something to lose.
             await asyncio.sleep(BEGIN_S + min(4.0, self.plan.replay_s / 5))
-            await faults.run()
+            await Faults(self._run, self, self.raw.course.faults).inflict()
 
     async def _close(self) -> None:
         """Let everything come to rest, then look at all of it."""
-        raw = self.raw
+        raw, course, run = self.raw, self.raw.course, self._run
         self.stage = "learners are compared with the store"
-        await asyncio.gather(*[member.ask(Quiesce()) for member in self._there()])
-        at = last_stamp(self._notes())
-        for region in self.company.routers:
-            compared = await self.compare(region, at)
-            raw.compared_rows += compared.rows
-            raw.compared_prompts += compared.prompts
-            raw.differences += compared.differences
-        for name, worker in self.company.workers.items():
-            if name not in self._down:
-                stocked = await worker.ask(Stock())
+        there = run.there()
+        await asyncio.gather(*[self._cast.ask(member, Quiesce()) for member in there])
+        course.compared = await run.compare_all(self, last_stamp(run.notes()))
+        for name, worker in self._cast.company.workers.items():
+            if worker in there:
+                stocked = await self._cast.ask(worker, Stock())
                 assert isinstance(stocked, Stocked), "who is asked tells its stock"
                 raw.stocks[name] = stocked
                 if stocked.failure:
-                    raw.incidents.append(f"{name}: {stocked.failure}")
-        raw.notes = [*self._notes(), *await final(self.db)]
+                    run.amiss(f"{name}: {stocked.failure}")
+        course.notes = [*run.notes(), *await final(run.db)]
 
     # ------------------------------------------------------------------------------ inside
-
-    def _there(self) -> list[Member]:
-        """Processes that run."""
-        return [member for member in self.company.members if member.name not in self._down]
-
-    def _notes(self) -> list[Note]:
-        return [note for path in self.company.journals() for note in read(path)]
 
     async def _look(self) -> None:
         """Ask every router what has happened, and see whether everybody is still there."""
         raw = self.raw
-        routers = self.company.routers
-        answers = await asyncio.gather(
-            *[router.ask(Look()) for router in routers.values()], return_exceptions=True
-        )
+        routers = self._cast.company.routers
+        asking = [self._cast.ask(router, Look()) for router in routers.values()]
+        answers = await asyncio.gather(*asking, return_exceptions=True)
         now_ns = time.monotonic_ns()
         for region, answer in zip(routers, answers, strict=True):
             if isinstance(answer, Gone | Failed):
@@ -354,26 +280,9 @@ class Conductor:
             self.tallies[region].add(answer.outcomes)
             raw.acquires_ns += answer.acquires_ns
             raw.far_acquires_ns += answer.far_acquires_ns
-            raw.staleness.append((now_ns, region, answer.stale_s))
+            raw.course.staleness.append((now_ns, region, answer.stale_s))
             raw.fenced += answer.fenced
             shown = raw.shown.setdefault(region, {})
             for feed, noted in answer.shown.items():
                 shown.setdefault(feed, []).extend(noted)
-        for name, worker in self.company.workers.items():
-            if name in self._down:
-                continue
-            how = worker.ended()
-            if how:
-                self._surprised(name, f"worker {name} {how}, and not by us")
-        for node in self.cluster.nodes.values():
-            if node.name not in self._down and not node.running:
-                self._surprised(node.name, f"node {node.name} ended, and not by us")
-
-    def _surprised(self, name: str, incident: str) -> None:
-        self._down.add(name)
-        self.raw.incidents.append(incident)
-        self.say(incident)
-
-    async def _links(self) -> Links:
-        async with self._wan_lock:
-            return await asyncio.to_thread(self.cluster.wan.statistics)
+        self._run.look()

@@ -14,7 +14,8 @@ from typing import Final
 
 from msgspec import Struct
 
-from bench.demo.faults import Fault, troubled
+from bench.demo.course import Fault
+from bench.demo.figures import Figures, calm_publishes, details, figures, promised
 from bench.demo.judging import Judgement
 from bench.demo.simulated.causes import causes, ideal_of
 from bench.demo.simulated.conductor import Raw
@@ -45,15 +46,14 @@ class Findings(Struct, frozen=True, kw_only=True):
     untrue          matches whose stated staleness was too small: a publish acknowledged before that was not shown
     quicker_share   publishes that were acknowledged in less than the shortest round trip to another region
     cut_publishes   publishes acknowledged in a region while it was cut off
-    wan_bytes       between regions, on the wire; `simulated_far_bytes` are those of blocks that were fetched
+    simulated_far_bytes  of blocks that were fetched from other regions
     offered_load    simulated seconds of prefill for each second of all accelerators; above 1 queues grow
-    machine_load    processes that wanted a core at the end, the others' included
     """
 
+    shared: Figures
     requests: int
     served: int
     failed: int
-    elapsed_s: float
     references: int
     hits: int
     local: int
@@ -66,18 +66,13 @@ class Findings(Struct, frozen=True, kw_only=True):
     broken: int
     rerouted: int
     unkept: int
-    claims: int
     claims_refused: int
     match: Spread
     acquire: Spread
     far_acquire: Spread
-    publish: Spread
-    publishes: int
-    published_blocks: int
     evicted_blocks: int
     pinned_blocks: int
     quicker_share: float
-    publish_wan_round_trips: int
     cut_publishes: int
     staleness: Spread
     untrue: int
@@ -85,46 +80,31 @@ class Findings(Struct, frozen=True, kw_only=True):
     prefill: Spread
     simulated_prefill_p50_s: float
     offered_load: float
-    machine_load: float
-    wan_bytes: int
     simulated_far_bytes: int
     wrong_pages: int
-    faults: list[Fault]
-    differences: list[str]
-    compared_rows: int
-    compared_prompts: int
-    judgement: Judgement
-    incidents: list[str]
 
     @property
     def sound(self) -> bool:
         """Whether every promise was seen kept."""
-        return (
-            self.judgement.valid
-            and not self.differences
-            and not any(fault.differences for fault in self.faults)
-            and not self.untrue
-            and not self.wrong_pages
-        )
+        return self.shared.kept and not self.untrue and not self.wrong_pages
 
 
 def find(plan: Plan, raw: Raw, judgement: Judgement, *, machine_load: float) -> Findings:
     """All figures."""
     served = [one for one in raw.outcomes if one.worker]
-    timeline = Timeline(raw.notes, raw.began_ns + int(raw.start_s * 1e9))
+    timeline = Timeline(raw.course.notes, raw.course.started_ns)
     references = sum([one.local + one.fetched + one.computed for one in served])
     hits = sum([one.local + one.fetched for one in served])
     far_blocks = sum([one.fetched for one in served if one.far])
-    calm = [one for one in timeline.publishes if not troubled(one.asked_ns, raw.faults)]
-    took = array("q", [one.known_ns - one.asked_ns for one in calm])
+    calm = calm_publishes(raw.course, timeline)
+    took_ns = [one.known_ns - one.asked_ns for one in calm]
     shortest_ns = _shortest_round_trip_ms(plan) * NS_PER_MS
-    publish = spread(took)
     simulated = sorted([one.prefill_ns for one in served])
     return Findings(
+        shared=figures(raw.course, timeline, judgement, machine_load=machine_load),
         requests=len(raw.outcomes),
         served=len(served),
         failed=len(raw.outcomes) - len(served),
-        elapsed_s=(raw.ended_ns - raw.began_ns) / 1e9 - raw.start_s,
         references=references,
         hits=hits,
         local=sum([one.local for one in served]),
@@ -137,90 +117,51 @@ def find(plan: Plan, raw: Raw, judgement: Judgement, *, machine_load: float) -> 
         broken=sum([one.broken for one in raw.outcomes]),
         rerouted=sum([one.rerouted for one in raw.outcomes]),
         unkept=sum([one.unkept for one in served]),
-        claims=timeline.done.get("acquire", 0),
         claims_refused=timeline.failed.get("acquire", 0),
         match=spread(array("q", [one.match_ns for one in raw.outcomes])),
         acquire=spread(array("q", raw.acquires_ns)),
         far_acquire=spread(array("q", raw.far_acquires_ns)),
-        publish=publish,
-        publishes=len(timeline.publishes),
-        published_blocks=sum([one.blocks for one in timeline.publishes]),
         evicted_blocks=sum([one.evicted for one in raw.stocks.values()]),
         pinned_blocks=sum([one.pinned for one in raw.stocks.values()]),
-        quicker_share=_share(sum([one < shortest_ns for one in took]), len(took)),
-        publish_wan_round_trips=raw.crossings,
-        cut_publishes=_cut_publishes(plan, timeline.publishes, raw.faults),
+        quicker_share=_share(sum([one < shortest_ns for one in took_ns]), len(took_ns)),
+        cut_publishes=_cut_publishes(plan, timeline.publishes, raw.course.faults),
         staleness=spread(array("q", [one.stale_ns for one in raw.outcomes])),
         untrue=untrue(raw.outcomes, timeline.publishes),
         visibility=list(_visibility(plan, raw, calm)),
         prefill=spread(array("q", simulated)),
         simulated_prefill_p50_s=quantile(simulated, 0.5) / 1e9 * plan.speed if simulated else 0.0,
         offered_load=_offered_load(plan, served),
-        machine_load=machine_load,
-        wan_bytes=sum(
-            [counts.sent_bytes for (source, target), counts in raw.wan.items() if source != target]
-        ),
         simulated_far_bytes=far_blocks * plan.cost.block_bytes,
         wrong_pages=sum([one.wrong_pages for one in raw.stocks.values()]),
-        faults=raw.faults,
-        differences=raw.differences,
-        compared_rows=raw.compared_rows,
-        compared_prompts=raw.compared_prompts,
-        judgement=judgement,
-        incidents=raw.incidents,
     )
 
 
 def document(plan: Plan, found: Findings) -> dict[str, object]:
     """The figures for programs; names that were promised come first."""
     return {
-        "requests": found.requests,
-        "block_references": found.references,
-        "block_hits": found.hits,
-        "ideal_hits": found.ideal,
-        "phantoms": found.phantoms,
-        "acquire_p50_ms": rounded(found.acquire.p50_ms),
-        "publish_p50_ms": rounded(found.publish.p50_ms),
-        "staleness_p99_ms": rounded(found.staleness.p99_ms),
-        "publish_wan_round_trips": found.publish_wan_round_trips,
-        "faults": len(found.faults),
-        "recovery_s": rounded(max([one.recovery_s for one in found.faults], default=0.0)),
-        "checker_valid": found.judgement.valid,
+        **promised(
+            found.shared,
+            requests=found.requests,
+            blocks=(found.references, found.hits, found.ideal),
+            phantoms=found.phantoms,
+            acquire=found.acquire,
+            staleness=found.staleness,
+        ),
         "failed_requests": found.failed,
         "rerouted": found.rerouted,
         "missed": found.causes,
         "fetched_blocks": found.fetched,
         "fetched_far_blocks": found.fetched_far,
         "evicted_blocks": found.evicted_blocks,
-        "publishes": found.publishes,
         "publishes_under_a_round_trip": rounded(found.quicker_share),
         "publishes_while_cut_off": found.cut_publishes,
-        "acquire_p99_ms": rounded(found.acquire.p99_ms),
-        "publish_p99_ms": rounded(found.publish.p99_ms),
         "far_acquire_p50_ms": rounded(found.far_acquire.p50_ms),
         "match_p50_us": rounded(found.match.p50_ms * 1000),
         "staleness_understated": found.untrue,
-        "wan_bytes": found.wan_bytes,
         "simulated_far_bytes": found.simulated_far_bytes,
         "wrong_pages": found.wrong_pages,
-        "learner_differences": len(found.differences)
-        + sum([len(one.differences) for one in found.faults]),
-        "compared_rows": found.compared_rows + sum([one.rows for one in found.faults]),
-        "checked_operations": found.judgement.operations,
-        "checker_findings": list(found.judgement.findings),
-        "incidents": found.incidents,
-        "fault_details": [
-            {
-                "kind": one.kind,
-                "what": one.what,
-                "recovery_s": rounded(one.recovery_s),
-                "evidence": one.evidence,
-            }
-            for one in found.faults
-        ],
-        "elapsed_s": rounded(found.elapsed_s),
+        **details(found.shared),
         "offered_load": rounded(found.offered_load),
-        "machine_load": rounded(found.machine_load),
         "speed": rounded(plan.speed),
         "trace": plan.trace,
         "regions": list(plan.regions),

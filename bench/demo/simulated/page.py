@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING, Final
 
+from bench.demo.company import region_of
+from bench.demo.drawing import Drawing, latencies
+from bench.demo.figures import tiles_told
 from bench.demo.live import share, times
-from bench.demo.plots import COLOURS, Band, Line, Point, bars, chart, distribution
+from bench.demo.plots import COLOURS, Line, Point, bars
 from bench.demo.sheet import opening, recoveries, table, tiles, verdict
 from bench.demo.simulated.causes import CAUSES
 from bench.demo.simulated.telling import rows
-from bench.demo.timeline import Publish, Timeline
+from bench.demo.timeline import Timeline
 
 if TYPE_CHECKING:
     from bench.demo.simulated.conductor import Raw
@@ -23,8 +25,8 @@ SLICE_S: Final = 1.0
 
 def page(plan: Plan, raw: Raw, found: Findings) -> str:
     """The page."""
-    timeline = Timeline(raw.notes)
-    draw = _Drawing(plan, raw, found, timeline)
+    course, shared = raw.course, found.shared
+    draw = _Drawing(plan, raw, found)
     trace = plan.trace or f"a made-up trace (seed {plan.seed})"
     parts = [
         opening("k2 demo"),
@@ -33,7 +35,7 @@ def page(plan: Plan, raw: Raw, found: Findings) -> str:
             f"({', '.join(plan.regions)}), {plan.workers_per_region} workers each with room for "
             f"{'every block' if plan.pool_blocks is None else f'{plan.pool_blocks:,} blocks'}; "
             f"{plan.speed:.0f} times as fast as recorded; policy {escape(plan.policy)}; regions kept apart "
-            f"by {escape(raw.wan_kind)}; load of the machine at the end {found.machine_load:.1f}.</p>"
+            f"by {escape(course.wan_kind)}; load of the machine at the end {shared.machine_load:.1f}.</p>"
         ),
         _tiles(found),
         "<h2>Hits, and what is short of the ideal</h2>",
@@ -46,8 +48,8 @@ def page(plan: Plan, raw: Raw, found: Findings) -> str:
         draw.causes(),
         "<h2>Latencies of the directory <span class=label>real</span></h2>",
         (
-            f"<p>A publish is one transaction, synced, in the home region of its worker: {times(found.publish)}; "
-            f"it takes {found.publish_wan_round_trips} round trips between regions (counted before prompts came), "
+            f"<p>A publish is one transaction, synced, in the home region of its worker: {times(shared.publish)}; "
+            f"it takes {shared.publish_wan_round_trips} round trips between regions (counted before prompts came), "
             f"and {100 * found.quicker_share:.1f} % took less time than any. A claim: "
             f"{times(found.acquire)}; one in another region: {times(found.far_acquire)}. All include the wait "
             "for the clock.</p>"
@@ -58,16 +60,16 @@ def page(plan: Plan, raw: Raw, found: Findings) -> str:
             f"<p>By how much each router's learner says to lag behind. Of {found.requests:,} matches "
             f"{found.untrue} said less than was true.</p>"
         ),
-        draw.staleness(),
+        draw.shared.staleness(),
         draw.visibility(),
         "<h2>Work</h2>",
         draw.rate(),
         "<h2>Faults, and until all was well</h2>",
-        recoveries(raw.faults),
+        recoveries(course.faults),
         "<h2>Bytes between regions</h2>",
         draw.bytes(),
         "<h2>Verdict</h2>",
-        verdict(found.judgement, found.incidents),
+        verdict(shared.judgement, shared.incidents),
         "<h2>All figures</h2>",
         table(("figure", "value"), rows(plan, found)),
         "<h2>How to read this</h2>",
@@ -78,19 +80,15 @@ def page(plan: Plan, raw: Raw, found: Findings) -> str:
 
 
 class _Drawing:
-    """The plots of one run, all over seconds since the first prompt was due."""
+    """The plots of one run that no other has; those that all have are in `shared`."""
 
-    def __init__(self, plan: Plan, raw: Raw, found: Findings, timeline: Timeline) -> None:
+    def __init__(self, plan: Plan, raw: Raw, found: Findings) -> None:
         self._plan = plan
         self._raw = raw
         self._found = found
-        self._timeline = timeline
-        self._colour = dict(zip(plan.regions, COLOURS, strict=False))
-        self._zero_ns = min([one.arrived_ns for one in raw.outcomes], default=raw.began_ns)
-        self._bands = [
-            Band(fault.kind, self._s(fault.began_ns), self._s(fault.ended_ns or raw.ended_ns))
-            for fault in raw.faults
-        ]
+        self._publishes = Timeline(raw.course.notes).publishes
+        zero_ns = min([one.arrived_ns for one in raw.outcomes], default=raw.course.began_ns)
+        self.shared = Drawing(plan.regions, raw.course, zero_ns)
 
     def hits(self) -> str:
         """Share of hits and the ideal one so far."""
@@ -105,10 +103,10 @@ class _Drawing:
             hits += one.local + one.fetched
             ideal += sum([block in seen for block in blocks])
             seen.update(blocks)
-            at_s = self._s(one.ended_ns)
+            at_s = self.shared.at(one.ended_ns)
             mine.append((at_s, 100 * hits / references))
             best.append((at_s, 100 * ideal / references))
-        return self._chart(
+        return self.shared.chart(
             [Line("hits", mine, COLOURS[0]), Line("ideal", best, COLOURS[8], dashed=True)],
             title="Blocks hit so far",
             up="% of references",
@@ -127,49 +125,24 @@ class _Drawing:
 
     def latencies(self) -> str:
         """Distributions."""
-        took = {
-            region: [
-                (one.known_ns - one.asked_ns) / 1e6
-                for one in self._timeline.publishes
-                if _region(one) == region
-            ]
-            for region in self._plan.regions
-        }
-        lines = [
-            distribution(f"publish in {region}", samples, self._colour[region])
-            for region, samples in took.items()
-            if samples
+        took = [
+            (
+                f"publish in {region}",
+                [
+                    (one.known_ns - one.asked_ns) / 1e6
+                    for one in self._publishes
+                    if region_of(one.worker) == region
+                ],
+                colour,
+            )
+            for region, colour in self.shared.colours.items()
         ]
         for name, samples, colour in (
             ("acquire", self._raw.acquires_ns, COLOURS[7]),
             ("acquire in another region", self._raw.far_acquires_ns, COLOURS[8]),
         ):
-            if samples:
-                lines.append(distribution(name, [one / 1e6 for one in samples], colour))
-        return chart(
-            lines,
-            title="How many took at most so long, faults included",
-            across="ms",
-            up="%",
-            log=True,
-            high=100.0,
-        )
-
-    def staleness(self) -> str:
-        """What learners said."""
-        lines = [
-            Line(
-                region,
-                [
-                    (self._s(at_ns), stale_s * 1000)
-                    for at_ns, where, stale_s in self._raw.staleness
-                    if where == region and at_ns >= self._zero_ns
-                ],
-                self._colour[region],
-            )
-            for region in self._plan.regions
-        ]
-        return self._chart(lines, title="Stated staleness", up="ms")
+            took.append((name, [one / 1e6 for one in samples], colour))
+        return latencies(took, title="How many took at most so long, faults included")
 
     def visibility(self) -> str:
         """From an acknowledgement to being shown elsewhere."""
@@ -197,12 +170,12 @@ class _Drawing:
             slices: dict[int, int] = {}
             for one in self._raw.outcomes:
                 if one.region == region:
-                    place = int(self._s(one.ended_ns) / SLICE_S)
+                    place = int(self.shared.at(one.ended_ns) / SLICE_S)
                     slices[place] = slices.get(place, 0) + 1
             last = max(slices, default=0)
             points = [(at * SLICE_S, slices.get(at, 0) / SLICE_S) for at in range(last + 1)]
-            lines.append(Line(region, points, self._colour[region]))
-        return self._chart(lines, title="Prompts finished", up="in a second")
+            lines.append(Line(region, points, self.shared.colours[region]))
+        return self.shared.chart(lines, title="Prompts finished", up="in a second")
 
     def bytes(self) -> str:
         """What went over each link."""
@@ -216,7 +189,7 @@ class _Drawing:
                     f"{counts.sent_bytes / 1e6:.2f}",
                     f"{counts.delivered_bytes / 1e6:.2f}",
                 )
-                for (source, target), counts in sorted(self._raw.wan.items())
+                for (source, target), counts in sorted(self._raw.course.wan.items())
                 if source != target
             ],
         )
@@ -227,35 +200,17 @@ class _Drawing:
             f"({found.fetched_far:,} blocks) <span class=label>simulated</span>.</p>{told}"
         )
 
-    def _chart(self, lines: Sequence[Line], *, title: str, up: str) -> str:
-        across = "seconds since the first prompt"
-        return chart(lines, title=title, across=across, up=up, bands=self._bands)
-
-    def _s(self, at_ns: int) -> float:
-        return (at_ns - self._zero_ns) / 1e9
-
-
-def _region(publish: Publish) -> str:
-    return publish.worker.partition("/")[0]
-
 
 def _tiles(found: Findings) -> str:
-    recovery_s = max([one.recovery_s for one in found.faults], default=0.0)
-    figures = [
-        ("hits", share(found.hits, found.references), ""),
-        ("ideal", share(found.ideal, found.references), ""),
-        ("phantoms", f"{found.phantoms}", ""),
-        ("publish p50", f"{found.publish.p50_ms:.1f} ms", ""),
-        ("acquire p50", f"{found.acquire.p50_ms:.1f} ms", ""),
-        ("staleness p99", f"{found.staleness.p99_ms:.0f} ms", ""),
-        ("worst recovery", f"{recovery_s:.1f} s" if found.faults else "no faults", ""),
-        (
-            "checker",
-            "valid" if found.judgement.valid else "INVALID",
-            "good" if found.judgement.valid else "bad",
-        ),
-    ]
-    return tiles(figures)
+    return tiles(
+        [
+            ("hits", share(found.hits, found.references), ""),
+            ("ideal", share(found.ideal, found.references), ""),
+            ("phantoms", f"{found.phantoms}", ""),
+            ("acquire p50", f"{found.acquire.p50_ms:.1f} ms", ""),
+            *tiles_told(found.shared, found.staleness),
+        ]
+    )
 
 
 def _notes(plan: Plan) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from bench.demo.figures import faults_told, publish_told, verdicts_told
 from bench.demo.live import share, times
 from bench.demo.simulated.causes import CAUSES
 
@@ -15,11 +16,12 @@ if TYPE_CHECKING:
 
 def rows(plan: Plan, found: Findings) -> Iterator[tuple[str, str]]:
     """Names and values of the figures that matter."""
+    shared = found.shared
     yield "trace", plan.trace or f"made up (seed {plan.seed})"
     yield (
         "prompts",
         (
-            f"{found.served} served of {found.requests} in {found.elapsed_s:.1f} s, they came within "
+            f"{found.served} served of {found.requests} in {shared.elapsed_s:.1f} s, they came within "
             f"{plan.replay_s:.0f} s, "
             f"{plan.speed:.0f} times as fast as recorded"
         ),
@@ -40,16 +42,14 @@ def rows(plan: Plan, found: Findings) -> Iterator[tuple[str, str]]:
         "phantoms",
         (
             f"{found.phantoms} claims found less than was believed, by {found.phantom_blocks} blocks; "
-            f"{found.claims:,} were given"
+            f"{shared.claims:,} were given"
         ),
     )
     yield "match", f"p50 {found.match.p50_ms * 1000:.0f} µs, p99 {found.match.p99_ms * 1000:.0f} µs"
     several = len(plan.regions) > 1
     far = f"; in another region {times(found.far_acquire)}" if several else ""
     yield "acquire", f"{times(found.acquire)}{far}"
-    quicker = f"{found.publish_wan_round_trips} round trips between regions"
-    publishes = f"{found.publishes:,} of {found.published_blocks:,} blocks, synced"
-    yield "publish", f"{times(found.publish)}; {publishes}{f'; {quicker}' if several else ''}"
+    yield publish_told(shared, several=several)
     if found.evicted_blocks or found.pinned_blocks:
         yield (
             "evicted",
@@ -59,26 +59,18 @@ def rows(plan: Plan, found: Findings) -> Iterator[tuple[str, str]]:
         "staleness, as stated",
         f"{times(found.staleness)}; understated in {found.untrue} of {found.requests}",
     )
-    yield "between regions", f"{found.wan_bytes / 1e6:.1f} MB on the wire"
+    yield "between regions", f"{shared.wan_bytes / 1e6:.1f} MB on the wire"
     yield (
         "load",
         (
             f"accelerators (simulated) {100 * found.offered_load:.0f} % of their time"
             f"{', so queues grow' if found.offered_load > 1 else ''}; "
-            f"this machine {found.machine_load:.1f} at the end"
+            f"this machine {shared.machine_load:.1f} at the end"
         ),
     )
     yield "prefill, simulated", f"p50 {found.simulated_prefill_p50_s:.2f} s of the model's time"
-    for fault in found.faults:
-        yield (
-            f"after {fault.kind}",
-            (
-                f"{fault.recovery_s:.1f} s; {fault.evidence}; "
-                f"learners {'equal' if not fault.differences else 'DIFFER from'} the store "
-                f"({fault.rows:,} rows, {fault.prompts} prompts)"
-            ),
-        )
-    if any(fault.kind == "cut" for fault in found.faults):
+    yield from faults_told(shared)
+    if any(fault.kind == "cut" for fault in shared.faults):
         yield "published while cut off", f"{found.cut_publishes} publishes in the region that was"
     if found.rerouted or found.failed or found.broken:
         yield (
@@ -88,24 +80,4 @@ def rows(plan: Plan, found: Findings) -> Iterator[tuple[str, str]]:
                 f"failed, {found.failed} prompts unserved"
             ),
         )
-    yield (
-        "learners in the end",
-        (
-            f"{'equal' if not found.differences else 'DIFFER from'} the store "
-            f"({found.compared_rows:,} rows, {found.compared_prompts} prompts)"
-        ),
-    )
-    for difference in found.differences[:5]:
-        yield "  difference", difference
-    judgement = found.judgement
-    yield (
-        "checker",
-        (
-            f"{'valid' if judgement.valid else 'INVALID'}: {judgement.operations:,} operations of "
-            f"all processes, {judgement.unknown} of unknown outcome"
-        ),
-    )
-    for finding in judgement.findings:
-        yield "  finding", finding
-    for incident in found.incidents:
-        yield "incident", incident
+    yield from verdicts_told(shared)

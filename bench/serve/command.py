@@ -20,6 +20,7 @@ PARTS: Final[Mapping[str, str]] = {
     "pd": "bench.serve.pd:measure",
     "routing": "bench.serve.routing:measure",
     "raas": "bench.serve.raas:measure",
+    "memory": "bench.serve.memory:measure",
 }
 """By name: a function that takes `Options` and gives `Findings`."""
 

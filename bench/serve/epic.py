@@ -8,7 +8,7 @@ from typing import Final
 from bench.serve.estimate import Estimate, estimate
 from bench.serve.part import Findings, Options, Table
 from bench.serve.records import Records
-from bench.serve.zipf import Load, count_hits
+from bench.serve.zipf import Hits, Load, count_hits
 from serving.linking.evaluation import (
     ARMS,
     DOCUMENTS,
@@ -22,7 +22,7 @@ from serving.linking.evaluation import (
     lego,
 )
 from serving.linking.lego import prefill_products, recomputed_rows
-from serving.model import Llama, load
+from serving.model import Llama, LoadedModel, load
 
 PROMPTS: Final = 200
 PROMPTS_QUICK: Final = 4
@@ -53,6 +53,15 @@ def measure(options: Options) -> Findings:
     """
     count = PROMPTS_QUICK if options.quick else PROMPTS
     loaded = load()
+    found, interrupted = _ask(loaded, count, options)
+    zipf = count_hits(Load(prompts=200 if options.quick else 2000), options.seed)
+    findings = _findings(found, count, loaded.model, zipf)
+    findings.interrupted = interrupted
+    return findings
+
+
+def _ask(loaded: LoadedModel, count: int, options: Options) -> tuple[list[Found], bool]:
+    """What the arms make of the prompts, and whether somebody wanted no more of it."""
     about = {
         "model": loaded.revision,
         "seed": options.seed,
@@ -62,10 +71,8 @@ def measure(options: Options) -> Findings:
     }
     file = None if options.records is None else options.records / RECORDS
     records = Records(file, about, Found)
-    findings = Findings()
     try:
-        prompts = draw_prompts(loaded.tokenizer, count, options.seed)
-        for number, prompt in enumerate(prompts):
+        for number, prompt in enumerate(draw_prompts(loaded.tokenizer, count, options.seed)):
             if number < len(records.found):
                 continue
             if number % STEP == 0:
@@ -74,58 +81,52 @@ def measure(options: Options) -> Findings:
     except KeyboardInterrupt:
         if not records.found:
             raise
-        findings.interrupted = True
-    found = records.found[:count]
+        return records.found[:count], True
+    return records.found[:count], False
+
+
+def _findings(found: Sequence[Found], wanted: int, model: Llama, zipf: Hits) -> Findings:
     summary = {name: _summary([each[name] for each in found]) for name in ARMS}
-    operations = {str(length): _operations(loaded.model, length) for length in LENGTHS}
-    zipf = count_hits(Load(prompts=200 if options.quick else 2000), options.seed)
+    operations = {str(length): _operations(model, length) for length in LENGTHS}
     cut = {kl: _cut(found, place) for kl, place in PLACES.items()}
     climb = {kl: _climb(found, place) for kl, place in PLACES.items()}
     gain = {name: _gain(found, name) for name in CLIMB[1:-1]}
-    findings.add(
-        {
-            "epic": {
-                "prompts": len(found),
-                "prompts_wanted": count,
-                "arms": summary,
-                "cut_of_naive": {kl: _told(each) for kl, each in cut.items()},
-                "climb": {
-                    kl: {step: _told(each) for step, each in steps.items()}
-                    for kl, steps in climb.items()
-                },
-                "accuracy_above_naive": {name: _told(each) for name, each in gain.items()},
-                "prefill_products": operations,
-                "zipf": {
-                    "prefix_ratio": round(zipf.prefix_ratio, 4),
-                    "content_ratio": round(zipf.content_ratio, 4),
-                    "inert_prompts": zipf.inert,
-                    "prompts": zipf.prompts,
-                },
-            }
-        }
+    document = {
+        "prompts": len(found),
+        "prompts_wanted": wanted,
+        "arms": summary,
+        "cut_of_naive": {kl: _told(each) for kl, each in cut.items()},
+        "climb": {
+            kl: {step: _told(each) for step, each in steps.items()} for kl, steps in climb.items()
+        },
+        "accuracy_above_naive": {name: _told(each) for name, each in gain.items()},
+        "prefill_products": operations,
+        "zipf": {
+            "prefix_ratio": round(zipf.prefix_ratio, 4),
+            "content_ratio": round(zipf.content_ratio, 4),
+            "inert_prompts": zipf.inert,
+            "prompts": zipf.prompts,
+        },
+    }
+    several = f"{len(found)} of {wanted} prompts of {DOCUMENTS[0]} to {DOCUMENTS[-1]} documents"
+    inert = f"{zipf.inert} of {zipf.prompts}"
+    return Findings(
+        {"epic": document},
+        [
+            _arms_table(summary, several),
+            _comparison_table(cut, climb, gain),
+            Table(
+                "Operations of a prefill by length, four chunks (counted)",
+                ("tokens", *next(iter(operations.values()))),
+                [(length, *each.values()) for length, each in operations.items()],
+            ),
+            Table(
+                "Zipf load, tokens found computed (counted)",
+                ("by prefix", "by content", "inert prompts"),
+                [(f"{zipf.prefix_ratio:.1%}", f"{zipf.content_ratio:.1%}", inert)],
+            ),
+        ],
     )
-    several = f"{len(found)} prompts of {DOCUMENTS[0]} to {DOCUMENTS[-1]} documents"
-    findings.tables += [
-        _arms_table(summary, several),
-        _comparison_table(cut, climb, gain),
-        Table(
-            "Operations of a prefill by length, four chunks (counted)",
-            ("tokens", *next(iter(operations.values()))),
-            [(length, *each.values()) for length, each in operations.items()],
-        ),
-        Table(
-            "Zipf load, tokens found computed (counted)",
-            ("by prefix", "by content", "inert prompts"),
-            [
-                (
-                    f"{zipf.prefix_ratio:.1%}",
-                    f"{zipf.content_ratio:.1%}",
-                    f"{zipf.inert} of {zipf.prompts}",
-                )
-            ],
-        ),
-    ]
-    return findings
 
 
 def _summary(given: Sequence[Answer]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Faults of `k2 demo` on real nodes, with what watches real workers, and without models: those are not what is killed."""
+"""Faults of `k2 demo` on real nodes, with what watches real workers, and without models, which are not killed here."""
 
 from __future__ import annotations
 

@@ -9,8 +9,9 @@ import pytest
 from openai import OpenAI
 from openai.types.chat import ChatCompletionMessageParam
 
-from bench.serve import pd
+from bench.serve import memory, pd
 from bench.serve.fleet import fleet
+from bench.serve.part import Options
 from bench.serve.talks import talks
 from tests.integration.families import descendants, remaining
 
@@ -81,6 +82,20 @@ def test_a_conversation_over_prefill_and_decode_processes() -> None:
     assert found.turns[1].recomputed < 16
     assert found.turns[1].told.cached_tokens > found.turns[0].told.prompt_tokens
     assert found.calls == found.blocks > 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_memory_is_looked_at_while_a_worker_answers() -> None:
+    """A hundred short chats, whose pages turn over: looks after every ten of them, at which what is the worker's own
+    has not grown by more than noise, and what it maps is there, too."""
+    found = memory.measure(Options(quick=True, seed=1, begin=lambda *_: None))
+    told = found.document["memory"]
+    assert isinstance(told, dict)
+    assert [one["requests"] for one in told["looks"]] == list(range(10, 101, 10))
+    assert told["pages_evicted"] > 0
+    assert told["own_growth_bytes"] < 8 * memory.MEGABYTE
+    assert told["looks"][-1]["resident_bytes"] > told["looks"][-1]["own_bytes"] > 0
 
 
 FLEET = """

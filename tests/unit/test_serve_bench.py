@@ -83,7 +83,7 @@ def test_an_interrupted_measure_says_over_how_many_prompts(
     told = found.document["epic"]
     assert isinstance(told, dict)
     assert (told["prompts"], told["prompts_wanted"]) == (2, 4)
-    assert "2 prompts" in found.tables[0].title
+    assert "2 of 4 prompts" in found.tables[0].title
     again = measure(options)
     assert not again.interrupted
     told = again.document["epic"]

@@ -68,19 +68,13 @@ class Chunk:
 
 
 class _Capturing:
-    """Attends chunks to themselves, each alone, and keeps what chunks are made of."""
+    """Attends a chunk to itself and keeps what a chunk is made of."""
 
-    def __init__(self, rotary: Rotary, lengths: Sequence[int]) -> None:
+    def __init__(self, rotary: Rotary, count: int) -> None:
         self._rotary = rotary
-        self._lengths = list(lengths)
-        self._positions = torch.cat([torch.arange(length) for length in lengths])
+        self._positions = torch.arange(count)
         self.keys: list[Tensor] = []
         self.values: list[Tensor] = []
-
-    @property
-    def positions(self) -> Tensor:
-        """Of all rows, each chunk's from 0 on."""
-        return self._positions
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """See `serving.attention.protocol.Attention`."""
@@ -88,10 +82,7 @@ class _Capturing:
         self.keys.append(key)
         self.values.append(value)
         turned = [self._rotary.rotate(each, self._positions) for each in (query, key)]
-        pieces = [each.split(self._lengths) for each in (*turned, value, self._positions)]
-        return torch.cat(
-            [attend(*rows, places, places) for *rows, places in zip(*pieces, strict=True)]
-        )
+        return attend(turned[0], turned[1], value, self._positions, self._positions)
 
 
 def chunk_name(token_ids: Sequence[int], lead: int) -> bytes:
@@ -101,30 +92,19 @@ def chunk_name(token_ids: Sequence[int], lead: int) -> bytes:
     return hashlib.sha256(tagged).digest()[:16]
 
 
+@torch.inference_mode()
 def compile_chunk(model: Llama, token_ids: Sequence[int], *, dummies: Sequence[int] = ()) -> Chunk:
     """Compute a chunk alone.
 
     dummies  tokens before it whose rows are dropped (LegoLink-0); none for LegoLink-k
     """
-    (chunk,) = compile_chunks(model, [token_ids], dummies=dummies)
-    return chunk
-
-
-@torch.inference_mode()
-def compile_chunks(
-    model: Llama, texts: Sequence[Sequence[int]], *, dummies: Sequence[int] = ()
-) -> list[Chunk]:
-    """Compute some chunks, each alone, in one pass over the weights: to the bit those of `compile_chunk`."""
-    assert texts
+    tokens = torch.tensor([*dummies, *token_ids], dtype=torch.int64)
+    capturing = _Capturing(model.rotary, len(tokens))
+    model.forward(tokens, torch.arange(len(tokens)), capturing)
     lead = len(dummies)
-    tokens = [token for text in texts for token in (*dummies, *text)]
-    lengths = [lead + len(text) for text in texts]
-    capturing = _Capturing(model.rotary, lengths)
-    model.forward(torch.tensor(tokens, dtype=torch.int64), capturing.positions, capturing)
-    keys, values = [
-        torch.stack(each).split(lengths, dim=1) for each in (capturing.keys, capturing.values)
-    ]
-    return [
-        Chunk(tuple(text), key[:, lead:].contiguous(), value[:, lead:].contiguous(), lead)
-        for text, key, value in zip(texts, keys, values, strict=True)
-    ]
+    return Chunk(
+        tuple(token_ids),
+        torch.stack(capturing.keys)[:, lead:].contiguous(),
+        torch.stack(capturing.values)[:, lead:].contiguous(),
+        lead,
+    )

@@ -25,9 +25,10 @@ from torch import Tensor
 from serving.attention import Batch, PagedAttention, Part
 from serving.attention.paged import empty_pool
 from serving.linking.blending import choose_rows, looking_products
-from serving.linking.chunk import Chunk, compile_chunks
+from serving.linking.chunk import Chunk
 from serving.linking.lego import place_all, prefill_products, prompt_of, recomputed_rows
 from serving.linking.needles import Prompt, draw_documents, prompt_for
+from serving.linking.together import compile_chunks
 from serving.model import Llama, LoadedModel, Tokenizer
 
 PAGE_TOKENS: Final = 16

@@ -24,7 +24,6 @@ from serving.linking import (
     split_fixed,
     split_semantic,
 )
-from serving.linking.chunk import compile_chunks
 from serving.linking.evaluation import (
     BLEND,
     CACHE_BLEND,
@@ -38,6 +37,7 @@ from serving.linking.evaluation import (
 from serving.linking.lego import compute_rows, prefill_products, prompt_of
 from serving.linking.naming import chunk_blocks
 from serving.linking.needles import Prompt, draw_documents, prompt_for
+from serving.linking.together import compile_chunks
 from tests.unit.serving_models import TINY, smollm2, step, tiny
 
 EXACT = Namespace(

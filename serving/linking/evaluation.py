@@ -161,7 +161,7 @@ def answers(loaded: LoadedModel, prompt: Prompt) -> dict[str, Answer]:
     logits = model.logits(torch.cat([hidden[end - before : end] for end in ends]))
     found = {}
     exact = torch.log_softmax(logits[:before].to(torch.float64), dim=-1)
-    for name, rest, mine in zip(ARMS, rests, logits.split(before), strict=True):
+    for name, rest, mine in zip(ARMS, rests, torch.split(logits, before), strict=True):
         told = torch.log_softmax(mine.to(torch.float64), dim=-1)
         each = (exact.exp() * (exact - told)).sum(dim=-1)
         found[name] = Answer(

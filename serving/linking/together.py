@@ -29,7 +29,7 @@ class _Apart:
         self.keys.append(key)
         self.values.append(value)
         turned = [self._rotary.rotate(each, self.positions) for each in (query, key)]
-        pieces = [each.split(self._lengths) for each in (*turned, value, self.positions)]
+        pieces = [torch.split(each, self._lengths) for each in (*turned, value, self.positions)]
         return torch.cat(
             [
                 attend(queries, keys, values, places, places)
@@ -49,7 +49,9 @@ def compile_chunks(
     lengths = [lead + len(text) for text in texts]
     apart = _Apart(model.rotary, lengths)
     model.forward(torch.tensor(tokens, dtype=torch.int64), apart.positions, apart)
-    keys, values = [torch.stack(each).split(lengths, dim=1) for each in (apart.keys, apart.values)]
+    keys, values = [
+        torch.split(torch.stack(each), lengths, dim=1) for each in (apart.keys, apart.values)
+    ]
     return [
         Chunk(tuple(text), key[:, lead:].contiguous(), value[:, lead:].contiguous(), lead)
         for text, key, value in zip(texts, keys, values, strict=True)

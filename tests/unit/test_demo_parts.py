@@ -10,7 +10,9 @@ import msgspec
 import pytest
 
 from bench.demo.comparing import Shown, differences
-from bench.demo.judging import judge
+from bench.demo.course import Compared, Course, Fault
+from bench.demo.figures import details, faults_told, figures, verdicts_told
+from bench.demo.judging import Judgement, judge
 from bench.demo.plots import COLOURS, POINTS_MAX, Band, Line, bars, chart, distribution, thinned
 from bench.demo.simulated import wire
 from bench.demo.simulated.arrivals import arrivals
@@ -23,6 +25,7 @@ from bench.demo.timeline import Publish, Timeline
 from bench.trace import Request, generate
 from k2store.testing import embedded
 from k2store.testing.cluster.local_cluster import free_ports
+from k2store.testing.wan.link import LinkCounts
 from kv_pool.edge.journal import Journal, Note, Recording, read
 from kv_pool.edge.pool import Pool
 from kv_pool.edge.refusals import Denied
@@ -115,6 +118,53 @@ def test_a_journal_cut_off_by_a_kill_is_read(tmp_path: Path) -> None:
     assert [note.kind for note in read(path)] == ["invoke", "ok", "invoke"]
     path.write_bytes(path.read_bytes()[:-3])
     assert [note.kind for note in read(path)] == ["invoke", "ok"]
+
+
+# ------------------------------------------------------------------------------------- figures
+
+
+def test_figures_of_a_course_are_those_of_its_calm(tmp_path: Path) -> None:
+    """Publishes that a fault fell into are counted and not timed; only what goes between regions is traffic of the
+    network; what differs anywhere breaks the promise, and is told."""
+    notes = [
+        *published("fra/w", 3_000_000, 1, 2),
+        *[
+            Note(
+                one.kind,
+                one.process,
+                one.f,
+                one.value,
+                one.time_ns + 2 * (one.kind == "ok"),
+                9,
+                one.names,
+            )
+            for one in published("fra/w", 50_000_000, 5)
+        ],
+    ]
+    fault = Fault(
+        kind="cut", what="cut off", began_ns=40_000_000, ended_ns=60_000_000, recovery_s=2.5
+    )
+    course = Course(
+        began_ns=0,
+        started_ns=1_000_000,
+        ended_ns=2_001_000_000,
+        crossings=0,
+        faults=[fault],
+        wan={("fra", "iad"): LinkCounts(sent_bytes=7), ("fra", "fra"): LinkCounts(sent_bytes=100)},
+        compared=Compared(4, 0, []),
+        notes=notes,
+    )
+    valid = Judgement(valid=True, operations=2, unknown=0, seconds=0.0, findings=())
+    found = figures(course, Timeline(notes, course.started_ns), valid, machine_load=1.0)
+    assert (found.publishes, found.published_blocks, found.wan_bytes) == (2, 3, 7)
+    assert found.publish.max_ms == 1e-6
+    assert (found.elapsed_s, found.recovery_s, found.kept) == (2.0, 2.5, True)
+    assert dict(verdicts_told(found))["learners in the end"] == "equal the store (4 rows)"
+    fault.compared = Compared(3, 2, ["iad: a row"])
+    assert not found.kept
+    assert "DIFFER from the store (3 rows, 2 prompts)" in dict(faults_told(found))["after cut"]
+    assert details(found)["learner_differences"] == 1
+    assert details(found)["compared_rows"] == 7
 
 
 # -------------------------------------------------------------------------------------- causes

@@ -93,6 +93,8 @@ async def lookout(
     """Learners, for ``async with``; what it asks itself of the directory is in a journal in `folder`."""
     journal = Journal(folder / "lookout.journal", "lookout")
     async with AsyncExitStack() as stack:
+        # After everybody who writes to it.
+        stack.callback(journal.close)
         trees = {}
         for region in regions:
             db = await stack.enter_async_context(cluster.connect(region, name=f"lookout-{region}"))

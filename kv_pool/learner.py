@@ -291,7 +291,12 @@ class Learner:
             if not holders:
                 break
             mask = holders
-            at += len(stretch) if names.startswith(stretch, at) else common(names, at, stretch)
+            width = len(stretch)
+            # Most runs are of one block, which has been compared already.
+            if width == NAME_BYTES or names.startswith(stretch, at):
+                at += width
+            else:
+                at += common(names, at, stretch)
         if not at:
             return Longest(0, (), self._as_of)
         return Longest(at // NAME_BYTES, self._sets.get(mask) or self._holders(mask), self._as_of)

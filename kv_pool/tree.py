@@ -136,7 +136,12 @@ class PromptTree:
                 if not holders:
                     return stops
                 mask = holders
-            at += len(blocks) if names.startswith(blocks, at) else common(names, at, blocks)
+            width = len(blocks)
+            # Most runs are of one block, which has been compared already.
+            if width == NAME_BYTES or names.startswith(blocks, at):
+                at += width
+            else:
+                at += common(names, at, blocks)
         if at:
             stops.append((at // NAME_BYTES, mask))
         return stops

@@ -59,6 +59,8 @@ PER_S_MAX: Final = 25_000
 """Transactions are made for so many a second, and no more than `MADE_MAX` (a kilobyte or two each). Whoever is
 faster ends the measurement earlier."""
 MADE_MAX: Final = 150_000
+LOOKED_AT: Final = 200
+"""Publishes that are read back afterwards."""
 
 Taken = tuple[tuple[Condition, ...], tuple[bytes, ...], tuple[bytes, ...], tuple[bytes | None, ...]]
 """Conditions, reads, keys and values of a one-shot."""
@@ -111,6 +113,11 @@ class Volley:
     def lead(self) -> int:
         """What was loaded so many transactions ago has its answer when another one leaves."""
         return self._in_flight + self._size
+
+    @property
+    def answered_in_order(self) -> int:
+        """All of the first so many certainly have their answer."""
+        return max(0, self._answered - self.lead)
 
     def load(self, taken: Sequence[Taken]) -> None:
         """Make the frames of these transactions, in this order."""
@@ -239,18 +246,20 @@ class Generator:
                 for number in range(WORKERS)
             ]
             if isinstance(request, Publish):
-                volley.load(await self._publishes(sessions, count, volley.lead))
+                taken = await self._publishes(sessions, count, volley.lead)
                 operations = 1
             else:
-                covers = await self._covers(sessions)
-                volley.load(await self._claims(covers, count, volley.lead))
+                taken = await self._claims(await self._covers(sessions), count, volley.lead)
                 operations = 2
+            volley.load(taken)
             seconds, answers, used = await volley.fire(
                 self._address.removeprefix("k2://"),
                 self._process,
                 request.seconds,
                 request.warm_up_s,
             )
+            if isinstance(request, Publish):
+                await self._look_at(taken[: volley.answered_in_order])
         count = answers // operations
         node_s, own_s, machine_s = used
         return Rate(
@@ -267,6 +276,13 @@ class Generator:
             client_busy=own_s / seconds,
             others_cores=max(0.0, machine_s - node_s - own_s) / seconds,
         )
+
+    async def _look_at(self, taken: Sequence[Taken]) -> None:
+        """Some of what was published is there, as it was published."""
+        for _, _, keys, values in taken[:: max(1, len(taken) // LOOKED_AT)]:
+            for key, value in zip(keys, values, strict=True):
+                if await self._pool.db.get(key) != value:
+                    raise SystemExit(f"{key.hex()} was acknowledged and is not there")
 
     async def _publishes(self, sessions: list[WorkerSession], count: int, lead: int) -> list[Taken]:
         """The trace's new stretches, round after round, each `lead` behind the one that it goes on from."""

@@ -43,6 +43,7 @@ class Publish(Struct, frozen=True):
 
     number   makes its generation
     extends  how many of the blocks the row has already: it becomes longer; 0 for a new row
+    content  content names of the blocks, where they are to be found by what they hold; else empty
     """
 
     namespace: bytes
@@ -54,6 +55,7 @@ class Publish(Struct, frozen=True):
     number: int
     engine: bytes = b""
     extends: int = 0
+    content: Names = b""
 
     @property
     def added(self) -> Names:
@@ -75,6 +77,7 @@ class Publish(Struct, frozen=True):
             parent=parent,
             parent_name=self.parent_name,
             engine=self.engine,
+            content=self.content,
         )
 
 
@@ -161,8 +164,11 @@ class Ledger:
         *,
         group: bytes = b"",
         engine: bytes = b"",
+        content: Names = b"",
     ) -> list[Publish] | None:
         """Consecutive blocks are there, behind `parent` (None: at the beginning of a prompt).
+
+        content  their content names, or empty: then nobody finds them by what they hold
 
         What was there already is skipped. None when the parent is in no tier: nothing is noted then.
         """
@@ -187,10 +193,14 @@ class Ledger:
                 previous = names[(start - 1) * NAME_BYTES : start * NAME_BYTES]
             stretch = names[start * NAME_BYTES : end * NAME_BYTES]
             digests = engine[start * width : end * width]
+            contents = content[start * NAME_BYTES : end * NAME_BYTES]
             if before is not None and self._grows(before, namespace, tier, previous, stretch):
-                found.append(self._extend(before, stretch, digests))
+                found.append(self._extend(before, stretch, digests, contents))
             else:
-                publish, before = self._open(namespace, tier, stretch, before, previous, digests)
+                publish, before = self._open(namespace, tier, stretch, before, previous)
+                publish = before.published = msgspec.structs.replace(
+                    publish, engine=digests, content=contents
+                )
                 found.append(publish)
             books.update(dict.fromkeys(marks[start:end], before))
             at = end
@@ -242,7 +252,6 @@ class Ledger:
         names: Names,
         before: _Book | None,
         previous: bytes | None,
-        engine: bytes,
     ) -> tuple[Publish, _Book]:
         """A new run behind a block of an earlier one."""
         self._number += 1
@@ -252,10 +261,7 @@ class Ledger:
             place = Place(before.tier, before.first, before.number, offset + 1)
             depth = before.depth + offset + 1
         book = _Book(namespace, tier, names, depth, self._number)
-        publish = Publish(
-            namespace, tier, names, depth, place, previous or ROOT_NAME, self._number, engine
-        )
-        book.published = publish
+        publish = Publish(namespace, tier, names, depth, place, previous or ROOT_NAME, self._number)
         return publish, book
 
     def _grows(
@@ -270,13 +276,17 @@ class Ledger:
             and len(book.names) + len(names) <= EXTENDED_BLOCKS_MAX * NAME_BYTES
         )
 
-    def _extend(self, book: _Book, names: Names, engine: bytes) -> Publish:
+    def _extend(self, book: _Book, names: Names, engine: bytes, content: Names) -> Publish:
         published = book.published
         assert published is not None, "only what was published whole grows"
         before = len(book.names) // NAME_BYTES
         book.names += names
         book.published = msgspec.structs.replace(
-            published, names=book.names, engine=published.engine + engine, extends=before
+            published,
+            names=book.names,
+            engine=published.engine + engine,
+            content=published.content + content,
+            extends=before,
         )
         return book.published
 

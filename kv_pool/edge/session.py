@@ -195,19 +195,26 @@ class WorkerSession:
     # ------------------------------------------------------------------------- publishing
 
     async def publish(
-        self, namespace: bytes, names: Names, tier: int, *, parent: bytes | None = None
+        self,
+        namespace: bytes,
+        names: Names,
+        tier: int,
+        *,
+        parent: bytes | None = None,
+        content: Names = b"",
     ) -> Chain:
         """Make the blocks of a prompt known, as far as they are not; whole stretches or nothing.
 
-        names   consecutive blocks, packed
-        parent  the block before the first one, if they do not begin the prompt
+        names    consecutive blocks, packed
+        parent   the block before the first one, if they do not begin the prompt
+        content  their content names (`kv_pool.blocks.content_names`), for who looks for them by these
 
         Raises `Fenced` when the worker's life is over, `Denied` when the directory refuses, and the
         store's own errors. After an `OutcomeUnknown` or `Unavailable` the session goes on
         sending what it has begun.
         """
         registration = self.registration
-        publishes = self._ledger.store(namespace, tier, names, parent)
+        publishes = self._ledger.store(namespace, tier, names, parent, content=content)
         if publishes is None:
             assert parent is not None
             raise k2store.Rejected(

@@ -49,6 +49,21 @@ def test_what_is_there_is_skipped() -> None:
     assert ledger.store(NAMESPACE, 0, b"", None) == []
 
 
+def test_content_names_go_with_their_blocks() -> None:
+    """Each stretch has those of its own blocks, also where known ones lie between; a longer row has all of them."""
+    contents = names(11, 12, 13, 14, 15, 16)
+    ledger = Ledger()
+    ledger.store(NAMESPACE, 0, names(4), None)
+    found = ledger.store(NAMESPACE, 0, names(1, 2, 3, 4, 5, 6), None, content=contents) or []
+    assert [one.content for one in found] == [names(11, 12, 13), names(15, 16)]
+    [plain] = ledger.store(NAMESPACE, 0, names(7), names(6)) or []
+    assert plain.content == b""
+    growing = Ledger(extends=True)
+    growing.store(NAMESPACE, 0, names(1), None, content=names(11))
+    [longer] = growing.store(NAMESPACE, 0, names(2), names(1), content=names(12)) or []
+    assert (longer.names, longer.content, longer.extends) == (names(1, 2), names(11, 12), 1)
+
+
 def test_long_stretches_become_several_rows() -> None:
     """No row is longer than allowed, and each follows on the one before."""
     ledger = Ledger()

@@ -106,6 +106,51 @@ ROWS: Final = (
         "Running sequences that had to give way for want of pages.",
         _one(lambda one: one.preemptions),
     ),
+    Row(
+        "k2_worker_linked_prompts_total",
+        "Prompts that were put together of compiled chunks.",
+        _one(lambda one: one.links.prompts),
+    ),
+    Row(
+        "k2_worker_linked_chunks_total",
+        "Chunks of linked prompts: found in the pool, or compiled.",
+        lambda one: [(("found",), one.links.found), (("compiled",), one.links.compiled)],
+        ("how",),
+    ),
+    Row(
+        "k2_worker_linked_tokens_total",
+        "Tokens of the chunks of linked prompts.",
+        _one(lambda one: one.links.chunk_tokens),
+    ),
+    Row(
+        "k2_worker_compiled_tokens_total",
+        "Tokens that went through the model to compile chunks.",
+        _one(lambda one: one.links.compiled_tokens),
+    ),
+    Row(
+        "k2_worker_recomputed_tokens_total",
+        "Tokens of linked prompts that were computed for their place.",
+        _one(lambda one: one.links.recomputed_tokens),
+    ),
+    Row(
+        "k2_worker_retained_pages",
+        "Pages of a single layer that answers under a retention policy hold.",
+        _one(lambda one: one.retained_pages),
+    ),
+    Row(
+        "k2_worker_retained_pages_max",
+        "Pages that any answer has held in any layer, so far.",
+        _one(lambda one: one.retained.pages_max),
+    ),
+    Row(
+        "k2_worker_retained_blocks_total",
+        "Blocks of answers under a retention policy at their end: kept whole, or gone.",
+        lambda one: [
+            (("kept",), one.retained.kept_blocks),
+            (("gone",), one.retained.gone_blocks),
+        ],
+        ("how",),
+    ),
     Row("k2_worker_pages", "Pages by tier and use.", _pages, ("tier", "use")),
     Row(
         "k2_worker_pages_swapped_out_total",

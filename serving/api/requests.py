@@ -10,9 +10,13 @@ from msgspec import Struct
 
 import k2store
 from serving.engine.request import Request, Sampling
-from serving.model import Message, Tokenizer, prompt_tokens
+from serving.linking.splitting import split_semantic
+from serving.model import Message, Tokenizer, Told, prompt_with
 
 T = TypeVar("T", bound=Struct)
+
+CHUNK_TOKENS: Final = 512
+"""Longer documents are cut, at paragraphs if possible: what is computed alone knows no other piece."""
 
 COMPLETION_TOKENS_DEFAULT: Final = 16
 """What OpenAI's API generates for a bare prompt when it is not told."""
@@ -38,6 +42,13 @@ class ChatMessage(Struct, frozen=True):
     content: str | list[TextPart] | None = None
 
 
+class Document(Struct, frozen=True):
+    """A text that a conversation is about; an extension of the API."""
+
+    text: str
+    title: str = ""
+
+
 class StreamOptions(Struct, frozen=True):
     """What a stream has beside the answer."""
 
@@ -61,6 +72,7 @@ class _Common(Struct, frozen=True, kw_only=True):
     n: int | None = None
     best_of: int | None = None
     logit_bias: dict[str, float] | None = None
+    documents: list[str | Document] | None = None
 
 
 class ChatRequest(_Common, frozen=True, kw_only=True):
@@ -113,9 +125,16 @@ def of_chat(body: ChatRequest, tokenizer: Tokenizer, answer_tokens: int) -> Aske
     if not body.messages:
         raise k2store.Rejected("a conversation has at least one message", field="messages")
     messages = [_message(number, one) for number, one in enumerate(body.messages)]
+    pieces = [
+        piece
+        for document in body.documents or []
+        for piece in split_semantic(_text(document), tokenizer, CHUNK_TOKENS)
+    ]
+    if pieces and not any(message.role == "user" for message in messages):
+        raise k2store.Rejected("documents go with a message of the user", field="documents")
     return _asked(
         body,
-        tuple(prompt_tokens(tokenizer, messages)),
+        prompt_with(tokenizer, messages, pieces),
         body.max_completion_tokens or body.max_tokens,
         answer_tokens,
         (body.top_logprobs or 0) if body.logprobs else None,
@@ -127,15 +146,15 @@ def of_completion(body: CompletionRequest, tokenizer: Tokenizer) -> Asked:
     """What a bare prompt asks for."""
     _refuse("echo", given=bool(body.echo))
     _refuse("suffix", given=bool(body.suffix))
-    tokens = _prompt(body.prompt, tokenizer)
-    return _asked(
-        body, tokens, body.max_tokens, COMPLETION_TOKENS_DEFAULT, body.logprobs, tokenizer
-    )
+    # A bare prompt has no place for them.
+    _refuse("documents", given=bool(body.documents))
+    told = Told(_prompt(body.prompt, tokenizer), ())
+    return _asked(body, told, body.max_tokens, COMPLETION_TOKENS_DEFAULT, body.logprobs, tokenizer)
 
 
 def _asked(
     body: _Common,
-    tokens: tuple[int, ...],
+    told: Told,
     max_tokens: int | None,
     answer_tokens: int,
     logprobs: int | None,
@@ -154,7 +173,8 @@ def _asked(
         frequency_penalty=body.frequency_penalty or 0.0,
     )
     request = Request(
-        tokens=tokens,
+        tokens=tuple(told.tokens),
+        chunks=told.chunks,
         max_tokens=answer_tokens if max_tokens is None else max_tokens,
         sampling=sampling,
         stop=tuple(stop),
@@ -178,21 +198,25 @@ def _message(number: int, message: ChatMessage) -> Message:
     return Message(role, content or "")  # type: ignore[arg-type] # the table has roles only
 
 
-def _prompt(prompt: str | list[str | int | list[int]], tokenizer: Tokenizer) -> tuple[int, ...]:
+def _text(document: str | Document) -> str:
+    """A document as it is read: its title above it, a paragraph of its own."""
+    if isinstance(document, str):
+        return document + "\n\n" if document else ""
+    text = f"{document.title}\n{document.text}" if document.title else document.text
+    return text + "\n\n" if text else ""
+
+
+def _prompt(prompt: str | list[str | int | list[int]], tokenizer: Tokenizer) -> list[int]:
     """Tokens of one prompt: a text, tokens, or a list of one of those."""
     if isinstance(prompt, str):
-        return tuple(tokenizer.encode(prompt))
+        return tokenizer.encode(prompt)
     tokens = [one for one in prompt if isinstance(one, int)]
     if len(tokens) == len(prompt):
-        return tuple(tokens)
+        return tokens
     if len(prompt) != 1:
         raise k2store.Rejected("one request has one prompt", field="prompt")
     only = prompt[0]
-    return (
-        tuple(tokenizer.encode(only))
-        if isinstance(only, str)
-        else _prompt([*_list(only)], tokenizer)
-    )
+    return tokenizer.encode(only) if isinstance(only, str) else _prompt([*_list(only)], tokenizer)
 
 
 def _list(value: int | list[int]) -> list[int]:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import ipaddress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from k2store.cli.verb import Verb, output
 from k2store.errors import Rejected
+from serving.sparse.choice import POLICIES, policy_named
+
+if TYPE_CHECKING:
+    from serving.sparse.policies import Policy
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -66,6 +71,24 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 )
 @click.option("--threads", type=int, help="Threads that compute; one for each core by default.")
 @click.option("--forget", is_flag=True, help="Keep nothing for later prompts: compute each whole.")
+@click.option(
+    "--link",
+    type=click.IntRange(0),
+    metavar="ROWS",
+    help="Link documents that are named apart, computed once: so many rows of each anew.",
+)
+@click.option(
+    "--retain",
+    type=click.Choice(POLICIES),
+    help="Decode under this policy: what of an answer stays, or is attended to.",
+)
+@click.option(
+    "--budget",
+    type=click.IntRange(0),
+    default=0,
+    metavar="TOKENS",
+    help="Decoded tokens that stay, or are attended to; no limit by default.",
+)
 def serve(
     *,
     model: str,
@@ -85,6 +108,9 @@ def serve(
     answer_tokens: int,
     threads: int | None,
     forget: bool,
+    link: int | None,
+    retain: str | None,
+    budget: int,
 ) -> None:
     """Serve a model over the OpenAI API until told to end.
 
@@ -95,6 +121,8 @@ def serve(
     _at_least(0, {"host-pages": host_pages, "disk-pages": disk_pages, "context": context})
     if bool(disk_pages) != bool(disk_file):
         raise Rejected("--disk-pages and --disk-file go together", field="disk-file")
+    if forget and link is not None:
+        raise Rejected("who keeps nothing has nothing to link: --forget or --link", field="link")
     if not (exposed or _is_loopback(listen)):
         raise Rejected(f"{listen} can be reached by others: say --exposed", field="listen")
     key = _key(key_file)
@@ -108,6 +136,7 @@ def serve(
         keeps_prefixes=not forget,
     )
     settings.check()
+    policy = _policy(retain, budget)
     import torch
 
     from serving.api.app import Limits
@@ -125,7 +154,7 @@ def serve(
     url = f"http://{_shown(sock.getsockname())}/v1"
     run(
         sock,
-        engine_over(loaded, tiers, settings, eviction=eviction),
+        engine_over(loaded, tiers, settings, eviction=eviction, link=link, policy=policy),
         called,
         loaded.tokenizer,
         limits=Limits(answer_tokens=answer_tokens),
@@ -134,6 +163,17 @@ def serve(
             {"url": url, "model": called}, f"serving {called} at {url}"
         ),
     )
+
+
+def _policy(retain: str | None, budget: int) -> Policy | None:
+    """The policy that answers are decoded under, if there is one."""
+    if retain is None:
+        if budget:
+            raise Rejected("a budget is one of a policy: --retain", field="budget")
+        return None
+    from serving.pages.geometry import PAGE_TOKENS
+
+    return policy_named(retain, budget, PAGE_TOKENS)
 
 
 def _at_least(least: int, values: dict[str, int | None]) -> None:

@@ -24,4 +24,7 @@ requests in the same order give the same steps. `front` runs it in a thread and 
 Whoever moves pages between workers hooks in at three places: `Hooks` (prefill done, finished),
 `RemotePrefix` (pages that are elsewhere), `Engine.adopt` (a sequence whose pages have been filled by
 somebody else).
+
+Two things make a sequence inexact, and its pages nobody else's: a prompt that is linked of compiled chunks
+(`serving.linking.linker`), and an answer that is decoded under a retention policy (`serving.sparse.retention`).
 """

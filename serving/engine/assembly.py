@@ -14,11 +14,16 @@ from serving.attention import Attention, Batch, PagedAttention
 from serving.engine.engine import Engine, Hooks
 from serving.engine.scheduler import RemotePrefix
 from serving.engine.settings import EngineSettings
+from serving.linking.linker import Linker
+from serving.linking.naming import chunk_namespace
 from serving.model import Llama, LoadedModel
 from serving.pages.geometry import PAGE_TOKENS, Geometry
 from serving.pages.mem_pool import MemPool, Watcher
 from serving.pages.memory import Memory, PageMemory
 from serving.pages.store import PageStore
+from serving.sparse.policies import Policy
+from serving.sparse.publication import residency_namespace
+from serving.sparse.retention import Retention, arena_pages
 
 
 class Tiers(Struct, frozen=True, kw_only=True):
@@ -97,18 +102,25 @@ def engine_over(
     watcher: Watcher | None = None,
     hooks: Hooks | None = None,
     remote: RemotePrefix | None = None,
+    link: int | None = None,
+    policy: Policy | None = None,
 ) -> Engine:
     """An engine with a pool of its own.
 
+    link      rows at the beginning of each chunk that linking computes anew; None links nothing
+    policy    under which answers are decoded; None keeps all
     eviction  by which policy of `kv_pool.pool.eviction.EVICTIONS` cached pages go; no other holder is known
     """
     model = loaded.model
     geometry = geometry_of(model)
-    namespace = namespace_of(loaded, geometry).digest()
+    namespace = namespace_of(loaded, geometry)
     stores = stores_of(geometry, tiers, memory)
     outlook = Outlook(block_cost(model, geometry.page_tokens), lambda name: 0)
     evictions = [EVICTIONS[eviction](outlook) for _ in stores]
-    pool = MemPool(namespace, stores, evictions, watcher)
+    pool = MemPool(namespace.digest(), stores, evictions, watcher)
+    linker = None
+    if link is not None:
+        linker = Linker(model, pool, chunk_namespace(namespace).digest(), link)
     return Engine(
         model,
         pool,
@@ -119,4 +131,25 @@ def engine_over(
         decode=loaded.tokenizer.decode,
         hooks=hooks,
         remote=remote,
+        linker=linker,
+        retention=retention_of(model, pool, namespace, policy, settings or EngineSettings()),
     )
+
+
+def retention_of(
+    model: Llama,
+    pool: MemPool,
+    exact: Namespace,
+    policy: Policy | None,
+    settings: EngineSettings,
+) -> Retention | None:
+    """Retention over a pool whose exact blocks are in this namespace; None where nothing is let go."""
+    if policy is None:
+        return None
+    config = model.config
+    context = min(config.context_tokens, settings.context_tokens or config.context_tokens)
+    context = min(context, pool.stores[0].pages * pool.page_tokens)
+    pages = arena_pages(policy, config.layers, pool.page_tokens, settings.sequences_max, context)
+    sparse = residency_namespace(exact, policy)
+    namespace = b"" if sparse is exact else sparse.digest()
+    return Retention(policy, pool, model.rotary, pages, namespace)

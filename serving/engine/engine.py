@@ -20,7 +20,9 @@ from serving.engine.scheduler import RemotePrefix, Scheduler, Work
 from serving.engine.sequence import Phase, Sequence
 from serving.engine.settings import EngineSettings
 from serving.engine.text import TextStream
+from serving.linking.linker import LinkCounts, Linker
 from serving.pages.mem_pool import DEVICE, MemPool
+from serving.sparse.retention import MixedAttention, Retention, RetentionCounts
 
 Attend = Callable[[Tensor, Batch], Attention]
 """Makes the attention object of a step from the device's pages and the batch."""
@@ -78,6 +80,8 @@ class Engine:
     context_tokens  longest sequence of the model
     vocabulary      number of tokens
     decode          tokens to text; without it there is no text, and no stop strings
+    linker          links prompts that come in chunks; without it they are computed like any other
+    retention       answers are decoded under its policy; without it all is kept and attended to
     """
 
     def __init__(
@@ -92,6 +96,8 @@ class Engine:
         decode: Decode | None = None,
         hooks: Hooks | None = None,
         remote: RemotePrefix | None = None,
+        linker: Linker | None = None,
+        retention: Retention | None = None,
     ) -> None:
         self.settings = settings or EngineSettings()
         self.settings.check()
@@ -107,7 +113,9 @@ class Engine:
         self._attend = attend
         self._decode = decode
         self._hooks = hooks
-        self._scheduler = Scheduler(pool, self.settings, remote)
+        self._linker = linker
+        self._retention = retention
+        self._scheduler = Scheduler(pool, self.settings, remote, linker, retention)
         self._sequences: dict[int, Sequence] = {}
         self._outcomes: list[Outcome] = []
         self._next = 0
@@ -156,6 +164,7 @@ class Engine:
         """
         assert generated, "the last token has no keys and values yet: it is the next to be computed"
         sequence = self._sequence(request)
+        assert not sequence.linked, "a prompt that somebody else has computed is exact"
         if len(self._scheduler.running) >= self.settings.step_tokens_max:
             raise k2store.Overloaded(
                 "every token of a step is somebody's already", limit="step_tokens_max"
@@ -210,15 +219,36 @@ class Engine:
         return found
 
     @property
+    def links(self) -> LinkCounts:
+        """What was linked so far."""
+        return LinkCounts() if self._linker is None else self._linker.counts
+
+    @property
+    def retained(self) -> RetentionCounts:
+        """What a retention policy has done so far."""
+        return RetentionCounts() if self._retention is None else self._retention.counts
+
+    @property
+    def retained_pages(self) -> int:
+        """Pages of a single layer that answers under a retention policy hold now."""
+        retention = self._retention
+        return 0 if retention is None else retention.arena.pages - retention.arena.free_pages
+
+    @property
     def preemptions(self) -> int:
         """How often a running sequence had to give way."""
         return self._scheduler.preemptions
 
     def step(self) -> list[Outcome]:
         """Compute once; gives what became of every sequence that has something to tell."""
-        work = self._scheduler.plan()
-        if work:
+        scheduler = self._scheduler
+        placed, compiled = scheduler.placed, scheduler.compiled_tokens
+        work = scheduler.plan()
+        compiled = scheduler.compiled_tokens - compiled
+        self.counts.computed_tokens += compiled
+        if work or compiled or scheduler.placed > placed:
             self.counts.steps += 1
+        if work:
             self._compute(work)
         outcomes, self._outcomes = self._outcomes, []
         return outcomes
@@ -229,6 +259,8 @@ class Engine:
         For tests and idle moments, when nobody outside the engine holds pages.
         """
         self.pool.check_integrity()
+        if self._retention is not None:
+            self._retention.check_integrity()
         census = self.pool.census()
         pages = [page for each in self._sequences.values() for page in each.pages]
         assert census.held + census.taken == len(set(pages)), "what is active is somebody's"
@@ -241,7 +273,14 @@ class Engine:
             raise k2store.Rejected("stop strings need a tokenizer", field="stop")
         text = TextStream(self._decode, request.stop) if self._decode else None
         self._next += 1
-        return Sequence(self._next, request, list(request.tokens), self.pool.empty_chain, text)
+        return Sequence(
+            self._next,
+            request,
+            list(request.tokens),
+            self.pool.empty_chain,
+            text,
+            linked=bool(request.chunks) and self._linker is not None,
+        )
 
     def _go_on(self, sequence: Sequence, generated: Several[int]) -> None:
         """Have what was generated elsewhere behind the prompt, as if it had been told here."""
@@ -260,27 +299,59 @@ class Engine:
                     raise k2store.Rejected("the answer has ended already", field="generated")
 
     def _compute(self, work: list[Work]) -> None:
-        parts = []
-        for sequence, count in work:
-            start = sequence.computed
-            pages = [page.number for page in sequence.pages]
-            parts.append(Part.following(sequence.tokens[start : start + count], start, pages))
-        pages_tensor = self.pool.stores[DEVICE].tensor
-        batch = Batch.of(parts, self.pool.page_tokens, pages_tensor.device)
+        """One call of the model. Rows under a retention policy come behind all others."""
+        work = sorted(work, key=self._is_retained)
+        parts = [
+            Part([one.sequence.tokens[row] for row in rows], rows, _numbers(one.sequence.pages))
+            for one in work
+            if not self._is_retained(one)
+            for rows in [one.sequence.rows(one.tokens)]
+        ]
+        retained = [one.sequence for one in work[len(parts) :]]
         with torch.inference_mode():
-            attention = self._attend(pages_tensor, batch)
-            hidden = self._model.forward(batch.token_ids, batch.positions, attention)
+            token_ids, positions, ends, attention = self._batch(parts, retained)
+            hidden = self._model.forward(token_ids, positions, attention)
             done = [number for number, one in enumerate(work) if one.completes]
-            rows = batch.last_rows[done]
-            logits = self._model.logits(hidden[rows]) if done else hidden[:0]
+            logits = self._model.logits(hidden[ends[done]]) if done else hidden[:0]
         completed = [work[number].sequence for number in done]
+        for sequence in retained:
+            assert self._retention is not None, "somebody retains"
+            self._retention.advance(sequence.number)
         for sequence, count in work:
             self.counts.computed_tokens += count
-            sequence.computed += count
+            sequence.advance(count)
             self._scheduler.store(sequence)
         for sequence, row in zip(completed, logits, strict=True):
             token = choose(row, sequence.request.sampling, sequence.generated)
             self._accept(sequence, token, row)
+
+    def _is_retained(self, one: Work) -> bool:
+        return self._retention is not None and one.sequence.decoded >= 0
+
+    def _batch(
+        self, parts: list[Part], retained: list[Sequence]
+    ) -> tuple[Tensor, Tensor, Tensor, Attention]:
+        """Tokens and positions of a step, where the rows of each sequence end, and what attends."""
+        tensor = self.pool.stores[DEVICE].tensor
+        batch = Batch.of(parts, self.pool.page_tokens, tensor.device) if parts else None
+        exact = self._attend(tensor, batch) if batch else None
+        if batch is not None and exact is not None and not retained:
+            return batch.token_ids, batch.positions, batch.last_rows, exact
+        retention = self._retention
+        assert retention is not None, "somebody retains"
+        single = [retention.attention(one.number, one.pages, one.prompt_tokens) for one in retained]
+        tokens = torch.tensor([one.tokens[one.computed] for one in retained])
+        places = torch.tensor([one.computed for one in retained])
+        rows = torch.arange(len(retained))
+        if batch is None:
+            return tokens, places, rows, MixedAttention(None, 0, single)
+        count = len(batch.token_ids)
+        return (
+            torch.cat((batch.token_ids, tokens)),
+            torch.cat((batch.positions, places)),
+            torch.cat((batch.last_rows, rows + count)),
+            MixedAttention(exact, count, single),
+        )
 
     def _accept(self, sequence: Sequence, token: int, logits: Tensor | None) -> None:
         """A sequence has another token: tell it, and see whether it is the last one."""
@@ -321,9 +392,16 @@ class Engine:
         self.counts.finished[finish] += 1
         if self._hooks is not None:
             self._hooks.on_finish(sequence, finish)
+        is_exact = self.settings.keeps_prefixes and not sequence.linked
+        if self._retention is not None and is_exact and finish is not Finish.CANCELLED:
+            self._retention.keep(sequence.number, sequence.tokens, sequence.prompt_tokens)
         self._forget(sequence)
 
     def _forget(self, sequence: Sequence) -> None:
         self._scheduler.remove(sequence, Phase.FINISHED)
         self._scheduler.let_go(sequence)
         del self._sequences[sequence.number]
+
+
+def _numbers(pages: Several[Slot]) -> list[int]:
+    return [page.number for page in pages]

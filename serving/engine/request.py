@@ -51,6 +51,8 @@ class Request(Struct, frozen=True, kw_only=True):
     ends         tokens that end it, such as the model's end of turn
     logprobs     None, or how many likeliest alternatives are told with each token
     parks        stop after the first token and keep the pages until `Engine.release` (a prefill worker)
+    chunks       lengths of the chunks that the prompt begins with (documents, and what stands before them), for an
+                 engine that links; something follows them. To any other engine they mean nothing
     """
 
     tokens: tuple[int, ...]
@@ -60,6 +62,7 @@ class Request(Struct, frozen=True, kw_only=True):
     ends: frozenset[int] = frozenset()
     logprobs: int | None = None
     parks: bool = False
+    chunks: tuple[int, ...] = ()
 
     def check(self, vocabulary: int, context_tokens: int) -> None:
         """`k2store.Rejected` for a request that no engine with this model can serve."""
@@ -76,6 +79,10 @@ class Request(Struct, frozen=True, kw_only=True):
         _within("max_tokens", self.max_tokens, 1, 2**31)
         if self.logprobs is not None:
             _within("logprobs", self.logprobs, 0, LOGPROBS_MAX)
+        if self.chunks and (min(self.chunks) < 1 or sum(self.chunks) >= len(self.tokens)):
+            raise k2store.Rejected(
+                "chunks have tokens, and the prompt goes on behind them", field="documents"
+            )
         if len(self.stop) > STOPS_MAX or not all(self.stop):
             raise k2store.Rejected(
                 f"there are at most {STOPS_MAX} stop strings, none empty", field="stop"

@@ -9,6 +9,7 @@ from kv_pool.blocks import Chain, Names
 from kv_pool.pool.block_pool import Slot
 from serving.engine.request import Request, Usage
 from serving.engine.text import TextStream
+from serving.linking.linker import Placing
 
 
 class Phase(enum.Enum):
@@ -27,7 +28,10 @@ class Sequence:
 
     number    its name in the engine
     tokens    prompt and what was generated
-    computed  how many of them have keys and values in `pages`
+    computed  how many of them have keys and values in `pages`, but for `redo`
+    redo      rows before `computed` that are to be computed for their place
+    linked    its prompt is put together of chunks: its pages are its own and get no name
+    placing   the chunks are on their way to the pages
     pages     on the device, held; the first `chain.blocks` are in the index, the others are its own
     chain     names of the pages that are in the index
     names     of the whole blocks that it began with, once somebody asked
@@ -48,6 +52,9 @@ class Sequence:
     cached: int | None = None
     asked: bool = False
     begun: bool = False
+    linked: bool = False
+    redo: list[int] = field(default_factory=list)
+    placing: Placing | None = None
 
     @property
     def prompt_tokens(self) -> int:
@@ -61,8 +68,24 @@ class Sequence:
 
     @property
     def missing(self) -> int:
-        """Tokens without keys and values."""
-        return len(self.tokens) - self.computed
+        """Tokens without keys and values, or with those of another place."""
+        return len(self.tokens) - self.computed + len(self.redo)
+
+    @property
+    def decoded(self) -> int:
+        """Rows behind the prompt that are computed; below 0 while rows of the prompt are missing."""
+        return self.computed - len(self.redo) - self.prompt_tokens
+
+    def rows(self, count: int) -> list[int]:
+        """The next rows to compute, so many of those that are missing."""
+        again = self.redo[:count]
+        return [*again, *range(self.computed, self.computed + count - len(again))]
+
+    def advance(self, count: int) -> None:
+        """So many rows were computed."""
+        again = min(count, len(self.redo))
+        del self.redo[:again]
+        self.computed += count - again
 
     @property
     def is_decoding(self) -> bool:

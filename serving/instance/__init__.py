@@ -20,6 +20,9 @@ Prefill and decode can be different workers. The client talks to the decode work
 worker to compute the prompt and to write the pages there, and goes on from the first token. What each of them
 keeps, and whether the answer's pages are sent back, are the four steps of MemServe (`steps`).
 
+Compiled chunks of documents (`serving.linking`) and what a retention policy has kept (`serving.sparse`) are pages in
+namespaces of their own, and take the same way; what was linked of chunks takes none.
+
 ``steps``       roles, and who keeps what
 ``messages``    what workers say to each other; ``links`` the ways between them
 ``pages``       the engine's pages, from the loop

@@ -12,6 +12,7 @@ from k2store.cli.reach import StoreVerb, database
 from k2store.cli.verb import output
 from k2store.config.dial import read_dial
 from serving.instance.steps import Role, Step
+from serving.sparse.choice import POLICIES
 
 if TYPE_CHECKING:
     from kv_pool.edge.journal import Journal
@@ -75,6 +76,24 @@ _JOURNAL: Final = click.option(
     metavar="TOKENS",
     help="Prompt tokens a second, for the cost model; tried out by default.",
 )
+@click.option(
+    "--link",
+    type=click.IntRange(0),
+    metavar="ROWS",
+    help="Link documents that are named apart, computed once anywhere: so many rows of each anew.",
+)
+@click.option(
+    "--retain",
+    type=click.Choice(POLICIES),
+    help="Decode under this policy: what of an answer stays, or is attended to.",
+)
+@click.option(
+    "--budget",
+    type=click.IntRange(0),
+    default=0,
+    metavar="TOKENS",
+    help="Decoded tokens that stay, or are attended to; no limit by default.",
+)
 @_DIAL
 @_JOURNAL
 async def worker(
@@ -95,6 +114,9 @@ async def worker(
     fetch: bool,
     threads: int,
     prefill_rate: float,
+    link: int | None,
+    retain: str | None,
+    budget: int,
     dial: Path | None,
     journal: Path | None,
 ) -> None:
@@ -128,6 +150,9 @@ async def worker(
         fetches=fetch,
         lease_s=lease,
         prefill_tokens_per_s=prefill_rate,
+        link=link,
+        retain=retain or "",
+        budget=budget,
     )
     sock = listening(listen)
     http = f"{advertise or listen.rpartition(':')[0]}:{sock.getsockname()[1]}"

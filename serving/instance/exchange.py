@@ -3,6 +3,7 @@
 ::
 
     fetch     a prefix that another worker has:      claim ─▶ Resolve ─▶ read ─▶ check ─▶ insert
+              or a compiled chunk, found by content: the same
     prefill   a prompt that another one computes:    room here ─▶ Prefill ─▶ (it writes) ─▶ Ready ─▶ go on
     push      pages that another one is to have:     Offer ─▶ Granted ─▶ write ─▶ Complete ─▶ it inserts
     migrate   push, seen in the directory, then evicted here
@@ -17,16 +18,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import Struct
 
 import k2store
-from kv_pool.blocks import NAME_BYTES, Names
+from kv_pool.blocks import NAME_BYTES, Names, chain, content_names, root
 from kv_pool.pool.block_pool import Slot
 from serving.engine.request import Request, Sampling
 from serving.instance.economy import Economy
@@ -48,6 +49,7 @@ from serving.instance.messages import (
 from serving.instance.pages import EnginePages, addresses, local
 from serving.instance.place import worker_named
 from serving.instance.residency import Residency
+from serving.linking.naming import filled
 from serving.pages.mem_pool import Held
 from serving.transport import Address, Damaged, Mode, Peer, PeerLost, Stale
 
@@ -59,6 +61,8 @@ if TYPE_CHECKING:
     from serving.engine.front import Stream
 
 T = TypeVar("T")
+
+_CHUNKS_AT_A_TIME: Final = 2
 
 FAILURES: Final = (
     k2store.Conflict,
@@ -94,6 +98,7 @@ class ExchangeCounts:
     """What has moved so far.
 
     fetched_blocks     read from other workers
+    fetched_chunks     compiled chunks that came whole from other workers
     fetches_declined   prefixes elsewhere that were cheaper to compute
     fetches_failed     prefixes that were computed after all, by the class of what went wrong
     sent_blocks        written to other workers
@@ -104,6 +109,7 @@ class ExchangeCounts:
     """
 
     fetched_blocks: int = 0
+    fetched_chunks: int = 0
     fetches_declined: int = 0
     fetches_failed: dict[str, int] = field(default_factory=dict)
     sent_blocks: int = 0
@@ -113,6 +119,18 @@ class ExchangeCounts:
     prefills_served: int = 0
     prompt_tokens_cached: int = 0
     prompt_tokens_computed: int = 0
+
+
+class _Wanted(NamedTuple):
+    """Consecutive blocks from the first one of a prompt, or of a chunk, on."""
+
+    namespace: bytes
+    tokens: Sequence[int]
+    names: Names
+
+    def beginning(self, blocks: int) -> _Wanted:
+        """The first of them."""
+        return self._replace(names=self.names[: blocks * NAME_BYTES])
 
 
 @dataclass
@@ -176,7 +194,7 @@ class Parked:
 
 
 class Exchange:
-    """See the module."""
+    """See the module. `chunks`: the namespace of compiled chunks, where there are any."""
 
     def __init__(
         self,
@@ -191,6 +209,7 @@ class Exchange:
         economy: Economy,
         limits: ExchangeLimits | None = None,
         mode: Mode = Mode.AGGREGATED,
+        chunks: bytes = b"",
     ) -> None:
         self._pool = pool
         self._tree = tree
@@ -205,6 +224,7 @@ class Exchange:
         self._tasks: set[asyncio.Task[object]] = set()
         self._prefills: set[asyncio.Task[_Adoption]] = set()
         self.namespace = namespace
+        self.chunks = chunks
         self.parked = Parked()
         # These belong to the engine's thread: who computed the prompt of a sequence, and when one was begun.
         self.returning: dict[int, Worker] = {}
@@ -242,12 +262,48 @@ class Exchange:
 
         self._spawn(fetch())
 
+    def fetch_chunks_for(self, number: int, chunks: Sequence[Sequence[int]]) -> None:
+        """Begin to fetch compiled chunks for a sequence of the engine, which goes on when that is through."""
+
+        async def fetch() -> None:
+            try:
+                # Two at a time: the room that each takes before it is filled is nobody else's meanwhile.
+                turns = asyncio.Semaphore(_CHUNKS_AT_A_TIME)
+                await asyncio.gather(*[self._fetch_chunk(turns, tokens) for tokens in chunks])
+            finally:
+                await self._pages.front.call(lambda engine: engine.arrived(number))
+
+        self._spawn(fetch())
+
     async def fetch(self, tokens: Sequence[int], names: Names, have: int) -> int:
         """Bring the blocks of a prompt here that another worker has and this one lacks; gives how many came.
 
         have  how many of them, from the first on, are here
         """
-        found = self._best(names, have)
+        depths = self._tree.workers(self.namespace, names)
+        return await self._fetch(_Wanted(self.namespace, tokens, names), depths, have)
+
+    async def _fetch_chunk(self, turns: asyncio.Semaphore, tokens: Sequence[int]) -> None:
+        """Bring a compiled chunk here, if another worker has one with these tokens, wherever it stood there."""
+        size = self._pages.page_tokens
+        whole = filled(tokens, size)
+        names = chain(root(self.chunks), whole, size).names
+        first = content_names(self.chunks, whole[:size], size)
+        depths: dict[Worker, int] = {}
+        for found in self._tree.fragments(first):
+            # A text of another chunk's middle has other keys and values: it followed on something.
+            if found.namespace == self.chunks and found.depth == 0:
+                cover = self._tree.cover(found.holder.worker, self.chunks, names)
+                if cover is not None:
+                    depths[found.holder.worker] = cover.blocks
+        async with turns:
+            wanted = _Wanted(self.chunks, whole, names)
+            came = await self._fetch(wanted, depths, 0)
+        self.counts.fetched_chunks += came * NAME_BYTES == len(names)
+
+    async def _fetch(self, wanted: _Wanted, depths: Mapping[Worker, int], have: int) -> int:
+        """Bring blocks here from who has most of them, if it pays; `depths`: how many somebody has."""
+        found = self._best(depths, have)
         if found is None:
             return 0
         worker, blocks = found
@@ -258,7 +314,7 @@ class Exchange:
             self.counts.fetches_declined += 1
             return 0
         try:
-            came = await self._fetch_from(worker, tokens, names[: blocks * NAME_BYTES], have)
+            came = await self._fetch_from(worker, wanted.beginning(blocks), have)
         except FAILURES as error:
             kind = type(error).__name__
             self.counts.fetches_failed[kind] = self.counts.fetches_failed.get(kind, 0) + 1
@@ -266,11 +322,11 @@ class Exchange:
         self.counts.fetched_blocks += came
         return came
 
-    def _best(self, names: Names, have: int) -> tuple[Worker, int] | None:
-        """Who has most of a prompt; of several, who is nearest."""
+    def _best(self, depths: Mapping[Worker, int], have: int) -> tuple[Worker, int] | None:
+        """Who has most; of several, who is nearest."""
         found = [
             (blocks, worker.region == self._worker.region, worker)
-            for worker, blocks in self._tree.workers(self.namespace, names).items()
+            for worker, blocks in depths.items()
             if worker != self._worker and blocks > have
         ]
         if not found:
@@ -278,10 +334,8 @@ class Exchange:
         blocks, _, worker = min(found, key=lambda one: (-one[0], not one[1], one[2]))
         return worker, blocks
 
-    async def _fetch_from(
-        self, worker: Worker, tokens: Sequence[int], names: Names, have: int
-    ) -> int:
-        cover = self._tree.cover(worker, self.namespace, names)
+    async def _fetch_from(self, worker: Worker, wanted: _Wanted, have: int) -> int:
+        cover = self._tree.cover(worker, wanted.namespace, wanted.names)
         identity = self._tree.identity(worker)
         if cover is None or identity is None or cover.blocks <= have:
             return 0
@@ -291,12 +345,13 @@ class Exchange:
         try:
             began_s = self._now_s()
             way = await self._links.to(worker, identity.endpoints)
-            question = Resolve(self._links.ticket(), names[: claim.blocks * NAME_BYTES])
+            claimed = wanted.beginning(claim.blocks)
+            question = Resolve(self._links.ticket(), claimed.names)
             answer = await self._links.ask(way, question, self._limits.question_s)
             if not isinstance(answer, Located) or len(answer.pages) <= have:
                 return 0
             asked_s = self._now_s() - began_s
-            came, read_s = await self._read(way, answer.pages[have:], tokens, have)
+            came, read_s = await self._read(way, answer.pages[have:], wanted, have)
             link = self.economy.link(str(worker), is_near=worker.region == self._worker.region)
             self.economy.fetched(link, came, asked_s, read_s)
             return came
@@ -305,7 +360,7 @@ class Exchange:
             self._spawn(self._release(claim))
 
     async def _read(
-        self, way: Way, pages: Sequence[Address], tokens: Sequence[int], have: int
+        self, way: Way, pages: Sequence[Address], wanted: _Wanted, have: int
     ) -> tuple[int, float]:
         """Read pages into room of our own, and insert what came whole; how many, and seconds of reading."""
         slots = await self._room(len(pages))
@@ -324,7 +379,9 @@ class Exchange:
             await self._pages.give_back(slots[good:])
             slots = slots[:good]
             inserted = True
-            came = await self._pages.insert(tokens, have, slots) if slots else 0
+            came = 0
+            if slots:
+                came = await self._pages.insert(wanted.tokens, have, slots, wanted.namespace)
         finally:
             if not inserted:
                 # What a read leaves behind is only here: nobody else writes into these.

@@ -40,6 +40,10 @@ def figures(instance: Instance) -> Iterator[Metric]:
         "refused_blocks": ("Blocks that the directory refused.", residency.refused),
         "pinned_blocks": ("Blocks that stayed because of a claim.", residency.pinned),
         "fetched_blocks": ("Blocks read from other workers.", exchange.fetched_blocks),
+        "fetched_chunks": (
+            "Compiled chunks that came whole from other workers.",
+            exchange.fetched_chunks,
+        ),
         "fetches_declined": (
             "Prefixes elsewhere that were cheaper to compute.",
             exchange.fetches_declined,

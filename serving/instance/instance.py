@@ -20,6 +20,7 @@ from kv_pool.edge.pool import Pool
 from kv_pool.keys import Worker
 from kv_pool.namespace import Namespace
 from serving.attention import Attention, Batch, PagedAttention, Part
+from serving.engine.assembly import Tiers, geometry_of, retention_of, stores_of
 from serving.engine.engine import Attend, Decode, Engine
 from serving.engine.front import Front, Stream
 from serving.engine.request import Finish, Request
@@ -35,9 +36,12 @@ from serving.instance.place import Place, place_of
 from serving.instance.residency import Residency
 from serving.instance.service import Service
 from serving.instance.steps import Role, Step
-from serving.pages.geometry import Geometry
+from serving.linking.linker import Linker
+from serving.linking.naming import chunk_namespace
+from serving.pages.geometry import PAGE_TOKENS, Geometry
 from serving.pages.mem_pool import MemPool
-from serving.pages.store import PageStore
+from serving.sparse.choice import policy_named
+from serving.sparse.publication import residency_namespace
 from serving.transport import Endpoint, Limits, Memory, Mode, SharedCarrier, TcpCarrier
 from serving.transport import Geometry as MemoryGeometry
 
@@ -46,6 +50,7 @@ if TYPE_CHECKING:
     from kv_pool.edge.journal import Journal
     from kv_pool.edge.session import WorkerSession
     from serving.model.llama import Llama
+    from serving.sparse.policies import Policy
 
 _PRESSURE_S: Final = 0.1
 """How often it is looked whether somebody waits for pages that only the directory holds."""
@@ -68,6 +73,9 @@ class InstanceSettings(Struct, frozen=True, kw_only=True):
     fetches         prefixes that other workers have are fetched where that pays
     lease_s         how long the worker counts as alive without a word, seconds
     prefill_tokens_per_s  how fast it computes prompts; 0: as is found out
+    link            of prompts that come in chunks, so many rows of each are computed anew and the rest is
+                    linked (`serving.linking`); None: they are computed like any other
+    retain, budget  answers are decoded under this policy (`serving.sparse.choice`); empty: all is kept
     """
 
     region: str
@@ -86,6 +94,9 @@ class InstanceSettings(Struct, frozen=True, kw_only=True):
     fetches: bool = True
     lease_s: float = 3.0
     prefill_tokens_per_s: float = 0.0
+    link: int | None = None
+    retain: str = ""
+    budget: int = 0
     engine: EngineSettings = EngineSettings()
     limits: ExchangeLimits = ExchangeLimits()
     transport: Limits = Limits()
@@ -94,10 +105,23 @@ class InstanceSettings(Struct, frozen=True, kw_only=True):
         """`k2store.Rejected` for a worker that could not work."""
         if self.pages < 2 or self.host_pages < 0:
             raise k2store.Rejected("a worker has at least two pages", field="pages")
+        if self.link is not None and self.link < 0:
+            raise k2store.Rejected("rows to compute anew are at least none", field="link")
+        if self.link is not None and not self.keeps:
+            raise k2store.Rejected("who keeps nothing has nothing to link", field="link")
+        self.policy()
         if not 0.0 < self.published_share < 1.0:
             raise k2store.Rejected(
                 "some pages are published, and some stay for what runs", field="published_share"
             )
+
+    def policy(self) -> Policy | None:
+        """What answers are decoded under; `k2store.Rejected` for a policy that is none."""
+        if self.retain:
+            return policy_named(self.retain, self.budget, PAGE_TOKENS)
+        if self.budget:
+            raise k2store.Rejected("a budget is one of a policy", field="budget")
+        return None
 
     @property
     def keeps(self) -> bool:
@@ -126,6 +150,7 @@ class Instance:
         residency: Residency,
         economy: Economy,
         links: Links,
+        linker: Linker | None,
     ) -> None:
         self.settings = settings
         self.pool = pool
@@ -137,6 +162,7 @@ class Instance:
         self.residency = residency
         self.economy = economy
         self.links = links
+        self._linker = linker
         self.failed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
         self.active = 0
 
@@ -167,7 +193,11 @@ class Instance:
         prefill    who is to compute the prompt for a decode worker; by default who has most of it
         generated  tokens that another worker has told already: the outcomes are those behind them
         """
-        self.residency.use(self.names(request.tokens))
+        if self._linker is not None and request.chunks:
+            for names in self._linker.chunk_names(request.tokens, request.chunks):
+                self.residency.use(names)
+        else:
+            self.residency.use(self.names(request.tokens))
         self.active += 1
         try:
             async with AsyncExitStack() as stack:
@@ -182,7 +212,8 @@ class Instance:
         prefill: Worker | None,
         generated: Sequence[int],
     ) -> Stream:
-        if self.settings.role is Role.DECODE and not generated:
+        links = self._linker is not None and bool(request.chunks)
+        if self.settings.role is Role.DECODE and not links and not generated:
             worker = prefill or self._prefill_worker(self.names(request.tokens))
             if worker is not None:
                 try:
@@ -293,6 +324,13 @@ class _Coupling:
         self._loop.call_soon_threadsafe(self.exchange.fetch_for, number, tokens, names, held)
         return True
 
+    def wants_chunks(self, number: int, chunks: Sequence[tuple[int, ...]]) -> bool:
+        """Whether a sequence waits until it was looked whether somebody else has compiled chunks of it."""
+        if not self._settings.fetches:
+            return False
+        self._loop.call_soon_threadsafe(self.exchange.fetch_chunks_for, number, chunks)
+        return True
+
 
 @asynccontextmanager
 async def open_instance(
@@ -313,16 +351,14 @@ async def open_instance(
     """
     settings.check()
     config = model.config
-    geometry = Geometry(layers=config.layers, kv_heads=config.kv_heads, head_dim=config.head_dim)
-    memory = Memory(
-        MemoryGeometry(
-            settings.pages, geometry.page_bytes, geometry.page_bytes // (2 * config.layers)
-        )
-    )
+    geometry = geometry_of(model)
+    piece_bytes = geometry.page_bytes // (2 * config.layers)
+    memory = Memory(MemoryGeometry(settings.pages, geometry.page_bytes, piece_bytes))
     async with AsyncExitStack() as stack:
         stack.callback(memory.close)
         pool = await stack.enter_async_context(_pool(db, settings, journal))
         digest = await pool.declare(namespace)
+        chunks = await _declare(pool, namespace, settings)
         economy = _economy(settings, model, geometry)
         name = Worker(settings.region, settings.name)
         services: list[Service] = []
@@ -338,15 +374,17 @@ async def open_instance(
         place = Place(settings.role, http, links.addresses)
         session = pool.worker(settings.name, endpoints=place.endpoints(), ttl_s=settings.lease_s)
         published_max = max(1, int(settings.pages * settings.published_share))
-        residency = Residency(session, digest, published_max)
+        residency = Residency(session, digest, published_max, chunks)
         if journal is not None:
             journal.slots_of = residency.slots_of
-        stores = [PageStore(geometry, settings.pages, memory=memory)]
-        if settings.host_pages:
-            stores.append(PageStore(geometry, settings.host_pages))
-        mem_pool = MemPool(digest, stores, watcher=residency)
+        tiers = Tiers(device=settings.pages, host=settings.host_pages)
+        mem_pool = MemPool(digest, stores_of(geometry, tiers, memory), watcher=residency)
         pages = EnginePages(mem_pool, memory)
         coupling = _Coupling(settings, mem_pool, residency)
+        linker = None
+        if settings.link is not None:
+            linker = Linker(model, mem_pool, chunks, settings.link, residency.seen_chunk)
+        policy = settings.policy()
         engine = Engine(
             model,
             mem_pool,
@@ -357,8 +395,12 @@ async def open_instance(
             decode=decode,
             hooks=coupling,
             remote=coupling,
+            linker=linker,
+            retention=retention_of(model, mem_pool, namespace, policy, settings.engine),
         )
-        tree = await stack.enter_async_context(pool.learner(regions=settings.regions))
+        tree = await stack.enter_async_context(
+            pool.learner(regions=settings.regions, fragments=linker is not None)
+        )
         exchange = Exchange(
             pool=pool,
             tree=tree,
@@ -370,14 +412,14 @@ async def open_instance(
             economy=economy,
             limits=settings.limits,
             mode=settings.mode,
+            chunks=chunks,
         )
         coupling.attach(exchange)
         front = await stack.enter_async_context(Front(engine))
         pages.attach(front)
         await stack.enter_async_context(session)
-        instance = Instance(
-            settings, pool, tree, session, front, mem_pool, exchange, residency, economy, links
-        )
+        shared = (pool, tree, session, front, mem_pool)
+        instance = Instance(settings, *shared, exchange, residency, economy, links, linker)
         services.append(Service(instance))
         links.when_lost(services[0].lost)
         residency.start(pages, instance.fail)
@@ -398,6 +440,14 @@ def _pool(db: k2store.Database, settings: InstanceSettings, journal: Journal | N
     if journal is not None:
         pool.store = Recording(pool.store, journal)
     return pool
+
+
+async def _declare(pool: Pool, namespace: Namespace, settings: InstanceSettings) -> bytes:
+    """Make the namespaces of inexact blocks known; gives that of compiled chunks, empty where nothing is linked."""
+    policy = settings.policy()
+    if policy is not None:
+        await pool.declare(residency_namespace(namespace, policy))
+    return b"" if settings.link is None else await pool.declare(chunk_namespace(namespace))
 
 
 async def _watch(instance: Instance) -> None:

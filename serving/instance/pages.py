@@ -95,8 +95,16 @@ class EnginePages:
         if slots:
             await self._surely(lambda engine: engine.pool.free_mem(slots))
 
-    async def insert(self, tokens: Sequence[int], start: int, slots: Sequence[Slot]) -> int:
+    async def insert(
+        self,
+        tokens: Sequence[int],
+        start: int,
+        slots: Sequence[Slot],
+        namespace: bytes | None = None,
+    ) -> int:
         """Pages that were taken hold the blocks of `tokens` from the `start`-th on; they are the cache's now.
+
+        namespace  of the blocks, where it is not that of prompts
 
         Gives how many of them are there. What comes before must be in the cache; if it has gone
         meanwhile, so do these.
@@ -107,12 +115,13 @@ class EnginePages:
         def insert(engine: Engine) -> int:
             self.revoke(slots)
             pool = engine.pool
-            held = pool.acquire(tokens[: start * size])
+            held = pool.acquire(tokens[: start * size], namespace)
             if held.chain.blocks < start:
                 pool.release(held.pages)
                 pool.free_mem(slots)
                 return 0
-            _, kept = pool.insert(held.chain, tokens[start * size : end * size], slots)
+            fresh = tokens[start * size : end * size]
+            _, kept = pool.insert(held.chain, fresh, slots, namespace)
             pool.release((*held.pages, *kept))
             return len(kept)
 

@@ -14,6 +14,9 @@ it is published again.
 The directory is told after the bytes are complete and before they go, never the other way round: whoever has a claim
 finds the bytes. If this worker dies, its lease runs out and all it had is void with one row.
 
+Blocks go into the namespace that the pool has them under, so compiled chunks (`serving.linking`) are never taken for
+prefixes. Those of one namespace may be told with their content names, for who looks for them by their tokens alone.
+
 Two threads meet here. `stored` and `moved` are called by the engine's, in the middle of a step; everything else
 happens on the loop.
 """
@@ -21,15 +24,17 @@ happens on the loop.
 from __future__ import annotations
 
 import asyncio
+from array import array
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 import k2store
-from kv_pool.blocks import NAME_BYTES, ROOT_NAME, Names, split_names
+from kv_pool.blocks import NAME_BYTES, ROOT_NAME, Names, content_names, split_names
 from kv_pool.pool.block_pool import Slot
 from kv_pool.records import Tier
+from serving.pages.mem_pool import Block
 from serving.transport import Address
 
 if TYPE_CHECKING:
@@ -41,6 +46,11 @@ _BATCH: Final = 256
 
 class Holding(Protocol):
     """What is done with pages in the engine's thread."""
+
+    @property
+    def page_tokens(self) -> int:
+        """Tokens of a page."""
+        ...
 
     def hold(self, slots: Sequence[Slot]) -> None:
         """Keep pages of the index; called in the engine's thread."""
@@ -62,6 +72,26 @@ class ResidencyCounts:
     pinned: int = 0
 
 
+class _Stored(NamedTuple):
+    """A block that is to be published: held already; `content` is its content name, or empty."""
+
+    namespace: bytes
+    parent: bytes
+    name: bytes
+    content: bytes
+    slot: Slot
+
+
+@dataclass
+class _Stretch:
+    """Consecutive blocks that are published together; `parent` is before the first one."""
+
+    namespace: bytes
+    parent: bytes
+    names: list[bytes] = field(default_factory=list)
+    contents: list[bytes] = field(default_factory=list)
+
+
 class _Block:
     """A block that is held for the directory."""
 
@@ -75,18 +105,23 @@ class _Block:
 class Residency:
     """See the module.
 
+    namespace   of prompts
     blocks_max  of this worker that are in the directory at a time; less than its pages, so that there
                 are always some for requests that run
+    fragments   the namespace of blocks that are to be found by content, if there is one
     """
 
-    def __init__(self, session: WorkerSession, namespace: bytes, blocks_max: int) -> None:
+    def __init__(
+        self, session: WorkerSession, namespace: bytes, blocks_max: int, fragments: bytes = b""
+    ) -> None:
         assert blocks_max > 0, blocks_max
         self._session = session
         self._namespace = namespace
+        self._fragments = fragments
         self._blocks_max = blocks_max
         self._holder: Holding | None = None
         self._blocks: OrderedDict[bytes, _Block] = OrderedDict()
-        self._stored: deque[tuple[bytes, bytes, Slot]] = deque()
+        self._stored: deque[_Stored] = deque()
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -115,25 +150,39 @@ class Residency:
 
     # ----------------------------------------------------------------- in the engine's thread
 
-    def stored(self, parent: bytes, depth: int, names: Names, slots: tuple[Slot, ...]) -> None:
-        """Consecutive blocks are sealed in the pool; what is on the device is published."""
-        if slots[0].tier != Tier.DEVICE:
+    def stored(self, block: Block, slot: Slot) -> None:
+        """A block is sealed in the pool; what is on the device is published."""
+        if slot.tier != Tier.DEVICE:
             return
-        self._holding.hold(slots)
-        for name, slot in zip(split_names(names), slots, strict=True):
-            self._stored.append((parent, name, slot))
-            parent = name
+        self._holding.hold((slot,))
+        tokens = array("I", block.tokens)
+        content = self._content(block.namespace, tokens)
+        self._stored.append(_Stored(block.namespace, block.parent, block.name, content, slot))
         self._loop.call_soon_threadsafe(self._wake)
 
     def seen(self, names: Names, slots: Sequence[Slot]) -> None:
         """The blocks of a prompt's beginning were used, and are held: what has left the directory comes back."""
+        self._seen(self._namespace, names, b"", slots)
+
+    def seen_chunk(self, tokens: Sequence[int], names: Names, slots: Sequence[Slot]) -> None:
+        """The same of the blocks with these tokens, which are found by content."""
+        self._seen(self._fragments, names, self._content(self._fragments, tokens), slots)
+
+    def _content(self, namespace: bytes, tokens: Sequence[int]) -> Names:
+        """Content names of some blocks, where they are found by those."""
+        if namespace != self._fragments:
+            return b""
+        return content_names(namespace, tokens, self._holding.page_tokens)
+
+    def _seen(self, namespace: bytes, names: Names, content: Names, slots: Sequence[Slot]) -> None:
         parent = ROOT_NAME
         missing = False
-        for name, slot in zip(split_names(names), slots, strict=True):
+        for number, (name, slot) in enumerate(zip(split_names(names), slots, strict=True)):
             # Looked at from another thread: who is wrong about it is corrected where it is published.
             if name not in self._blocks:
                 self._holding.hold((slot,))
-                self._stored.append((parent, name, slot))
+                own = content[number * NAME_BYTES : (number + 1) * NAME_BYTES]
+                self._stored.append(_Stored(namespace, parent, name, own, slot))
                 missing = True
             parent = name
         if missing:
@@ -224,32 +273,35 @@ class Residency:
 
     async def _publish_some(self) -> None:
         """Publish what has gathered: stretches of prompts, each whole or not at all."""
-        stretches: dict[bytes, tuple[bytes, list[bytes]]] = {}
+        stretches: dict[bytes, _Stretch] = {}
         again: list[Slot] = []
         batch = [self._stored.popleft() for _ in range(min(_BATCH, len(self._stored)))]
-        for parent, name, slot in _parents_first(batch):
-            if name in self._blocks:
+        for one in _parents_first(batch):
+            if one.name in self._blocks:
                 # It is here already, or on its way, and held once for that.
-                again.append(slot)
+                again.append(one.slot)
                 continue
-            self._blocks[name] = _Block(slot)
-            first, members = stretches.pop(parent, (parent, []))
-            members.append(name)
-            stretches[name] = (first, members)
+            self._blocks[one.name] = _Block(one.slot)
+            stretch = stretches.pop(one.parent, None) or _Stretch(one.namespace, one.parent)
+            stretch.names.append(one.name)
+            stretch.contents.append(one.content)
+            stretches[one.name] = stretch
         publishing: list[Awaitable[None]] = [
-            self._publish(parent, members) for parent, members in stretches.values()
+            self._publish(stretch) for stretch in stretches.values()
         ]
         await asyncio.gather(*publishing)
         if again:
             await self._holding.release(tuple(again))
 
-    async def _publish(self, parent: bytes, names: list[bytes]) -> None:
+    async def _publish(self, stretch: _Stretch) -> None:
+        names = stretch.names
         try:
             await self._session.publish(
-                self._namespace,
+                stretch.namespace,
                 b"".join(names),
                 Tier.DEVICE,
-                parent=None if parent == ROOT_NAME else parent,
+                parent=None if stretch.parent == ROOT_NAME else stretch.parent,
+                content=b"".join(stretch.contents),
             )
         except (k2store.Conflict, k2store.Rejected):
             # What is before these blocks is not in the directory, or not any more: they stay private.
@@ -270,17 +322,17 @@ class Residency:
             await self._holding.release(tuple(slots))
 
 
-def _parents_first(batch: Sequence[tuple[bytes, bytes, Slot]]) -> list[tuple[bytes, bytes, Slot]]:
+def _parents_first(batch: Sequence[_Stored]) -> list[_Stored]:
     """Blocks behind those that they follow: what has come back into the directory is told after what follows on it."""
-    waiting: dict[bytes, list[tuple[bytes, bytes, Slot]]] = {}
-    names = {name for _, name, _ in batch}
-    ordered: list[tuple[bytes, bytes, Slot]] = []
+    waiting: dict[bytes, list[_Stored]] = {}
+    names = {one.name for one in batch}
+    ordered: list[_Stored] = []
     for one in batch:
-        if one[0] in names:
-            waiting.setdefault(one[0], []).append(one)
+        if one.parent in names:
+            waiting.setdefault(one.parent, []).append(one)
         else:
             ordered.append(one)
     for one in ordered:
         # The list grows while it is walked.
-        ordered += waiting.pop(one[1], [])
+        ordered += waiting.pop(one.name, [])
     return ordered

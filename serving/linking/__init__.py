@@ -31,6 +31,7 @@ from __future__ import annotations
 from serving.linking.blending import Blended, blend
 from serving.linking.chunk import Chunk, compile_chunk
 from serving.linking.lego import Linked, link, recomputed_rows
+from serving.linking.linker import LinkCounts, Linker, Placing
 from serving.linking.naming import chunk_namespace, linked_namespace
 from serving.linking.splitting import split_fixed, split_semantic
 from serving.linking.store import ChunkStore
@@ -39,7 +40,10 @@ __all__ = [
     "Blended",
     "Chunk",
     "ChunkStore",
+    "LinkCounts",
     "Linked",
+    "Linker",
+    "Placing",
     "blend",
     "chunk_namespace",
     "compile_chunk",

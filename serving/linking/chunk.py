@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from serving.attention import Rotary
 from serving.attention.blockwise import attend
@@ -66,23 +68,43 @@ class Chunk:
             turned = rotary.rotate(self.keys[layer, begin:], positions)
             store(pool, layer, slots, turned, self.values[layer, begin:])
 
+    def pages(self, page_tokens: int) -> Tensor:
+        """Its rows as pages ``[pages, layers, 2, page_tokens, kv_heads, head_dim]``, zeros behind the last one."""
+        missing = -len(self.token_ids) % page_tokens
+        rows = torch.stack((self.keys, self.values), dim=1)
+        rows = functional.pad(rows, (0, 0, 0, 0, 0, missing))
+        layers, two, _, heads, width = rows.shape
+        return rows.view(layers, two, -1, page_tokens, heads, width).permute(2, 0, 1, 3, 4, 5)
+
+    @classmethod
+    def of_pages(cls, token_ids: Sequence[int], pages: Tensor) -> Self:
+        """The inverse of `pages`, for a chunk that was compiled behind nothing."""
+        rows = pages.permute(1, 2, 0, 3, 4, 5).flatten(2, 3)[:, :, : len(token_ids)]
+        return cls(tuple(token_ids), rows[:, 0], rows[:, 1])
+
 
 class _Capturing:
-    """Attends a chunk to itself and keeps what a chunk is made of."""
+    """Attends a chunk to itself, behind the rows that it has already, and keeps what a chunk is made of."""
 
-    def __init__(self, rotary: Rotary, count: int) -> None:
+    def __init__(self, rotary: Rotary, count: int, begun: Chunk | None) -> None:
         self._rotary = rotary
-        self._positions = torch.arange(count)
+        self._begun = begun
+        self._rows = torch.arange(count + (len(begun) if begun else 0))
+        self.positions = self._rows[-count:]
         self.keys: list[Tensor] = []
         self.values: list[Tensor] = []
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """See `serving.attention.protocol.Attention`."""
         assert layer == len(self.keys)
+        if self._begun is not None:
+            key = torch.cat((self._begun.keys[layer], key))
+            value = torch.cat((self._begun.values[layer], value))
         self.keys.append(key)
         self.values.append(value)
-        turned = [self._rotary.rotate(each, self._positions) for each in (query, key)]
-        return attend(turned[0], turned[1], value, self._positions, self._positions)
+        query = self._rotary.rotate(query, self.positions)
+        key = self._rotary.rotate(key, self._rows)
+        return attend(query, key, value, self.positions, self._rows)
 
 
 def chunk_name(token_ids: Sequence[int], lead: int) -> bytes:
@@ -93,17 +115,25 @@ def chunk_name(token_ids: Sequence[int], lead: int) -> bytes:
 
 
 @torch.inference_mode()
-def compile_chunk(model: Llama, token_ids: Sequence[int], *, dummies: Sequence[int] = ()) -> Chunk:
+def compile_chunk(
+    model: Llama,
+    token_ids: Sequence[int],
+    *,
+    dummies: Sequence[int] = (),
+    begun: Chunk | None = None,
+) -> Chunk:
     """Compute a chunk alone.
 
     dummies  tokens before it whose rows are dropped (LegoLink-0); none for LegoLink-k
+    begun    its beginning, which `token_ids` follow; the bits are those of a chunk compiled in one piece
     """
+    assert begun is None or not (dummies or begun.lead), "a beginning has its dummies behind it"
     tokens = torch.tensor([*dummies, *token_ids], dtype=torch.int64)
-    capturing = _Capturing(model.rotary, len(tokens))
-    model.forward(tokens, torch.arange(len(tokens)), capturing)
+    capturing = _Capturing(model.rotary, len(tokens), begun)
+    model.forward(tokens, capturing.positions, capturing)
     lead = len(dummies)
     return Chunk(
-        tuple(token_ids),
+        (*(begun.token_ids if begun else ()), *token_ids),
         torch.stack(capturing.keys)[:, lead:].contiguous(),
         torch.stack(capturing.values)[:, lead:].contiguous(),
         lead,

@@ -20,6 +20,9 @@ import msgspec
 from kv_pool.blocks import Chain, Names, chain, content_names, root
 from kv_pool.namespace import Kind, Namespace
 
+FILLER: Final = 2**32 - 1
+"""Stands behind a chunk's last token up to the end of its last block: no vocabulary has it."""
+
 _UNROTATED: Final = ", unrotated"
 
 
@@ -38,14 +41,16 @@ def linked_namespace(exact: Namespace, k: int) -> Namespace:
     return msgspec.structs.replace(exact, layout=f"{exact.layout}, linked {k}", kind=Kind.LINKED)
 
 
-def chunk_blocks(namespace: Namespace, token_ids: Sequence[int]) -> tuple[Chain, Names]:
-    """The whole blocks of a chunk: their chain in its namespace, and their content names.
+def filled(token_ids: Sequence[int], block_tokens: int) -> tuple[int, ...]:
+    """The tokens of a chunk in whole blocks: the last one is filled up, so that all rows have a name."""
+    return (*token_ids, *([FILLER] * (-len(token_ids) % block_tokens)))
 
-    The rows behind the last whole block have no name; who fetches a chunk computes them itself.
-    """
-    digest = namespace.digest()
-    names = chain(root(digest, namespace.seed), token_ids, namespace.block_tokens)
-    return names, content_names(digest, token_ids, namespace.block_tokens)
+
+def chunk_blocks(namespace: Namespace, token_ids: Sequence[int]) -> tuple[Chain, Names]:
+    """The blocks of a chunk, the last one filled up: their chain in its namespace, and their content names."""
+    digest, size = namespace.digest(), namespace.block_tokens
+    tokens = filled(token_ids, size)
+    return chain(root(digest, namespace.seed), tokens, size), content_names(digest, tokens, size)
 
 
 def _check(exact: Namespace) -> None:

@@ -12,7 +12,7 @@ torch on two cores.
 
 from __future__ import annotations
 
-from serving.model.chat import Message, prompt_tokens
+from serving.model.chat import Message, Told, prompt_tokens, prompt_with
 from serving.model.config import ModelConfig
 from serving.model.llama import Llama
 from serving.model.loading import SMOLLM2, LoadedModel, load
@@ -25,6 +25,8 @@ __all__ = [
     "Message",
     "ModelConfig",
     "Tokenizer",
+    "Told",
     "load",
     "prompt_tokens",
+    "prompt_with",
 ]

@@ -9,6 +9,9 @@ page whose seal is gone or whose tokens differ is not matched, whatever its name
 come up from a lower tier are compared with their checksum before anybody sees them. Pages
 that fail are forgotten and counted, and the prompt is computed anew from there.
 
+Pages of several namespaces may lie side by side: blocks are named inside their namespace, so none is ever taken for
+one of another. Where a call names no namespace, it is about the pool's own.
+
 Not for several threads: one thread (the engine's) has all calls.
 """
 
@@ -31,11 +34,26 @@ from serving.pages.store import PageStore, Seal
 DEVICE: Final = 0
 
 
+class Block(Struct, frozen=True):
+    """What lies in a slot, by the index.
+
+    namespace  of the block
+    parent     name of the block before it; `ROOT_NAME` at depth 0
+    tokens     32 bits each, little-endian
+    """
+
+    namespace: bytes
+    name: bytes
+    parent: bytes
+    depth: int
+    tokens: bytes
+
+
 class Watcher(Protocol):
     """Who is told of what comes into the index and what leaves it, in order, while it happens."""
 
-    def stored(self, parent: bytes, depth: int, names: Names, slots: tuple[Slot, ...]) -> None:
-        """Consecutive blocks are in slots of one tier, sealed; `parent` is `ROOT_NAME` at depth 0."""
+    def stored(self, block: Block, slot: Slot) -> None:
+        """A block is in a slot, sealed."""
         ...
 
     def moved(self, name: bytes, source: Slot, destination: Slot | None) -> None:
@@ -52,15 +70,6 @@ class Held(Struct, frozen=True):
 
     chain: Chain
     pages: tuple[Slot, ...]
-
-
-class _Record(Struct, frozen=True):
-    """What lies in a slot, by the index."""
-
-    name: bytes
-    parent: bytes
-    depth: int
-    tokens: bytes
 
 
 @dataclass
@@ -92,11 +101,12 @@ class MemPool:
         policies = evictions or [LeastRecent() for _ in stores]
         self.stores = tuple(stores)
         self.counts = Counts()
+        self._namespace = namespace
         self._root = Chain(b"", root(namespace))
         self._blocks = BlockPool(
             [(store.pages, policy) for store, policy in zip(stores, policies, strict=True)]
         )
-        self._records: dict[tuple[int, int], _Record] = {}
+        self._records: dict[tuple[int, int], Block] = {}
         self._watcher = watcher
         assert len({store.geometry for store in stores}) == 1, "pages of all tiers are alike"
 
@@ -162,9 +172,15 @@ class MemPool:
     # ------------------------------------------------------------------------------- index
 
     def insert(
-        self, behind: Chain, tokens: Sequence[int], pages: Sequence[Slot]
+        self,
+        behind: Chain,
+        tokens: Sequence[int],
+        pages: Sequence[Slot],
+        namespace: bytes | None = None,
     ) -> tuple[Chain, tuple[Slot, ...]]:
         """Let pages be found that hold the tokens which follow on `behind`; their bytes are complete.
+
+        namespace  the one that `behind` is a chain of
 
         The caller holds all of `behind` on the device, and has the pages from `alloc_mem`. Afterwards it
         holds the pages that are given back: those that it gave, or where the same
@@ -179,7 +195,8 @@ class MemPool:
             zip(split_names(behind_all.names), pages, strict=True)
         ):
             start = number * self.page_tokens
-            record = _Record(name, parent, depth, _packed(tokens[start : start + self.page_tokens]))
+            held = _packed(tokens[start : start + self.page_tokens])
+            record = Block(namespace or self._namespace, name, parent, depth, held)
             slot = self._blocks.name(page, name, parent, depth)
             if slot != page:
                 self.stores[page.tier].void(page.number)
@@ -201,16 +218,16 @@ class MemPool:
             names = chain(self._root.tail, tokens, self.page_tokens).names
         return self._known(tokens, names)
 
-    def acquire(self, tokens: Sequence[int]) -> Held:
+    def acquire(self, tokens: Sequence[int], namespace: bytes | None = None) -> Held:
         """Hold what there is of a prompt's beginning on the device, brought up from lower tiers.
 
         `release` lets the pages go.
         """
-        names = chain(self._root.tail, tokens, self.page_tokens).names
+        tail = self._root.tail if namespace is None else root(namespace)
+        names = chain(tail, tokens, self.page_tokens).names
         known = len(self._known(tokens, names))
         pages = self.swap_in(names[: known * NAME_BYTES]) if known else ()
-        held = chain(self._root.tail, tokens[: len(pages) * self.page_tokens], self.page_tokens)
-        return Held(held, pages)
+        return Held(chain(tail, tokens[: len(pages) * self.page_tokens], self.page_tokens), pages)
 
     def delete(self, tokens: Sequence[int]) -> int:
         """Forget the whole blocks of a prompt in all tiers, from its end on; gives how many went.
@@ -369,9 +386,9 @@ class MemPool:
             name = self._records[source.tier, source.number].name
             self._watcher.moved(name, source, destination)
 
-    def _tell_stored(self, record: _Record, slot: Slot) -> None:
+    def _tell_stored(self, record: Block, slot: Slot) -> None:
         if self._watcher is not None:
-            self._watcher.stored(record.parent, record.depth, record.name, (slot,))
+            self._watcher.stored(record, slot)
 
 
 def _packed(tokens: Sequence[int]) -> bytes:

@@ -18,6 +18,6 @@ all layers and that sequences share.
 ``policies`` are RaaS and what it is compared with: dense, Quest, which keeps all and attends to few; H2O and a
 window, which keep as little as RaaS. ``cache`` holds the pages and lets a policy decide, ``attention`` is
 the attention object of a step, ``milestones`` counts how many heads attend as RaaS expects, and
-``experiment`` measures policies on the probe model. What a policy has dropped from is never offered as exact:
-`publication`.
+``experiment`` measures policies on the probe model. ``retention`` is a policy in an engine; ``choice``
+has them by name. What a policy has dropped from is never offered as exact: `publication`.
 """

@@ -20,13 +20,23 @@ class SparseCache:
     """
 
     def __init__(
-        self, policy: Policy, arena: Arena, pool: Tensor, tables: Tensor, prompt_tokens: Tensor
+        self,
+        policy: Policy,
+        arena: Arena,
+        pool: Tensor,
+        tables: Tensor,
+        prompt_tokens: Tensor,
+        *,
+        owner: int = 0,
+        aligned: bool = False,
     ) -> None:
         """Begin after the prompts.
 
         pool           ``[pages, layers, 2, page_tokens, kv_heads, head_dim]``
         tables         ``[sequences, prompt_pages]``, padded with any page
         prompt_tokens  ``[sequences]``
+        owner          of the first sequence's pages in the arena; the others' are the numbers behind it
+        aligned        pages end where blocks of the whole sequence end: the first one goes on from the prompt's last
         """
         self.policy = policy
         self.page_tokens = pool.shape[3]
@@ -35,6 +45,11 @@ class SparseCache:
         self._arena = arena
         self._pool = pool
         self._tables = tables
+        self._owner = owner
+        self._prompt_tokens: list[int] = prompt_tokens.tolist()
+        self._aligned = aligned
+        # Rows of the first page that stay empty.
+        self._skipped = prompt_tokens % self.page_tokens * aligned
         sequences, prompt_pages = tables.shape
         capacity = torch.arange(prompt_pages * self.page_tokens).view(1, prompt_pages, -1)
         self._prompt_rows = capacity < prompt_tokens[:, None, None]
@@ -66,12 +81,11 @@ class SparseCache:
         """Add a row to each sequence: ``[sequences, kv_heads, head_dim]``, keys rotated."""
         book = self.books[layer]
         every = torch.arange(self.sequences)
-        full = book.rows[every, book.current] % self.page_tokens == 0
-        for sequence in full.nonzero()[:, 0].tolist():
+        offset = (self._skipped + self.step) % self.page_tokens
+        for sequence in (offset == 0 if self.step else offset >= 0).nonzero()[:, 0].tolist():
             self._take_page(layer, sequence)
         book = self.books[layer]
         column = book.current
-        offset = book.rows[every, column]
         page = book.pages[every, column]
         self._arena.tensor[page, 0, offset] = key
         self._arena.tensor[page, 1, offset] = value
@@ -87,7 +101,10 @@ class SparseCache:
         book = self.books[layer]
         prompt = self._pool[:, layer][self._tables]
         decoded = self._arena.tensor[book.pages]
-        filled = torch.arange(self.page_tokens) < book.rows[:, :, None]
+        behind = book.first - torch.tensor(self._prompt_tokens)[:, None]
+        start = ((self._skipped[:, None] + behind) % self.page_tokens)[:, :, None]
+        places = torch.arange(self.page_tokens)
+        filled = (places >= start) & (places < start + book.rows[:, :, None])
         return torch.cat((prompt, decoded), dim=1), torch.cat((self._prompt_rows, filled), dim=1)
 
     def bounds(self, layer: int) -> tuple[Tensor, Tensor]:
@@ -118,8 +135,30 @@ class SparseCache:
         for sequence in excess.nonzero()[:, 0].tolist():
             column = int(victims[sequence])
             assert column != int(book.current[sequence])
-            self._arena.give_back(int(book.pages[sequence, column]), sequence)
+            self._arena.give_back(int(book.pages[sequence, column]), self._owner + sequence)
             _empty_column(book, sequence, column)
+
+    def block(self, sequence: int, start: int) -> Tensor | None:
+        """Rows of the page of positions that begins at `start`, ``[layers, 2, page_tokens, kv_heads, head_dim]``;
+        None where a layer has let go of one of them, or has not got it yet.
+        """
+        size = self.page_tokens
+        assert self._aligned, "blocks of others lie in two pages"
+        assert start % size == 0, "a block is a page of positions"
+        first = max(start, self._prompt_tokens[sequence])
+        head = first - start
+        block = self._pool.new_empty((self.layers, *self._pool.shape[2:]))
+        if head:
+            page = int(self._tables[sequence, start // size])
+            block[:, :, :head] = self._pool[page, :, :, :head]
+        for layer, book in enumerate(self.books):
+            held = (book.first[sequence] == first) & (book.rows[sequence] == size - head)
+            columns = held.nonzero()
+            if not len(columns):
+                return None
+            page = int(book.pages[sequence, columns[0, 0]])
+            block[layer, :, head:] = self._arena.tensor[page, :, head:]
+        return block
 
     def resident_pages(self) -> Tensor:
         """``[layers, sequences]``: decode pages that are held now."""
@@ -128,7 +167,7 @@ class SparseCache:
     def close(self) -> None:
         """Give every page back."""
         for sequence in range(self.sequences):
-            self._arena.release(sequence)
+            self._arena.release(self._owner + sequence)
         self.books = [self._empty_book(self.sequences) for _ in range(self.layers)]
 
     # ---------------------------------------------------------------------------------- pages
@@ -140,7 +179,7 @@ class SparseCache:
             book = self.books[layer] = _widened(book)
             free = (book.rows[sequence] == 0).nonzero()[:, 0]
         column = int(free[0])
-        book.pages[sequence, column] = self._arena.take(sequence)
+        book.pages[sequence, column] = self._arena.take(self._owner + sequence)
         book.first[sequence, column] = self.positions[sequence]
         book.current[sequence] = column
 

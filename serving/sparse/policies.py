@@ -64,7 +64,8 @@ class Policy(Protocol):
 
     name           as in reports
     budget_tokens  decode tokens that stay, in whole pages; None where all of them do
-    retention      what a namespace of blocks that it has dropped from is told; empty where it drops none
+    retention      what a namespace of blocks decoded under it is told; empty where they are what the model computes
+                   over all that came before
     """
 
     @property
@@ -175,7 +176,11 @@ class Quest:
     attended_tokens: int
     name: str = "quest"
     budget_tokens: None = None
-    retention: str = ""
+
+    @property
+    def retention(self) -> str:
+        """See `Policy`. Nothing goes, but from the second layer on rows are of what was attended to."""
+        return f"{self.name} attended={self.attended_tokens}"
 
     def select(self, bounds: Tensor, there: Tensor, prompt_pages: int, page_tokens: int) -> Tensor:
         """The prompt, and as many decode pages as the budget has."""
@@ -217,7 +222,9 @@ class RaaS:
 
     @property
     def retention(self) -> str:
-        """See `Policy`."""
+        """See `Policy`. Who attends to a part of the prompt computes other rows, whatever it keeps."""
+        if self.budget_tokens is None and self.prompt_tokens is not None:
+            return self.name
         return retention(self.name, self.budget_tokens)
 
     def select(self, bounds: Tensor, there: Tensor, prompt_pages: int, page_tokens: int) -> Tensor:

@@ -1,16 +1,30 @@
-"""Any history of requests, steps, cancellations and swaps gives each request its own greedy answer."""
+"""Any history of requests, steps, cancellations and swaps gives each request its own greedy answer, also where prompts
+are linked of chunks, and where answers are decoded under a retention policy."""
 
 from __future__ import annotations
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from serving.engine.assembly import retention_of
 from serving.engine.request import Outcome, Request
 from serving.engine.settings import EngineSettings
-from tests.unit.serving_engines import answer_of, engine_of, pool_of, prompt_of, tokens_of
+from serving.linking import Linker
+from tests.unit.serving_chunks import CHUNKS, DOCUMENTS, EXACT, reference, told
+from tests.unit.serving_engines import (
+    answer_of,
+    engine_of,
+    lively,
+    pool_of,
+    prompt_of,
+    tokens_of,
+)
+from tests.unit.serving_retained import plain, policy_of
 
 ANSWER = 20
+LINKED = 4
+BUDGET = 16
 
 
 class Engines(RuleBasedStateMachine):
@@ -21,16 +35,23 @@ class Engines(RuleBasedStateMachine):
         host=st.sampled_from([0, 2, 12]),
         step_tokens=st.sampled_from([3, 17, 64]),
         keeps=st.sampled_from([True, True, True, False]),
+        retains=st.sampled_from([False, False, True]),
     )
-    def begin(self, device: int, host: int, step_tokens: int, keeps: bool) -> None:
+    def begin(self, device: int, host: int, step_tokens: int, keeps: bool, retains: bool) -> None:
         """An engine with a pool that holds one or two of the sequences at a time."""
-        self.engine = engine_of(
-            pool_of(device, host),
-            EngineSettings(
-                step_tokens_max=step_tokens, sequences_max=3, waiting_max=100, keeps_prefixes=keeps
-            ),
+        pool = pool_of(device, host)
+        settings = EngineSettings(
+            step_tokens_max=step_tokens, sequences_max=3, waiting_max=100, keeps_prefixes=keeps
         )
-        self.prompts: dict[int, tuple[int, ...]] = {}
+        policy = policy_of("raas", BUDGET) if retains else None
+        self.retains = retains
+        self.engine = engine_of(
+            pool,
+            settings,
+            linker=Linker(lively(), pool, CHUNKS, LINKED),
+            retention=retention_of(lively(), pool, EXACT, policy, settings),
+        )
+        self.expected: dict[int, list[int]] = {}
         self.outcomes: dict[int, list[Outcome]] = {}
         self.cancelled: set[int] = set()
 
@@ -38,8 +59,23 @@ class Engines(RuleBasedStateMachine):
     def submit(self, seed: int, length: int) -> None:
         """A request comes."""
         prompt = prompt_of(length, seed)
-        number = self.engine.submit(Request(tokens=prompt, max_tokens=ANSWER))
-        self.prompts[number] = prompt
+        answer = (
+            plain("raas", prompt, ANSWER, BUDGET) if self.retains else answer_of(prompt, ANSWER)
+        )
+        self._expect(Request(tokens=prompt, max_tokens=ANSWER), answer)
+
+    @precondition(lambda self: not getattr(self, "retains", True))
+    @rule(numbers=st.lists(st.integers(0, 2), min_size=1, max_size=3, unique=True))
+    def ask_about(self, numbers: list[int]) -> None:
+        """A request comes about some documents, which others may ask about in another order."""
+        documents = tuple(DOCUMENTS[number] for number in numbers)
+        tokens, chunks = told(*documents)
+        request = Request(tokens=tokens, chunks=chunks, max_tokens=ANSWER)
+        self._expect(request, reference(documents, LINKED, ANSWER))
+
+    def _expect(self, request: Request, answer: list[int]) -> None:
+        number = self.engine.submit(request)
+        self.expected[number] = answer
         self.outcomes[number] = []
 
     @rule(count=st.integers(1, 12))
@@ -54,8 +90,8 @@ class Engines(RuleBasedStateMachine):
     @rule(which=st.integers(0, 50))
     def cancel(self, which: int) -> None:
         """A caller goes away."""
-        if self.prompts:
-            number = sorted(self.prompts)[which % len(self.prompts)]
+        if self.expected:
+            number = sorted(self.expected)[which % len(self.expected)]
             if self.engine.cancel(number):
                 self.cancelled.add(number)
 
@@ -71,7 +107,7 @@ class Engines(RuleBasedStateMachine):
             self.engine.check_integrity()
             for number, outcomes in self.outcomes.items():
                 said = tokens_of(outcomes)
-                assert said == answer_of(self.prompts[number], ANSWER)[: len(said)]
+                assert said == self.expected[number][: len(said)]
 
     def teardown(self) -> None:
         """In the end everybody who stayed has all of it, and no page is left active."""
@@ -82,9 +118,9 @@ class Engines(RuleBasedStateMachine):
             for outcome in self.engine.step():
                 self.outcomes[outcome.number].append(outcome)
             assert self.engine.counts.steps > before, "somebody can always go on"
-        for number, prompt in self.prompts.items():
+        for number, answer in self.expected.items():
             if number not in self.cancelled:
-                assert tokens_of(self.outcomes[number]) == answer_of(prompt, ANSWER)
+                assert tokens_of(self.outcomes[number]) == answer
         census = self.engine.pool.census()
         assert census.held + census.taken == 0
 

@@ -22,7 +22,7 @@ import k2store
 from kv_pool.pool.block_pool import Slot
 from kv_pool.pool.eviction import EVICTIONS, Outlook
 from serving.pages.geometry import Geometry
-from serving.pages.mem_pool import MemPool
+from serving.pages.mem_pool import Block, MemPool
 from serving.pages.store import PageStore
 
 GEOMETRY = Geometry(layers=2, kv_heads=1, head_dim=2, page_tokens=2)
@@ -68,11 +68,11 @@ class Pools(RuleBasedStateMachine):
         self.active: list[Request] = []
         self.damaged = 0
 
-    def stored(self, parent: bytes, depth: int, names: bytes, slots: tuple[Slot, ...]) -> None:
+    def stored(self, block: Block, slot: Slot) -> None:
         """As the watcher: nothing lies where something comes."""
-        for number, slot in enumerate(slots):
-            assert slot not in self.watched
-            self.watched[slot] = names[16 * number : 16 * number + 16]
+        assert block.namespace == b"n" * 16
+        assert slot not in self.watched
+        self.watched[slot] = block.name
 
     def moved(self, name: bytes, source: Slot, destination: Slot | None) -> None:
         """As the watcher: what goes was there."""

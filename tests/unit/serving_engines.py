@@ -12,10 +12,12 @@ from serving.engine.engine import Engine, Hooks
 from serving.engine.request import Finish, Outcome, Request
 from serving.engine.scheduler import RemotePrefix
 from serving.engine.settings import EngineSettings
+from serving.linking import Linker
 from serving.model.llama import Llama
 from serving.pages.geometry import Geometry
 from serving.pages.mem_pool import MemPool
 from serving.pages.store import PageStore
+from serving.sparse.retention import Retention
 from tests.unit.serving_models import TINY, greedy, pool_for
 
 PAGE_TOKENS = 16
@@ -56,6 +58,8 @@ def engine_of(
     *,
     hooks: Hooks | None = None,
     remote: RemotePrefix | None = None,
+    linker: Linker | None = None,
+    retention: Retention | None = None,
 ) -> Engine:
     """An engine for the lively model."""
     model = lively()
@@ -73,6 +77,8 @@ def engine_of(
         decode=text_of,
         hooks=hooks,
         remote=remote,
+        linker=linker,
+        retention=retention,
     )
 
 

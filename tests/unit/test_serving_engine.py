@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence as Several
+
 import pytest
 
 import k2store
@@ -312,6 +314,10 @@ class Elsewhere:
         """Always worth it where blocks are missing."""
         self.asked.append((number, tokens, len(split_names(names)), held))
         return held < len(split_names(names))
+
+    def wants_chunks(self, number: int, chunks: Several[tuple[int, ...]]) -> bool:
+        """Nobody here links."""
+        raise AssertionError(number, chunks)
 
     def bring(self, target: Engine, tokens: tuple[int, ...], held: int) -> None:
         """Pull, check, insert: visible only when complete."""

@@ -194,8 +194,8 @@ def test_linked_blocks_are_never_named_as_exact_ones() -> None:
     with pytest.raises(ValueError, match="exact"):
         chunk_namespace(linked)
     names, contents = chunk_blocks(chunk, list(range(40)))
-    assert names.blocks == 2
-    assert len(contents) == 32
+    assert names.blocks == 3
+    assert len(contents) == 48
 
 
 def test_content_of_a_chunk_has_one_name_wherever_it_stands() -> None:

@@ -78,7 +78,7 @@ def test_without_a_limit_every_policy_is_dense(policy: Policy) -> None:
     wanted, found = SparseRun(Dense()), SparseRun(policy)
     for token in (3, 14, 15, 9, 26, 5, 35, 8, 9, 7, 9):
         assert torch.equal(found.push(token), wanted.push(token))
-    assert policy.retention == ""
+    assert (policy.retention == "") == (policy.name != "quest")
 
 
 def test_dense_is_what_the_paged_pool_gives() -> None:
@@ -296,7 +296,10 @@ def test_sparse_blocks_are_never_offered_as_exact() -> None:
     sparse = residency_namespace(EXACT, policy)
     assert (sparse.kind, sparse.retention) == (Kind.SPARSE, policy.retention)
     assert policy.retention == "raas alpha=0.1 max budget=48"
-    assert residency_namespace(EXACT, Quest(48)) is EXACT
+    # Without a budget, and with all attended to, blocks are what the model computes; else they are not, dropped or not.
+    assert residency_namespace(EXACT, RaaS(None)) is residency_namespace(EXACT, Dense()) is EXACT
+    for inexact in (Quest(48), RaaS(None, prompt_tokens=8)):
+        assert residency_namespace(EXACT, inexact).kind is Kind.SPARSE
     assert residency_namespace(EXACT, RaaS(32)).digest() != sparse.digest()
     with pytest.raises(ValueError, match="sparse"):
         residency_namespace(sparse, policy)

@@ -15,10 +15,12 @@ from openai import OpenAI
 from jepsen_like import check
 from jepsen_like.formats import load
 from k2store.testing.child import K2
+from k2store.testing.wan import namespaces
 from tests.integration.families import command_of, descendants, remaining
 
 PATIENCE_S = 60.0
 PROMPTS = 6
+REFUSAL = namespaces.refusal()
 SMALL = ("--regions", "2", "--requests", str(PROMPTS), "--json")
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
@@ -88,6 +90,30 @@ def test_a_conversation_goes_on_in_another_region(tmp_path: Path) -> None:
     page = report.read_text()
     assert page.count("<svg") >= 5
     assert "<script" not in page
+
+
+@pytest.mark.root
+@pytest.mark.skipif(
+    REFUSAL is not None, reason=f"NOT TESTED, real workers between namespaces: {REFUSAL}"
+)
+def test_regions_as_namespaces() -> None:
+    """The same between network namespaces: a conversation's pages go over the emulated ocean, and none is computed
+    again; answers are those of a worker that keeps nothing, and the history is valid."""
+    done = subprocess.run(
+        [*K2, "demo", *SMALL, "--wan", "namespaces"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert (told["requests"], told["failed_requests"]) == (PROMPTS, 0)
+    assert told["second_turns_elsewhere"] == 1
+    assert told["recomputed_prefix_tokens_elsewhere"] == 0
+    assert told["fetched_blocks"] > 0
+    assert told["wan_bytes"] > told["fetched_bytes"]
+    # Half of 90 ms, the way from one region to the other, is the least that any of them takes.
+    assert told["staleness_p99_ms"] > 45
+    assert told["greedy_identical"] is True
+    assert told["checker_valid"] is True
+    assert told["learner_differences"] == 0
 
 
 def _asked(base: str) -> str:

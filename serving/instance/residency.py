@@ -24,6 +24,7 @@ happens on the loop.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from array import array
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -42,6 +43,16 @@ if TYPE_CHECKING:
 
 _BATCH: Final = 256
 """Blocks that one round publishes, at most."""
+
+
+_PASSING: Final = (
+    k2store.Unavailable,
+    k2store.Deadline,
+    k2store.OutcomeUnknown,
+    k2store.ClockUncertain,
+    k2store.Overloaded,
+)
+"""Failures after which the worker goes on: the store cannot be asked now, or has not answered."""
 
 
 class Holding(Protocol):
@@ -267,7 +278,9 @@ class Residency:
             while self._stored:
                 await self._publish_some()
             if len(self._blocks) > self._blocks_max:
-                await self.shed(len(self._blocks) - self._blocks_max)
+                # Whoever cannot be asked now is asked again after the next blocks.
+                with contextlib.suppress(*_PASSING, k2store.Conflict):
+                    await self.shed(len(self._blocks) - self._blocks_max)
             if not self._stored:
                 self._idle.set()
 
@@ -304,11 +317,13 @@ class Residency:
                 content=b"".join(stretch.contents),
             )
         except (k2store.Conflict, k2store.Rejected):
-            # What is before these blocks is not in the directory, or not any more: they stay private.
-            self.counts.refused += len(names)
-            await self._let_go(names)
-            return
-        except (k2store.Unavailable, k2store.Deadline, k2store.OutcomeUnknown):
+            # What is before these blocks is not in the directory, or not any more: they stay private. Unless
+            # an earlier copy of the same may stand: then the session's book still has them.
+            refused = [name for name in names if not self._session.has(Tier.DEVICE, name)]
+            self.counts.refused += len(refused)
+            await self._let_go(refused)
+            names = [name for name in names if name in self._blocks]
+        except _PASSING:
             # The session goes on sending what it has begun, and its book has these blocks: so they stay
             # held, and are handed out once that is known to stand.
             pass

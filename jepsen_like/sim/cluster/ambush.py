@@ -48,8 +48,8 @@ LASTS_NS: Final = {
 """Shortest and longest duration of each group, in ms."""
 
 
-def draw(seed: int, only: Sequence[str] = ()) -> ClusterPlan:
-    """The plan of a seed; `only` restricts its workloads to these."""
+def draw(seed: int, only: Sequence[str] = (), *, lags: bool = True) -> ClusterPlan:
+    """The plan of a seed; `only` restricts its workloads to these, `lags` lets ways be slow by turns."""
     rng = stream(seed, "ambush plan")
     plan = _lighter(rng, draw_plain(seed, only))
     workloads = plan.workloads
@@ -69,6 +69,7 @@ def draw(seed: int, only: Sequence[str] = ()) -> ClusterPlan:
     memory_ns = 2 * round(timeout_s * SECOND_NS) + rng.choice((2, 5)) * SECOND_NS
     retention_ns = memory_ns if collects else plan.node.retention_ns
     hosts = len(plan.offsets_ns)
+    lagging = _lags(plan, duration_ns) if lags else []
     return replace(
         plan,
         workloads=workloads,
@@ -94,7 +95,7 @@ def draw(seed: int, only: Sequence[str] = ()) -> ClusterPlan:
         client=replace(plan.client, early_write_count=1, timeout_s=timeout_s),
         schedule=tuple(
             sorted(
-                [*_draw_schedule(rng, plan, borders, duration_ns), *_lags(plan, duration_ns)],
+                [*_draw_schedule(rng, plan, borders, duration_ns), *lagging],
                 key=lambda fault: fault.at_ns,
             )
         ),

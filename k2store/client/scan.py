@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from k2store.client.ranges import KeyRange, range_of
 from k2store.client.records import Record
 from k2store.client.write_buffer import overlay
-from k2store.errors import Rejected
+from k2store.errors import Corruption, Rejected
 from k2store.v1 import session_pb2 as wire
 
 if TYPE_CHECKING:
@@ -74,6 +74,13 @@ class Scan:
         page = await self._reader.page(message)
         if not page.HasField("resume"):
             covered, self._rest = rest, None
+        elif page.resume <= rest.start or (rest.end and page.resume >= rest.end):
+            raise Corruption(
+                f"the node says that the scan from {rest.start!r} to {rest.end!r} goes on at "
+                f"{page.resume!r}, where it has been already or never comes; nothing of this page was "
+                "taken. Scan again, and report it: nodes never say so",
+                what="answer",
+            )
         elif self._reverse:
             covered = KeyRange(page.resume, rest.end)
             self._rest = KeyRange(rest.start, page.resume)

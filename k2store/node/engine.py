@@ -143,7 +143,6 @@ class Engine:
         self._inbox: list[tuple[Session, bytes]] = []
         self._half_done: list[tuple[Session, wire.SessionRequest]] = []
         self._touched: dict[int, Session] = {}
-        self._scans: dict[int, bytes] = {}
         self.asked: set[int] = set()
         """Requests that ask for an outcome."""
         self._scheduled = False
@@ -338,10 +337,6 @@ class Engine:
         life of the node, which alone knew what it had written.
         """
         return max(floor(now.lo_ns - self.settings.partition.lifetime_ns_max), self.host.began)
-
-    def continue_scan(self, token: int, resume: bytes) -> None:
-        """When the scan ``token`` exhausts its partition, it goes on at ``resume``."""
-        self._scans[token] = resume
 
     def history(
         self, key: bytes, at: int, count: int
@@ -624,21 +619,16 @@ class Engine:
         asked = answer.request in self.asked
         self.asked.discard(answer.request)
         if session is None:
-            self._scans.pop(answer.request, None)
             return
         request = answer.request & REQUEST_MASK
         out = session.out
         if isinstance(answer, Committed):
             out.add_committed(request, answer, waited_ns)
         elif isinstance(answer, Refused):
-            self._scans.pop(answer.request, None)
             out.add_failure(to_failure(explain(answer.refusal), request))
         elif isinstance(answer, Failed):
             out.add_failure(to_failure(explain_failed(answer), request))
         elif isinstance(answer, Rows):
-            resume = self._scans.pop(answer.request, None)
-            if resume is not None and answer.resume is None:
-                answer = Rows(answer.request, answer.stamp, answer.rows, resume)
             out.add_rows(request, answer)
         elif isinstance(answer, Written):
             out.count += 1

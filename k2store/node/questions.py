@@ -33,19 +33,10 @@ def scan(session: Session, call: wire.ScanCall, now: Interval) -> None:
         if not stamp:
             session.fail(call.request, engine.uncertain())
             return
+    # Where it goes on, whoever answers says: only he knows where the partition ends for him.
     touched = engine.route.covering(call.start, call.end)
-    index = touched[-1] if call.reverse else touched[0]
-    rest = touched[-2] if call.reverse and len(touched) > 1 else None
-    token = session.base | call.request
-    if len(touched) > 1:
-        try:
-            partition = engine.host.partition(index).state
-        except Unavailable as error:
-            session.fail(call.request, error)
-            return
-        engine.continue_scan(token, partition.start if rest is not None else partition.end)
     message = Scan(
-        token,
+        session.base | call.request,
         call.start,
         call.end,
         stamp,
@@ -54,7 +45,7 @@ def scan(session: Session, call: wire.ScanCall, now: Interval) -> None:
         call.reverse,
         now.lo_ns + session.timeout(call.timeout_ms),
     )
-    engine.host.deliver(index, message)
+    engine.host.deliver(touched[-1] if call.reverse else touched[0], message)
 
 
 def outcome(session: Session, call: wire.OutcomeCall) -> None:

@@ -296,6 +296,30 @@ def test_many_writes_leave_early_and_are_seen_all_the_same() -> None:
     play(scenario, settings=settings)
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("resume", [b"", b"k/", b"l"])
+def test_a_scan_that_would_go_back_fails(resume: bytes, *, reverse: bool) -> None:
+    """A node that says it goes on outside of what is left is not followed: a node whose map was ahead of
+    its replica once said so, and the client read the whole store over and over."""
+
+    async def scenario(db: k2store.Database, peer: Peer) -> None:
+        async for txn in db.transactions():
+            async with txn:
+                for name in (b"a", b"k/1", b"k/2", b"z"):
+                    txn.put(name, b"1")
+        answered = peer.serve_scan
+
+        def astray(scan: wire.ScanCall, answer: wire.SessionResponse) -> None:
+            answered(scan, answer)
+            answer.rows[-1].resume = resume if resume or not reverse else b"k0"
+
+        peer.serve_scan = astray  # type: ignore[method-assign]
+        with pytest.raises(k2store.Corruption, match="goes on at"):
+            await db.scan(k2store.prefix(b"k/"), reverse=reverse).all()
+
+    play(scenario)
+
+
 def test_a_refused_early_write_fails_the_transaction() -> None:
     """The refusal of a write that left early reaches the block before or at its commit."""
     settings = ClientSettings(early_write_count=2)

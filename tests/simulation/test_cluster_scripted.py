@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 from functools import partial
 
+import msgspec
 import pytest
 
 import k2store
 from k2store.control.map import Keyspace
 from k2store.control.ports import change
 from k2store.control.transitions import moved, promoted, split, with_region
-from k2store.testing.simulation import MILLISECOND_NS, Simulation
+from k2store.testing.simulation import MILLISECOND_NS, SECOND_NS, Simulation
 from k2store.testing.simulation.node import NodeKnobs
 from k2store.testing.simulation.partitions import between
 from replication import ReplicaSettings
@@ -772,3 +773,65 @@ def test_time_is_closed_over_no_commit_that_was_held_back():
         told = scene.play(main)
         assert held == [1], "nothing was held back: the scene shows nothing"
         assert told == {b"k"}
+
+
+def test_who_leads_one_half_of_a_split_begins_the_other():
+    """A node that was given a whole state from behind a split, and comes to lead that partition at once, has
+    no copy of the other half. It begins one, or it would know no place for those keys for ever."""
+    patient = ReplicaSettings(
+        lease_ns=20 * SECOND_NS,
+        lease_longest_ns=20 * SECOND_NS,
+        patience_ns=30 * SECOND_NS,
+        trail_bytes_max=1,
+    )
+    with Simulation(15) as simulation:
+        scene = Scene(
+            simulation,
+            ("fra-1", "fra-2", "fra-3"),
+            knobs=NodeKnobs(segment_bytes=1 << 14),
+            replica=patient,
+        )
+
+        def identity(name):
+            found = scene.plane.map.node_named(name)
+            assert found is not None
+            return found.id
+
+        async def main(environment):
+            await asyncio.sleep(2)
+            control = scene.nodes["fra-1"].control
+            (whole,) = scene.plane.map.partitions
+            newcomer = next(name for name in scene.nodes if name != scene.leader())
+            async with scene.connect(environment, scene.leader()) as database:
+                await database.put(b"a", b"of the first half")
+                await change(control, partial(split, partition=whole.id, key=b"m"))
+                await asyncio.sleep(1)
+                await database.put(b"z", b"of the other half")
+                for _ in range(60):
+                    # Until no log has the split any more.
+                    await database.put(b"b", bytes(1000))
+            half = scene.plane.map.partition_at(b"m").id
+            before = identity(newcomer)
+            scene.processes[newcomer].kill()
+            node = scene.nodes[newcomer]
+            # It looks at the map so seldom that it leads before it does.
+            node.knobs = msgspec.structs.replace(node.knobs, tick_ns=4 * SECOND_NS)
+            scene.processes[newcomer].start(disk="lost")
+            while identity(newcomer) == before:
+                await asyncio.sleep(0.05)
+            others = [name for name in scene.nodes if name != newcomer]
+            simulation.network.cut(between([newcomer], others))
+            await change(control, partial(moved, partition=whole.id, node=identity(newcomer)))
+            await asyncio.sleep(1)
+            simulation.network.heal_everything()
+            while not (whole.id in node.host.groups and node.host.groups[whole.id].leading):
+                await asyncio.sleep(0.05)
+            missing = half not in node.host.groups
+            await asyncio.sleep(10)
+            assert half in node.host.groups
+            async with scene.connect(environment, newcomer) as database:
+                return missing, [row.key async for row in database.scan(k2store.EVERYTHING)]
+
+        missing, rows = scene.play(main)
+        assert missing, "it had the other half before it led: the scene shows nothing"
+        assert rows == [b"a", b"b", b"z"]

@@ -125,6 +125,12 @@ class Group:
         state = self.partition.state
         return not (self._proposed or state.records or state.awaiting)
 
+    @property
+    def is_splitting(self) -> bool:
+        """Whether the range has ended earlier since a split that may not stand, or not be taken over yet."""
+        state = self.partition.state
+        return state.leaving is not None or bool(state.children)
+
     def serves(self, now: Interval) -> bool:
         """Whether this node may answer for the partition at this moment."""
         return self.leading and self.replica.serves(now)

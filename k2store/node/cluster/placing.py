@@ -144,9 +144,9 @@ def _ours_to_begin(host: ClusterHost, info: PartitionInfo) -> bool:
     origin = host.groups.get(info.origin) if info.origin else None
     if origin is None or info.cut:
         return host.map.partition(info.origin) is None  # else that one is still to come
-    # The leader's own border moves before the split stands; a follower that lives through a split
-    # takes over the other half in the same step.
-    return not origin.leading and bool(origin.end) and origin.end <= info.start
+    # A leader's own border moves before its split stands. Who lives through a split takes over the other
+    # half in the same step; who was given a whole state from behind it, even if he leads by now, does not.
+    return not origin.is_splitting and bool(origin.end) and origin.end <= info.start
 
 
 def adopt(host: ClusterHost, parent: Group, child: int, saved: Checkpoint) -> None:

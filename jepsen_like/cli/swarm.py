@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from jepsen_like.swarm.crew import Stuck, Task
     from jepsen_like.swarm.worker import Answer
 
-KINDS = ("node", "slow", "cluster", "ambush", "liars")
+KINDS = ("node", "slow", "cluster", "ambush", "liars", "contested")
 """As `jepsen_like.swarm.worker` has them; naming them here keeps the simulator out of every start."""
 
 

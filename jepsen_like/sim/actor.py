@@ -126,8 +126,12 @@ class Actor:
         writes: dict[bytes, object] | None = None,
         expected: Reading | None = None,
         result: object = None,
+        refused: object = False,
     ) -> bool | None:
-        """Run a one-shot; None unless it was answered, False if `expected` did not hold."""
+        """Run a one-shot; None unless it was answered, False if `expected` did not hold.
+
+        `refused` is what the history then has as its result; None: that it failed.
+        """
         entry = self._begin(f, argument, key)
         entry.writes = {
             written: None if value is None else _encode((value, self.mark()))
@@ -143,7 +147,7 @@ class Actor:
             assert expected is not None
             entry.writes = {}
             entry.refuted = [expected]
-            self._ok(entry, failure.at or 0, False)
+            self._ok(entry, failure.at or 0, refused)
             return False
         except k2store.K2Error as error:
             self._failed(entry, error)
@@ -204,7 +208,10 @@ class Actor:
     def _ok(self, entry: Entry, at: int, value: object) -> None:
         self.answered += 1
         self.journal.end(entry, "ok", at)
-        self.recorder.ok(self.process, value, stamp=at or None)
+        if value is None and entry.refuted:
+            self.recorder.fail(self.process, "ConditionFailed")
+        else:
+            self.recorder.ok(self.process, value, stamp=at or None)
 
     def _failed(self, entry: Entry, error: k2store.K2Error) -> None:
         name = type(error).__name__

@@ -100,11 +100,13 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     client: ClientSettings
     schedule: tuple[Fault, ...]
     honest: bool = True
+    repeating: bool = False
+    """Clients send early writes and commits again that were answered, whatever the seed says."""
 
     @property
     def repeats(self) -> bool:
         """Whether clients send early writes and commits again that were answered."""
-        return stream(self.seed, "echoes").random() < REPEATING_SHARE
+        return self.repeating or stream(self.seed, "echoes").random() < REPEATING_SHARE
 
     @property
     def keeps_history(self) -> bool:

@@ -48,6 +48,7 @@ def staged(
         plan,
         failures=[],
         anomalies=[],
+        inside=[],
         fault_kinds={},
         probes=dict.fromkeys(SIMULATOR_PROBES, 0),
     )
@@ -58,6 +59,7 @@ def staged(
             stage.judge(result)
         except SimulationError as error:
             result.failures.append(told(error))
+            stage.judge_fragment(result)
         stage.count(result)
         if look is not None:
             look(stage, result)

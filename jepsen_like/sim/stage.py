@@ -61,6 +61,8 @@ class Result(msgspec.Struct):
     trace: str = ""
     failures: list[str] = []
     anomalies: list[str] = []
+    inside: list[str] = []
+    """Those of the anomalies that no client could have seen."""
     transactions: int = 0
     commits: int = 0
     unknown: int = 0
@@ -102,6 +104,9 @@ class Stage(ABC):
         self.final: dict[bytes, tuple[int, bytes | None]] = {}
         self.outcomes: list[tuple[Entry, k2store.Outcome]] = []
         self.problems: list[str] = []
+        """What clients found in the end."""
+        self.inside: list[str] = []
+        """What was found by looking into the nodes."""
         self._hosts = 0
         self.nodes = self._nodes()
         self.servers = self._servers()
@@ -193,8 +198,11 @@ class Stage(ABC):
         }
         order = place_unknown(self.journal, [*self.shown, *told], committed)
         keeps = self.load.keeps_history
-        lost = self.problems + outcomes_agree(self.outcomes, keeps_history=keeps)
-        order += self.journal.broken_time[:TIME_FINDINGS_MAX]
+        lost = self.inside + self.problems + outcomes_agree(self.outcomes, keeps_history=keeps)
+        # Only a simulator knows true time.
+        untimely = self.journal.broken_time[:TIME_FINDINGS_MAX]
+        order += untimely
+        result.inside += self.inside + untimely
         doubtful = frozenset() if keeps else doubtful_keys(self.journal)
         order += replay(self.journal, doubtful)
         lost += store_agrees(
@@ -207,6 +215,14 @@ class Stage(ABC):
         result.failures += lost
         if not self.ordered_by_luck:
             result.failures += order
+
+    def judge_fragment(self, result: Result) -> None:
+        """What clients saw until the run broke off: what was open then may have taken or not."""
+        for name, workload in self.workloads.items():
+            found = [f"{name}: {what}" for what in workload.check()]
+            result.anomalies += found
+            if not self.ordered_by_luck:
+                result.failures += found
 
     def count(self, result: Result) -> None:
         """Figures, and whether enough has happened for the run to prove anything."""

@@ -46,6 +46,7 @@ class Summary(msgspec.Struct, frozen=True):
     trace: str
     failures: tuple[str, ...]
     anomalies: tuple[str, ...]
+    inside: tuple[str, ...]
     transactions: int
     commits: int
     unknown: int
@@ -94,6 +95,7 @@ def summary_of(result: Result) -> Summary:
         result.trace,
         tuple(result.failures),
         tuple(result.anomalies),
+        tuple(result.inside),
         result.transactions,
         result.commits,
         result.unknown,

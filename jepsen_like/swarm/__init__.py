@@ -6,8 +6,9 @@
                                │ silent for too long: ended, the seed counts as stuck
              one in 47 ─▶ once more, in a process with another hash seed: the same trace?
 
-Five kinds of plans take turns: one node for some seconds, one node for minutes, regions of nodes,
-regions whose faults wait for their moment, and regions with clocks outside their bound. A swarm
+Six kinds of plans take turns: one node for some seconds, one node for minutes, regions of nodes,
+regions whose faults wait for their moment, regions with clocks outside their bound, and regions whose
+leads are contested while their clocks stand far apart. A swarm
 that has met no anomaly has shown something only if it reached what it set out to reach: it says
 which declared probes were never hit, which kinds of faults took effect, and in how many seconds
 transactions committed.

@@ -14,7 +14,16 @@ from jepsen_like.sim.swarm import SWARM_PROBES, Summary
 from jepsen_like.swarm.crew import Stuck, Task, together
 from jepsen_like.swarm.ledger import Ledger, Line, Run
 from jepsen_like.swarm.reach import OUT_OF_REACH
-from jepsen_like.swarm.worker import AMBUSH, CLUSTER, KINDS, LIARS, NODE, SLOW, Answer
+from jepsen_like.swarm.worker import (
+    AMBUSH,
+    CLUSTER,
+    CONTESTED,
+    KINDS,
+    LIARS,
+    NODE,
+    SLOW,
+    Answer,
+)
 
 FIRST_SEED: Final = 1_000_000
 CANARY_EVERY: Final = 47
@@ -22,8 +31,8 @@ CANARY_EVERY: Final = 47
 CANARY_DISTANCE: Final = 4
 MIXTURE: Final = (
     *(NODE, SLOW, CLUSTER, SLOW, AMBUSH),
-    *(NODE, SLOW, AMBUSH, SLOW, CLUSTER),
-    *(NODE, SLOW, AMBUSH, SLOW, NODE),
+    *(NODE, SLOW, AMBUSH, SLOW, CONTESTED),
+    *(NODE, SLOW, AMBUSH, SLOW, CONTESTED),
     *(LIARS, SLOW, AMBUSH, CLUSTER, SLOW),
 )
 """Which kind of plan a seed has, by its number."""

@@ -9,7 +9,7 @@ import msgspec
 
 from jepsen_like.sim import cluster as clusters
 from jepsen_like.sim import run
-from jepsen_like.sim.cluster import ambush
+from jepsen_like.sim.cluster import ambush, contested
 from jepsen_like.sim.plan import Load, Plan, draw, draw_slow
 from jepsen_like.sim.stage import Result
 from jepsen_like.sim.swarm import Summary, summary_of
@@ -20,9 +20,10 @@ SLOW: Final = "slow"
 CLUSTER: Final = "cluster"
 AMBUSH: Final = "ambush"
 LIARS: Final = "liars"
-KINDS: Final = (NODE, SLOW, CLUSTER, AMBUSH, LIARS)
+CONTESTED: Final = "contested"
+KINDS: Final = (NODE, SLOW, CLUSTER, AMBUSH, LIARS, CONTESTED)
 """One node for some seconds; for minutes; regions; regions whose faults wait for their moment;
-regions with clocks outside their bound."""
+regions with clocks outside their bound; regions whose leads are contested, with clocks far apart."""
 LENGTHS: Final = (1, 1, 4, 4)
 
 
@@ -47,6 +48,8 @@ def plan_of(kind: str, seed: int) -> Load:
             return ambush.draw(seed)
         case "liars":
             return clusters.draw(seed, honest=False)
+        case "contested":
+            return contested.draw(seed)
     raise ValueError(f"no kind of plan {kind!r}; there are {', '.join(KINDS)}")
 
 

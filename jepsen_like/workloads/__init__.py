@@ -16,6 +16,7 @@ from jepsen_like.workloads.bank import Bank
 from jepsen_like.workloads.compare import Compare
 from jepsen_like.workloads.dawdle import Dawdle
 from jepsen_like.workloads.fork import Fork
+from jepsen_like.workloads.guard import Guard
 from jepsen_like.workloads.lease import Leases
 from jepsen_like.workloads.phantom import Phantom
 from jepsen_like.workloads.register import Register
@@ -68,6 +69,7 @@ WORKLOADS: Final[Mapping[str, Maker]] = MappingProxyType(
         "compare": Compare,
         "dawdle": Dawdle,
         "fork": Fork,
+        "guard": Guard,
         "lease": Leases,
         "phantom": Phantom,
         "register": Register,

@@ -46,7 +46,9 @@ class Skew:
 
         async def body(seen: Seen) -> list[list[object]]:
             reads = [await self._look(seen, number) for number in order]
-            on = [number for number, (_, _, value) in zip(order, reads, strict=True) if _on(value)]
+            on = [
+                number for number, (_, _, value) in zip(order, reads, strict=True) if is_on(value)
+            ]
             if len(on) == 2:
                 return [*reads, self._switch(seen, order[0], on=False)]
             off = next(number for number in order if number not in on)
@@ -78,7 +80,7 @@ class Skew:
         seen = {number: value for f, number, value in done or () if f == "r"}
         for pair in range(PAIRS):
             both = [seen.get(2 * pair), seen.get(2 * pair + 1)]
-            if None not in both and not any(map(_on, both)):
+            if None not in both and not any(map(is_on, both)):
                 self._both_off.append(f"write skew: both switches of pair {pair} are off: {both}")
 
     def _switch(self, seen: Seen, number: int, *, on: bool) -> list[object]:
@@ -90,5 +92,6 @@ class Skew:
         return ["r", number, await seen.get(self.keys[number])]
 
 
-def _on(value: object) -> bool:
+def is_on(value: object) -> bool:
+    """Whether a switch of this value is on."""
     return isinstance(value, int) and value % 2 == 1

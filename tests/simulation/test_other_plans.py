@@ -1,4 +1,5 @@
-"""Plans of minutes, plans whose faults wait for their moment, clocks that lie: a few seeds of each."""
+"""Plans of minutes, plans whose faults wait for their moment, clocks that lie, leads that are contested: a
+few seeds of each."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from jepsen_like.sim.plan import draw_slow
 from jepsen_like.sim.swarm import Summary
 from jepsen_like.swarm.campaign import vacuous
 from jepsen_like.swarm.crew import Task, together
-from jepsen_like.swarm.worker import AMBUSH, LIARS, SLOW, Answer
+from jepsen_like.swarm.worker import AMBUSH, CONTESTED, LIARS, SLOW, Answer
 from k2store.testing.simulation import ACTIONS, SECOND_NS
 
 AMBUSHES = tuple(range(1, 11))
@@ -24,6 +25,9 @@ SLOW_SEEDS = (1, 2)
 LIARS_SEEDS = (101, 1001355)
 """They showed that a client which was told a stamp of the future was given up for good, and that a read
 whose node doubted its clock failed at once."""
+CONTESTED_SEEDS = (1, 2, 3, 4, 5, 6)
+LEADS_MIN = 6
+"""How often somebody else came to lead in a run with contested leads, on average."""
 PAIRS_MIN = 25
 KINDS_MIN = 15
 
@@ -34,6 +38,7 @@ def summaries() -> dict[tuple[str, int, bool], Summary]:
     tasks = [Task(AMBUSH, seed) for seed in AMBUSHES]
     tasks += [Task(SLOW, seed) for seed in SLOW_SEEDS]
     tasks += [Task(LIARS, seed) for seed in LIARS_SEEDS]
+    tasks += [Task(CONTESTED, seed) for seed in CONTESTED_SEEDS]
     tasks.append(Task(AMBUSH, AMBUSHES[0], again=True))
     found = {}
     for task, came in together(iter(tasks), min(2, os.cpu_count() or 1), random.Random(7)):
@@ -49,7 +54,7 @@ def of(kind: str) -> list[Summary]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("kind", [AMBUSH, SLOW, LIARS])
+@pytest.mark.parametrize("kind", [AMBUSH, SLOW, LIARS, CONTESTED])
 def test_they_hold(kind: str) -> None:
     """Histories are valid, copies equal, and every client is served when all is healed."""
     wrong = {one.seed: one.failures for one in of(kind) if one.failures and not vacuous(one)}
@@ -64,6 +69,15 @@ def test_ambushes_meet_faults_and_states() -> None:
     kinds = {kind for one in of(AMBUSH) for kind in one.fault_kinds}
     assert len(met) >= PAIRS_MIN
     assert len(kinds) >= KINDS_MIN
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_leads_are_contested() -> None:
+    """They change hands many times, and those who lost them had applied ahead."""
+    runs = of(CONTESTED)
+    assert sum(one.probes["cluster.took_over"] for one in runs) >= LEADS_MIN * len(runs)
+    assert sum(one.probes["cluster.deposed"] for one in runs) >= len(runs)
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ SEEDS = 3
 
 def answer(seed: int, trace: str, *failures: str) -> Answer:
     """A seed that was run."""
-    summary = Summary(seed, trace, failures, failures, 10, 5, 0, 1, {"kill": 1}, {}, 2, 1, 0.1)
+    summary = Summary(seed, trace, failures, failures, (), 10, 5, 0, 1, {"kill": 1}, {}, 2, 1, 0.1)
     return Answer(NODE, summary)
 
 

@@ -50,6 +50,8 @@ class ClusterPlan(Load, frozen=True, kw_only=True):
     """Borders of partitions inside keyspaces."""
     patience_ns: int
     """How long voters hear nothing of a leader before one of them wants to follow it."""
+    lease_ns: int = 0
+    """How long leases are, and with them how often they are renewed; 0: as they are."""
     copy_page_bytes: int = 1 << 20
     """Where a page of a whole copy ends: with small ones a copy is caught in the middle."""
 

@@ -16,7 +16,14 @@ from jepsen_like.sim.stage import RESTART_NS, Result, Stage, patiently
 from jepsen_like.workloads.roam import Roam
 from k2store.testing.control import MemoryPlane
 from k2store.testing.simulation import SECOND_NS, Environment, Main, Process, Simulation
-from k2store.testing.simulation.cluster import CLUSTER_EXITS, PORT, ClusterNode, patient
+from k2store.testing.simulation.cluster import (
+    CLUSTER_EXITS,
+    PATIENCE_STEP_NS,
+    PORT,
+    ClusterNode,
+    hasty,
+    patient,
+)
 from k2store.testing.simulation.convergence import differences, marks, unsettled
 from k2store.testing.simulation.node import stamp_before_ns
 from k2store.testing.simulation.operating import found
@@ -68,14 +75,20 @@ class ClusterScene(Stage):
 
     def _nodes(self) -> Sequence[ClusterNode]:
         plan = self.plan
+        if plan.lease_ns:
+            replica = hasty(plan.lease_ns, plan.patience_ns, plan.node.ahead_ns_max)
+            step_ns = plan.lease_ns // 4
+        else:
+            replica, step_ns = patient(plan.patience_ns), PATIENCE_STEP_NS
         return [
             ClusterNode(
                 name,
                 region,
                 self.plane,
                 plan.node,
-                patient(plan.patience_ns),
+                replica,
                 copy_page_bytes=plan.copy_page_bytes,
+                patience_step_ns=step_ns,
             )
             for name, region in self.plan.nodes.items()
         ]
@@ -129,10 +142,10 @@ class ClusterScene(Stage):
             if simulation.loop.now_ns >= until_ns:
                 break
             simulation.run_for(SECOND_NS // 10)
-        self.problems += open_[:FINDINGS_MAX]
+        self.inside += open_[:FINDINGS_MAX]
         if open_:
             return
-        self.problems += differences(self.nodes, keeps_history=self.plan.keeps_history)
+        self.inside += differences(self.nodes, keeps_history=self.plan.keeps_history)
         self._read_everywhere()
 
     def _read_everywhere(self) -> None:

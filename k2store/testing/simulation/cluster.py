@@ -31,10 +31,21 @@ from k2store.testing.simulation.process import Environment
 from mvcc.refusals import Rule
 from replication import ReplicaSettings
 
-__all__ = ["CLUSTER_EXITS", "PEER_PORT", "PORT", "ClusterNode", "Stopped", "patient"]
+__all__ = [
+    "CLUSTER_EXITS",
+    "PATIENCE_STEP_NS",
+    "PEER_PORT",
+    "PORT",
+    "ClusterNode",
+    "Stopped",
+    "hasty",
+    "patient",
+]
 
 PEER_PORT = 7402
 PATIENCE_NS = 1_200_000_000
+PATIENCE_STEP_NS = 300_000_000
+"""How much longer the second voter in line waits, and the third again."""
 _LOOK_INTERVAL_S = 0.05
 _JOIN_AGAIN_S = 0.1
 
@@ -42,6 +53,18 @@ _JOIN_AGAIN_S = 0.1
 def patient(patience_ns: int) -> ReplicaSettings:
     """Settings of replicas that hear nothing of a leader for so long before the first one acts."""
     return ReplicaSettings(patience_ns=patience_ns)
+
+
+def hasty(lease_ns: int, patience_ns: int, ahead_ns_max: int) -> ReplicaSettings:
+    """Settings of replicas whose leases are short, so that leads change often."""
+    return ReplicaSettings(
+        lease_ns=lease_ns,
+        lease_longest_ns=lease_ns,
+        renew_ns=lease_ns // 4,
+        resend_ns=lease_ns // 6,
+        patience_ns=patience_ns,
+        ahead_max_ns=max(ReplicaSettings().ahead_max_ns, ahead_ns_max),
+    )
 
 
 class Stopped(Exception):
@@ -65,8 +88,10 @@ class ClusterNode(Node):
         *,
         split_bytes: int = 0,
         copy_page_bytes: int = 1 << 20,
+        patience_step_ns: int = PATIENCE_STEP_NS,
     ) -> None:
         super().__init__(NodeKnobs() if knobs is None else knobs)
+        self.patience_step_ns = patience_step_ns
         self.split_bytes = split_bytes
         self.copy_page_bytes = copy_page_bytes
         self.name = name
@@ -107,6 +132,7 @@ class ClusterNode(Node):
             replica=self.replica,
             split_bytes=self.split_bytes,
             copy_page_bytes=self.copy_page_bytes,
+            patience_step_ns=self.patience_step_ns,
         )
         engine = Engine(
             store,

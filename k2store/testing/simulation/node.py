@@ -70,6 +70,19 @@ class NodeKnobs(Struct, frozen=True, kw_only=True):
     watch_queue_max: int = 65_536
     reservation_ns: int = 500 * _MILLISECOND_NS
     stamp_batch: int = 1_000
+    clock_bound_ns: int = CLOCK_BOUND_NS
+    """`hi - lo` of the clocks that the node is set up for."""
+
+    @property
+    def uncertainty_ns_max(self) -> int:
+        """Beyond so wide an interval the node gives no stamp."""
+        return self.clock_bound_ns * 7 // 5
+
+    @property
+    def ahead_ns_max(self) -> int:
+        """H: how far ahead of true time a stamp may lie, offsets of retries included."""
+        wider_ns = self.uncertainty_ns_max - OracleSettings().uncertainty_max_ns
+        return _DEFAULT.ahead_ns_max + max(0, wider_ns)
 
 
 def draw_node_knobs(rng: random.Random, split_candidates: tuple[bytes, ...]) -> NodeKnobs:
@@ -100,8 +113,14 @@ def engine_settings(knobs: NodeKnobs) -> EngineSettings:
     """The knobs in the engine's own terms."""
     return EngineSettings(
         name="node",
-        oracle=OracleSettings(count_max=knobs.stamp_batch, reservation_ns=knobs.reservation_ns),
+        oracle=OracleSettings(
+            uncertainty_max_ns=knobs.uncertainty_ns_max,
+            ahead_max_ns=OracleSettings().ahead_max_ns + knobs.ahead_ns_max - _DEFAULT.ahead_ns_max,
+            count_max=knobs.stamp_batch,
+            reservation_ns=knobs.reservation_ns,
+        ),
         partition=PartitionSettings(
+            ahead_ns_max=knobs.ahead_ns_max,
             slack_ns_min=knobs.slack_ns,
             lifetime_ns_max=knobs.lifetime_ns,
             heartbeat_expiry_ns=knobs.expiry_ns,

@@ -16,10 +16,12 @@ import click
     help="Seeds a mutant may live through.",
 )
 @click.option(
-    "--history",
+    "--any",
+    "anybody",
     is_flag=True,
-    help="Go on until the history of the clients alone shows a mistake that they can see.",
+    help="Be content with whoever notices first, where clients could see it later.",
 )
+@click.option("--jobs", default=1, show_default=True, type=click.IntRange(1), help="At a time.")
 @click.option("--list", "listed", is_flag=True, help="Only list the mutants.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a mutant, and the sum.")
 @click.pass_context
@@ -28,7 +30,8 @@ def mutants(
     only: tuple[str, ...],
     seeds_max: int,
     *,
-    history: bool,
+    anybody: bool,
+    jobs: int,
     listed: bool,
     as_json: bool,
 ) -> None:
@@ -53,7 +56,7 @@ def mutants(
             click.echo(f"{mutant.name:42} {mutant.rule}")
         return
     catches = []
-    for catch in pursue(chosen, seeds_max, history=history):
+    for catch in pursue(chosen, seeds_max, history=not anybody, jobs=jobs):
         catches.append(catch)
         if as_json:
             click.echo(msgspec.json.encode(catch).decode())

@@ -13,10 +13,18 @@ fails loudly, as stale.
                    the same seed without the change    its scripts and models, under the change
                    must hold: then it is caught        must fail: then it is caught
 
-Who caught it is told apart: the *history* that clients saw, judged from outside; the *replay* of
-all transactions by their stamps; the *copies* that must be equal; an *invariant* of the store that
-stopped it; *liveness*, where something never ends; or a *script* that was written for the case,
-which is how mistakes show that random faults do not find.
+Who caught it is told apart:
+
+- the *history*: checkers that know the values which clients and watchers saw, and when;
+- the *stamps*: the serial replay of what clients saw, in the order of the stamps they were told;
+- what only a look *inside* shows: copies that differ, a stamp told before true time has passed it;
+- an *invariant*: an assertion of the store that ended it; *liveness*, where something never ends;
+- a *script*: a test that was written for the case, which is how mistakes show that random faults do
+  not find.
+
+The first two need nothing but the clients. A mutant is pursued until they suffice, unless it says why
+nobody outside can see it. Where an assertion of the store would be quicker than any client, its seeds
+are run without assertions.
 """
 
 from __future__ import annotations

@@ -1,13 +1,14 @@
 """Every mutant against what should notice it.
 
-Each lives in processes of its own, one after the other. Seeds are run until one fails; that one is
-then run with the store as it is, and counts only if it holds there. A process that says nothing for
-`SILENT_S` is ended, and its seed counts as stuck.
+Each lives in processes of its own. Seeds are run until one fails; that one is then run with the store
+as it is, and counts only if it holds there. A mutant that clients can see is pursued until what clients
+saw is enough to tell. A process that says nothing for `SILENT_S` is ended, and its seed counts as stuck.
 """
 
 from __future__ import annotations
 
 import collections
+import concurrent.futures
 import statistics
 import subprocess
 import sys
@@ -27,8 +28,10 @@ SILENT_S: Final = 180
 SCRIPTS_S: Final = 900
 FIRST_SEED: Final = 1
 FOUND_CHARACTERS: Final = 300
+SEEN: Final = ("history", "stamps")
+"""Caught by nothing but what clients were told."""
 _TESTS_FAILED: Final = 1
-_SUBJECT: Final = (sys.executable, "-m", "jepsen_like.mutants.subject")
+_SUBJECT: Final = ("-m", "jepsen_like.mutants.subject")
 
 
 class Catch(msgspec.Struct, frozen=True):
@@ -38,7 +41,7 @@ class Catch(msgspec.Struct, frozen=True):
     rule: str
     visible: bool
     by: str
-    """history, inside, invariant, liveness or script."""
+    """history, stamps, inside, invariant, liveness or script."""
     stage: str = ""
     seeds: int = 0
     """Seeds run up to the one that showed it."""
@@ -50,7 +53,11 @@ class Report(msgspec.Struct, frozen=True):
 
     mutants: int
     caught: int
+    visible: int
+    """Those that clients can see."""
     caught_by_history_alone: int
+    """By what clients saw: by the checkers of their workloads, or by the replay in order of stamps."""
+    visible_not_by_history: list[str]
     seeds_median: float
     seeds_max: int
     by: dict[str, int]
@@ -59,11 +66,24 @@ class Report(msgspec.Struct, frozen=True):
 
 
 def pursue(
-    mutants: Sequence[Mutant], seeds_max: int, *, history: bool = False, tests: Path = ROOT
+    mutants: Sequence[Mutant],
+    seeds_max: int,
+    *,
+    history: bool = True,
+    jobs: int = 1,
+    tests: Path = ROOT,
 ) -> Iterator[Catch]:
-    """Each mutant in turn. `history`: go on until clients' histories alone show a visible one."""
-    for mutant in mutants:
-        yield _pursue(mutant, seeds_max, history=history, tests=tests)
+    """Each mutant, in their order, `jobs` at a time.
+
+    `history`: go on until what clients saw is enough to tell a visible one.
+    """
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        yield from pool.map(
+            lambda mutant: _pursue(
+                mutant, seeds_max, history=history and mutant.visible, tests=tests
+            ),
+            mutants,
+        )
 
 
 def _pursue(mutant: Mutant, seeds_max: int, *, history: bool, tests: Path) -> Catch:
@@ -72,9 +92,9 @@ def _pursue(mutant: Mutant, seeds_max: int, *, history: bool, tests: Path) -> Ca
         if stage is Stage.SCRIPTS:
             found = _by_scripts(mutant, tests) if best is None else None
         else:
-            found = _by_seeds(mutant, stage, seeds_max, history=history and mutant.visible)
+            found = _by_seeds(mutant, stage, seeds_max, history=history)
         best = best or found
-        if found is not None and (found.by == "history" or not (history and mutant.visible)):
+        if found is not None and (found.by in SEEN or not history):
             return found
     return best or Catch(mutant.name, mutant.rule, mutant.visible, "")
 
@@ -97,7 +117,7 @@ def _by_seeds(mutant: Mutant, stage: Stage, seeds_max: int, *, history: bool) ->
                 told.seed - FIRST_SEED + 1,
                 what[:FOUND_CHARACTERS],
             )
-            if by == "history" or not history:
+            if by in SEEN or not history:
                 return catch
             best = best or catch
         first = told.seed + 1
@@ -107,6 +127,8 @@ def _by_seeds(mutant: Mutant, stage: Stage, seeds_max: int, *, history: bool) ->
 def _seen(told: Told) -> tuple[str, str]:
     if told.history:
         return "history", told.history[0]
+    if told.stamps:
+        return "stamps", told.stamps[0]
     if told.inside:
         return "inside", told.inside[0]
     for what in told.others:
@@ -122,7 +144,8 @@ def _holds(mutant: Mutant, stage: Stage, seed: int) -> bool:
 
 def _run(name: str, mutant: Mutant, stage: Stage, first: int, count: int) -> Told | None:
     """The first seed that failed, None if none did."""
-    command = [*_SUBJECT, name, stage.value, str(first), str(count), *mutant.workloads]
+    python = (sys.executable,) if mutant.asserts else (sys.executable, "-O")
+    command = [*python, *_SUBJECT, name, stage.value, str(first), str(count), *mutant.workloads]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -146,7 +169,7 @@ def _run(name: str, mutant: Mutant, stage: Stage, first: int, count: int) -> Tol
     if status:
         # It said nothing any more, or something came out that no run should let out.
         died = "".join(complaints).strip() or f"nothing for {SILENT_S} s"
-        return Told(latest + 1, [], [], [died])
+        return Told(latest + 1, others=[died])
     return None
 
 
@@ -161,7 +184,7 @@ def _by_scripts(mutant: Mutant, tests: Path) -> Catch | None:
     if not (tests / "tests").is_dir():
         return None
     done = subprocess.run(
-        [*_SUBJECT, mutant.name, Stage.SCRIPTS.value],
+        [sys.executable, *_SUBJECT, mutant.name, Stage.SCRIPTS.value],
         cwd=tests,
         capture_output=True,
         text=True,
@@ -192,7 +215,9 @@ def summed(catches: Sequence[Catch]) -> Report:
     return Report(
         len(catches),
         len(caught),
-        sum(one.by == "history" for one in caught),
+        sum(one.visible for one in catches),
+        sum(one.by in SEEN for one in caught),
+        [one.name for one in catches if one.visible and one.by not in SEEN],
         statistics.median(seeds) if seeds else 0,
         max(seeds, default=0),
         dict(collections.Counter(one.by for one in caught).most_common()),

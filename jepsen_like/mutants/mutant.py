@@ -14,6 +14,8 @@ class Stage(enum.StrEnum):
     """Seeds of one node."""
     CLUSTER = "cluster"
     """Seeds of regions of nodes."""
+    CONTESTED = "contested"
+    """Seeds of regions whose leads are contested, and whose clocks are far apart."""
     POOL = "pool"
     """Seeds of a pool of KV blocks."""
     SCRIPTS = "scripts"
@@ -41,5 +43,13 @@ class Mutant(msgspec.Struct, frozen=True, kw_only=True):
     """Seeds run only these; empty: whatever each seed draws."""
     scripts: tuple[str, ...] = ()
     """For `Stage.SCRIPTS`: what pytest is to run, from the root of the project."""
-    visible: bool = True
-    """Whether clients can see it: then the history alone must be able to tell."""
+    asserts: bool = True
+    """False: on seeds the store runs without its own assertions, which would end it before a client sees
+    anything."""
+    unseen: str = ""
+    """Why what clients see does not tell, where it does not; elsewhere it alone must be able to."""
+
+    @property
+    def visible(self) -> bool:
+        """Whether an anomaly shows in the histories of clients."""
+        return not self.unseen

@@ -1,8 +1,8 @@
 """The process in which a mutant lives: ``python -m jepsen_like.mutants.subject NAME WHERE ...``.
 
-WHERE is ``node``, ``cluster`` or ``pool`` with a first seed, a count and the workloads to run (none: those
-that each seed draws), of which each seed is told as one line of JSON; or ``scripts``, whose exit
-status is that of pytest. The name ``none`` is the store as it is.
+WHERE is ``node``, ``cluster``, ``contested`` or ``pool`` with a first seed, a count and the workloads to run
+(none: those that each seed draws), of which each seed is told as one line of JSON; or ``scripts``, whose
+exit status is that of pytest. The name ``none`` is the store as it is.
 
 Only modules that import nothing of the store are imported before the sources are changed.
 """
@@ -12,13 +12,16 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Container, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from jepsen_like.mutants.catalogue import named
-from jepsen_like.mutants.mutant import Mutant
+from jepsen_like.mutants.mutant import Mutant, Stage
 from jepsen_like.mutants.transform import install
+
+if TYPE_CHECKING:
+    from jepsen_like.sim.swarm import Summary
 
 UNCHANGED: Final = "none"
 
@@ -27,30 +30,44 @@ class Told(msgspec.Struct, frozen=True):
     """One seed."""
 
     seed: int
-    history: list[str]
-    inside: list[str]
-    others: list[str]
+    history: list[str] = []
+    """What checkers found in what clients and watchers saw."""
+    stamps: list[str] = []
+    """What contradicts the stamps that clients were told."""
+    inside: list[str] = []
+    """What only a look into the nodes shows."""
+    others: list[str] = []
 
 
-def _seeds(only: Sequence[str], *, cluster: bool, first: int, count: int) -> None:
-    # Only here: what these import is changed by now.
-    from jepsen_like.sim import swarm
+def _seeds(only: Sequence[str], stage: Stage, *, first: int, count: int) -> None:
+    # Only here: what this imports is changed by now.
     from jepsen_like.workloads import WORKLOADS
 
     for seed in range(first, first + count):
-        summary = swarm.one(seed, only, cluster=cluster)
-        history = [what for what in summary.anomalies if _by_history(what, WORKLOADS)]
-        inside = [what for what in summary.anomalies if what not in history]
+        summary = _summary(stage, seed, only)
+        inside = list(summary.inside)
+        seen = [what for what in summary.anomalies if what not in inside]
+        history = [what for what in seen if _by_history(what, WORKLOADS)]
+        stamps = [what for what in seen if what not in history]
         others = [
             what
             for what in summary.failures
             if what not in summary.anomalies and not what.startswith("vacuous")
         ]
-        told = Told(seed, history, inside, others)
+        told = Told(seed, history, stamps, inside, others)
         sys.stdout.write(msgspec.json.encode(told).decode() + "\n")
         sys.stdout.flush()
-        if history or inside or others:
+        if history or stamps or inside or others:
             return
+
+
+def _summary(stage: Stage, seed: int, only: Sequence[str]) -> Summary:
+    from jepsen_like.sim import cluster, swarm
+    from jepsen_like.sim.cluster import contested
+
+    if stage is Stage.CONTESTED:
+        return swarm.summary_of(cluster.run(seed, plan=contested.draw(seed, only)))
+    return swarm.one(seed, only, cluster=stage is Stage.CLUSTER)
 
 
 def _pool_seeds(first: int, count: int) -> None:
@@ -61,7 +78,7 @@ def _pool_seeds(first: int, count: int) -> None:
         history = [what for what in summary.anomalies if what.startswith("kv-directory: ")]
         inside = [what for what in summary.anomalies if what not in history]
         others = [what for what in swarm.real_failures(summary) if what not in summary.anomalies]
-        told = Told(seed, history, inside, others)
+        told = Told(seed, history, [], inside, others)
         sys.stdout.write(msgspec.json.encode(told).decode() + "\n")
         sys.stdout.flush()
         if history or inside or others:
@@ -107,7 +124,7 @@ def main(arguments: list[str]) -> int:
     if where == "pool":
         _pool_seeds(int(first), int(count))
         return os.EX_OK
-    _seeds(only, cluster=where == "cluster", first=int(first), count=int(count))
+    _seeds(only, Stage(where), first=int(first), count=int(count))
     return os.EX_OK
 
 

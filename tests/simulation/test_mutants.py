@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from jepsen_like.mutants import MUTANTS, Change, Mutant, Stage, named
-from jepsen_like.mutants.campaign import pursue, summed
+from jepsen_like.mutants.campaign import SEEN, pursue, summed
 from jepsen_like.mutants.transform import StaleMutant, changed, source_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,6 +38,8 @@ def test_a_mutant_says_what_it_breaks_and_where_it_shows(mutant: Mutant) -> None
     assert re.match(r"§5\.|docs/", mutant.rule)
     assert mutant.stages
     assert (Stage.SCRIPTS in mutant.stages) == bool(mutant.scripts)
+    assert mutant.visible == (mutant.unseen == "")
+    assert mutant.visible <= any(stage is not Stage.SCRIPTS for stage in mutant.stages)
     assert [path for path in mutant.scripts if not (ROOT / path).exists()] == []
 
 
@@ -59,11 +61,12 @@ def test_a_stale_mutant_is_refused() -> None:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", SAMPLE)
 def test_a_mistake_is_noticed(name: str) -> None:
-    """Within a few seeds, and the same seed holds without it; or by a script."""
+    """Within a few seeds by what clients saw, and the same seed holds without it; or by a script, where
+    they see nothing."""
     (catch,) = pursue([named(name)], 10)
-    assert catch.by, catch
+    assert catch.by in (SEEN if catch.visible else ("script",)), catch
     report = summed([catch])
-    assert (report.caught, report.survived) == (1, [])
+    assert (report.caught, report.survived, report.visible_not_by_history) == (1, [], [])
 
 
 @pytest.mark.slow

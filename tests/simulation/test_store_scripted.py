@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import pytest
 
 import k2store
+from k2store.rpc.transport import Connection, Dialer, Handler
 from k2store.storage import StorageFailed
 from k2store.testing.simulation import MILLISECOND_NS, SECOND_NS, Environment, Simulation
 from k2store.testing.simulation.node import (
@@ -19,6 +20,7 @@ from k2store.testing.simulation.node import (
     stamp_before_ns,
     stamp_time_ns,
 )
+from k2store.v1 import session_pb2 as wire
 
 
 def scene(simulation: Simulation, knobs: NodeKnobs) -> tuple[Any, Node]:
@@ -28,11 +30,46 @@ def scene(simulation: Simulation, knobs: NodeKnobs) -> tuple[Any, Node]:
     return simulation.process(machine, node.main), node
 
 
-def connect(environment: Environment, **settings: Any) -> k2store.Database:
+class Overhearing:
+    """A dialer that notes the stamps of the commits that watches are told of, as they come."""
+
+    def __init__(self, dialer: Dialer) -> None:
+        self.told: list[int] = []
+        self._dialer = dialer
+        self._handler: Handler | None = None
+
+    async def connect(
+        self, address: str, metadata: Mapping[str, str], handler: Handler | None = None
+    ) -> Connection:
+        """As the dialer behind it does."""
+        self._handler = handler
+        return await self._dialer.connect(address, metadata, self)
+
+    def on_connect(self, connection: Connection) -> None:
+        """A connection stands."""
+        assert self._handler is not None
+        self._handler.on_connect(connection)
+
+    def on_frame(self, connection: Connection, frame: bytes) -> None:
+        """Something was answered."""
+        for events in wire.SessionResponse.FromString(frame).watch_events:
+            self.told += events.at
+        assert self._handler is not None
+        self._handler.on_frame(connection, frame)
+
+    def on_close(self, connection: Connection, reason: str) -> None:
+        """The connection has ended."""
+        assert self._handler is not None
+        self._handler.on_close(connection, reason)
+
+
+def connect(
+    environment: Environment, dialer: Dialer | None = None, **settings: Any
+) -> k2store.Database:
     """A client of that node."""
     return k2store.connect(
         f"k2://node:{PORT}",
-        dialer=environment.transport,
+        dialer=dialer or environment.transport,
         monotonic_ns=environment.clock.monotonic_ns,
         rng=environment.random("client"),
         settings=k2store.ClientSettings(**settings),
@@ -117,6 +154,28 @@ def test_a_watch_resumes_from_far_behind():
         told: Any
         (told,) = simulation.wait_for([client], 60 * SECOND_NS)
         assert len(told) == 20
+
+
+def test_a_watch_is_told_what_lies_above_its_cursor():
+    """The commit at the cursor is not told again by the node, though the client would pass it over."""
+    with Simulation(2) as simulation:
+        scene(simulation, NodeKnobs())
+
+        async def main(environment: Environment) -> tuple[list[int], list[int]]:
+            dialer = Overhearing(environment.transport)
+            async with connect(environment, dialer) as database:
+                stamps = [await database.put(b"key/%d" % number, b"") for number in range(4)]
+                async with database.watch(k2store.EVERYTHING, since=stamps[1]) as watch:
+                    async for event in watch:
+                        if event.at >= stamps[3]:
+                            break
+            return dialer.told, stamps
+
+        client = simulation.process("client", main)
+        result: Any
+        (result,) = simulation.wait_for([client], 60 * SECOND_NS)
+        told, stamps = result
+        assert told == stamps[2:]
 
 
 def test_verdicts_on_unknown_transactions_are_confirmed():

@@ -143,7 +143,8 @@ MUTANTS: Final = (
                 "    for chain in read:\n        if False:",
             ),
         ),
-        stages=(Stage.NODE, Stage.SCRIPTS),
+        stages=(Stage.CONTESTED, Stage.SCRIPTS),
+        workloads=("guard",),
         scripts=("tests/golden/test_golden.py", "tests/model/test_mvcc_serial.py"),
     ),
     Mutant(
@@ -153,7 +154,8 @@ MUTANTS: Final = (
             Change("mvcc.reads", "    if stamp < state.horizon:", "    if False:"),
             Change("mvcc.batches", "    lowest = state.horizon\n", "    lowest = 0\n"),
         ),
-        stages=(Stage.NODE, Stage.SCRIPTS),
+        stages=(Stage.CONTESTED, Stage.SCRIPTS),
+        workloads=("append", "dawdle"),
         scripts=("tests/golden/test_golden.py",),
     ),
     Mutant(
@@ -167,6 +169,19 @@ MUTANTS: Final = (
             ),
         ),
         stages=(Stage.NODE,),
+    ),
+    Mutant(
+        name="scan-ends-at-the-border",
+        rule="§5.7 (11): a scan that leaves a partition goes on in the next one",
+        changes=(
+            Change(
+                "mvcc.reads",
+                "    return None if ends_here else state.end",
+                "    return None if ends_here else None",
+            ),
+        ),
+        stages=(Stage.NODE,),
+        workloads=("bank", "phantom"),
     ),
 )
 """Mistakes of readers."""

@@ -45,6 +45,7 @@ MUTANTS: Final = (
             ),
         ),
         stages=(Stage.NODE,),
+        asserts=False,
     ),
     Mutant(
         name="checkpoint-without-intents",
@@ -56,7 +57,8 @@ MUTANTS: Final = (
                 "    for pending in saved.pending[:0]:\n        _planted(",
             ),
         ),
-        stages=(Stage.CLUSTER, Stage.SCRIPTS),
+        stages=(Stage.CONTESTED, Stage.SCRIPTS),
+        workloads=("append", "dawdle"),
         scripts=("tests/unit/test_mvcc_recovery.py", "tests/model/test_mvcc_serial.py"),
     ),
     Mutant(
@@ -69,7 +71,7 @@ MUTANTS: Final = (
                 "    for ended in saved.ended[:0]:\n        local = Local(",
             ),
         ),
-        stages=(Stage.NODE, Stage.CLUSTER, Stage.SCRIPTS),
+        stages=(Stage.CONTESTED, Stage.SCRIPTS),
         scripts=("tests/unit/test_mvcc_recovery.py", "tests/model/test_mvcc_serial.py"),
     ),
     Mutant(
@@ -83,7 +85,8 @@ MUTANTS: Final = (
                 "    state.low_water_rule = Rule.LOW_WATER",
             ),
         ),
-        stages=(Stage.NODE, Stage.SCRIPTS),
+        stages=(Stage.CONTESTED, Stage.NODE, Stage.SCRIPTS),
+        workloads=("append", "dawdle"),
         scripts=("tests/golden/test_golden.py",),
     ),
     Mutant(
@@ -98,6 +101,8 @@ MUTANTS: Final = (
             ),
         ),
         stages=(Stage.SCRIPTS,),
+        unseen="no seed that was run shows it: the stamp of a read has to lie further ahead of its clock "
+        "than a node takes to start again",
         scripts=("tests/golden/test_golden.py",),
     ),
 )

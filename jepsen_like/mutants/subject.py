@@ -75,13 +75,16 @@ def _pool_seeds(first: int, count: int) -> None:
 
     for seed in range(first, first + count):
         summary = swarm.one(seed)
-        history = [what for what in summary.anomalies if what.startswith("kv-directory: ")]
-        inside = [what for what in summary.anomalies if what not in history]
+        inside = list(summary.inside)
+        seen = [what for what in summary.anomalies if what not in inside]
+        history = [what for what in seen if what.startswith("kv-directory: ")]
+        # Routers compare their trees with the directory, at one stamp.
+        stamps = [what for what in seen if what not in history]
         others = [what for what in swarm.real_failures(summary) if what not in summary.anomalies]
-        told = Told(seed, history, [], inside, others)
+        told = Told(seed, history, stamps, inside, others)
         sys.stdout.write(msgspec.json.encode(told).decode() + "\n")
         sys.stdout.flush()
-        if history or inside or others:
+        if history or stamps or inside or others:
             return
 
 

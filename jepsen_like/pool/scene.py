@@ -139,10 +139,11 @@ class PoolScene(ClusterScene):
         """The checker's findings, what readers and learners found, and what the cluster has left open."""
         load = self.pool_load
         result.failures += [f"not finished: {what}" for what in self._unfinished()]
-        found = [*load.problems, *self.problems]
+        found = [*load.problems, *self.problems, *self.inside]
         if load.counts.get("acquire"):
             found += judged(load.recorder, "kv-directory")
         result.anomalies += found
+        result.inside += self.inside
         result.failures += found
 
     def count(self, result: Result) -> None:

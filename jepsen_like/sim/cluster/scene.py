@@ -169,7 +169,7 @@ class ClusterScene(Stage):
                 )
             asked = node.host.forwarding.forwarded - forwarded
             if asked:
-                self.problems.append(f"{node.name} asked others {asked} times for what is final")
+                self.inside.append(f"{node.name} asked others {asked} times for what is final")
 
 
 def _looker(name: str, at: int, shown: dict[str, set[tuple[bytes, int, bytes]]]) -> Main:

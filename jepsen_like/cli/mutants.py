@@ -38,7 +38,8 @@ def mutants(
     """Break one rule of the protocol at a time, and see who notices.
 
     Each mutant is the real store with one passage of its source replaced, run on seeds of the
-    simulator or, where only they show it, against the golden scripts and models of a checkout.
+    simulator until what clients saw is enough to tell, or, where they see nothing, against the
+    golden scripts and models of a checkout.
 
     Exit status: 0 when every mutant is caught, 5 when one survives, 2 for a usage error.
     """
@@ -54,6 +55,8 @@ def mutants(
     if listed:
         for mutant in chosen:
             click.echo(f"{mutant.name:42} {mutant.rule}")
+            if mutant.unseen:
+                click.echo(f"{'':42} not seen by clients: {mutant.unseen}")
         return
     catches = []
     for catch in pursue(chosen, seeds_max, history=not anybody, jobs=jobs):
@@ -70,8 +73,8 @@ def mutants(
         click.echo(msgspec.json.encode(report).decode())
     else:
         click.echo(
-            f"{report.caught} of {report.mutants} caught, {report.caught_by_history_alone} by "
-            f"histories alone; by seeds after {report.seeds_median:g} in the median, "
-            f"{report.seeds_max} at most"
+            f"{report.caught} of {report.mutants} caught; of {report.visible} that clients can see, "
+            f"{report.caught_by_history_alone} by what they saw alone; by seeds after "
+            f"{report.seeds_median:g} in the median, {report.seeds_max} at most"
         )
     ctx.exit(5 if report.survived else 0)

@@ -147,7 +147,12 @@ class Actor:
             assert expected is not None
             entry.writes = {}
             entry.refuted = [expected]
-            self._ok(entry, failure.at or 0, refused)
+            if refused is not None:
+                self._ok(entry, failure.at or 0, refused)
+                return False
+            self.answered += 1
+            self.journal.end(entry, "ok", failure.at or 0)
+            self.recorder.fail(self.process, type(failure).__name__)
             return False
         except k2store.K2Error as error:
             self._failed(entry, error)
@@ -208,10 +213,7 @@ class Actor:
     def _ok(self, entry: Entry, at: int, value: object) -> None:
         self.answered += 1
         self.journal.end(entry, "ok", at)
-        if value is None and entry.refuted:
-            self.recorder.fail(self.process, "ConditionFailed")
-        else:
-            self.recorder.ok(self.process, value, stamp=at or None)
+        self.recorder.ok(self.process, value, stamp=at or None)
 
     def _failed(self, entry: Entry, error: k2store.K2Error) -> None:
         name = type(error).__name__

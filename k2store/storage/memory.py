@@ -49,9 +49,12 @@ class _State:
         )
         return found
 
-    def forget_range(self, space: int, start: bytes, end: bytes | None) -> None:
+    def replace_range(
+        self, space: int, start: bytes, end: bytes | None, rows: Iterable[Row]
+    ) -> None:
         for key in list(self.between(space, start, end)):
             del self.rows[key]
+        self.settle(space, rows)
 
     def put_meta(self, items: Mapping[bytes, bytes | None]) -> None:
         for name, value in items.items():
@@ -103,6 +106,14 @@ class MemoryTable:
         self.state.applied_lsn = self._durable.applied_lsn
 
 
+def _checked(rows: Iterable[Row]) -> list[Row]:
+    kept = list(rows)
+    for _, stamp, _ in kept:
+        if not 0 <= stamp <= LATEST:
+            raise OverflowError(f"stamp {stamp} does not fit 8 bytes")
+    return kept
+
+
 class MemorySettled:
     """See :class:`k2store.storage.ports.Settled`."""
 
@@ -115,10 +126,7 @@ class MemorySettled:
     def settle(self, space: int, rows: Iterable[Row]) -> None:
         """Write versions."""
         space_prefix(space)
-        kept = list(rows)
-        for _, stamp, _ in kept:
-            if not 0 <= stamp <= LATEST:
-                raise OverflowError(f"stamp {stamp} does not fit 8 bytes")
+        kept = _checked(rows)
         self._change(lambda state: state.settle(space, kept))
 
     def forget(self, space: int, versions: Iterable[tuple[bytes, int]]) -> None:
@@ -127,10 +135,13 @@ class MemorySettled:
         kept = list(versions)
         self._change(lambda state: state.forget(space, kept))
 
-    def forget_range(self, space: int, start: bytes = b"", end: bytes | None = None) -> None:
-        """Delete all versions in a range."""
+    def replace_range(
+        self, space: int, start: bytes, end: bytes | None, rows: Iterable[Row]
+    ) -> None:
+        """Write versions in the place of all those in a range."""
         space_prefix(space)
-        self._change(lambda state: state.forget_range(space, start, end))
+        kept = _checked(rows)
+        self._change(lambda state: state.replace_range(space, start, end, kept))
 
     def put_meta(self, items: Mapping[bytes, bytes | None]) -> None:
         """Write named values."""

@@ -215,8 +215,11 @@ class Settled(Protocol):
         """Delete single versions (key, stamp), in one batch; absent ones are no error."""
         ...
 
-    def forget_range(self, space: int, start: bytes = b"", end: bytes | None = None) -> None:
-        """Delete every version of every key in [start, end); end None: to the end of the space."""
+    def replace_range(
+        self, space: int, start: bytes, end: bytes | None, rows: Iterable[Row]
+    ) -> None:
+        """These versions, of keys in [start, end), and no others of any key in it, in one batch: after a
+        crash the old ones are there or the new ones.  End None: to the end of the space."""
         ...
 
     def put_meta(self, items: Mapping[bytes, bytes | None]) -> None:

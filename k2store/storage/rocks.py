@@ -85,6 +85,20 @@ def _rocks_options(options: StorageOptions) -> Options:
     return rocks
 
 
+def _put_rows(batch: WriteBatch, space: int, rows: Iterable[Row]) -> None:
+    """The hot path: everything is inlined here and the batch does the rest."""
+    prefix = space_prefix(space)
+    put = batch.put
+    for key, stamp, value in rows:
+        put(
+            prefix
+            + key.replace(b"\x00", b"\x00\xff")
+            + END
+            + (LATEST - stamp).to_bytes(STAMP_BYTES, "big"),
+            TOMBSTONE if value is None else VALUE + value,
+        )
+
+
 class RocksSettled:
     """See :class:`k2store.storage.ports.Settled`."""
 
@@ -105,18 +119,20 @@ class RocksSettled:
 
     # ---- writing
     def settle(self, space: int, rows: Iterable[Row]) -> None:
-        """The hot path: everything is inlined here and the batch does the rest."""
-        prefix = space_prefix(space)
+        """Write versions in one batch."""
         batch = WriteBatch(raw_mode=True)
-        put = batch.put
-        for key, stamp, value in rows:
-            put(
-                prefix
-                + key.replace(b"\x00", b"\x00\xff")
-                + END
-                + (LATEST - stamp).to_bytes(STAMP_BYTES, "big"),
-                TOMBSTONE if value is None else VALUE + value,
-            )
+        _put_rows(batch, space, rows)
+        self._write(batch)
+
+    def replace_range(
+        self, space: int, start: bytes, end: bytes | None, rows: Iterable[Row]
+    ) -> None:
+        """Write versions in the place of all those in a range, in one batch."""
+        lower, upper = range_rows(space, start, end)
+        batch = WriteBatch(raw_mode=True)
+        if lower < upper:
+            batch.delete_range(lower, upper)
+        _put_rows(batch, space, rows)
         self._write(batch)
 
     def forget(self, space: int, versions: Iterable[tuple[bytes, int]]) -> None:
@@ -126,14 +142,6 @@ class RocksSettled:
         for key, stamp in versions:
             batch.delete(row_key(prefix, key, stamp))
         self._write(batch)
-
-    def forget_range(self, space: int, start: bytes = b"", end: bytes | None = None) -> None:
-        """Delete all versions in a range."""
-        lower, upper = range_rows(space, start, end)
-        if lower < upper:
-            batch = WriteBatch(raw_mode=True)
-            batch.delete_range(lower, upper)
-            self._write(batch)
 
     def put_meta(self, items: Mapping[bytes, bytes | None]) -> None:
         """Write named values."""

@@ -98,14 +98,28 @@ class Storages(RuleBasedStateMachine):
         for key, stamp in versions:
             self.rows.pop((space, key, stamp), None)
 
-    @rule(space=spaces, start=keys, end=st.none() | keys)
-    def forget_range(self, space: int, start: bytes, end: bytes | None) -> None:
-        """A range less."""
+    @rule(
+        space=spaces,
+        start=keys,
+        end=st.none() | keys,
+        rows=st.lists(st.tuples(keys, stamps, st.none() | values), max_size=6),
+    )
+    def replace_range(
+        self,
+        space: int,
+        start: bytes,
+        end: bytes | None,
+        rows: list[tuple[bytes, int, bytes | None]],
+    ) -> None:
+        """A range less, and other rows in it."""
+        inside = [one for one in rows if start <= one[0] and (end is None or one[0] < end)]
         for store in self.stores:
-            store.settled.forget_range(space, start, end)
+            store.settled.replace_range(space, start, end, inside)
         for found in list(self.rows):
             if found[0] == space and start <= found[1] and (end is None or found[1] < end):
                 del self.rows[found]
+        for key, stamp, value in inside:
+            self.rows[space, key, stamp] = value
 
     @rule(name=keys, value=values)
     def put_meta(self, name: bytes, value: bytes | None) -> None:

@@ -187,16 +187,21 @@ def test_forgetting_versions(settled: Settled) -> None:
     assert everything(settled, 1, tombstones=True) == []
 
 
-def test_forgetting_a_range(settled: Settled) -> None:
-    """A range of keys disappears with all versions; its neighbours and other spaces stay."""
+def test_replacing_a_range(settled: Settled) -> None:
+    """A range of keys disappears with all versions, but for those that take its place; its neighbours and
+    other spaces stay."""
     for space in (1, 2):
         settled.settle(space, [(key, stamp, key) for key in AWKWARD for stamp in (1, 2)])
-    settled.forget_range(1, b"a", b"b")
+    settled.replace_range(1, b"a", b"b", [])
     kept = [key for key in sorted(AWKWARD) if not b"a" <= key < b"b"]
     assert [row[0] for row in everything(settled, 1)] == kept
-    settled.forget_range(1, b"b", b"a")
+    settled.replace_range(1, b"b", b"a", [])
     assert [row[0] for row in everything(settled, 1)] == kept
-    settled.forget_range(1)
+    instead = [(b"a1", 7, b"x"), (b"a1", 2, None), (max(AWKWARD), 2, b"y")]
+    settled.replace_range(1, b"", None, instead)
+    assert settled.versions(1, b"a1") == [(7, b"x"), (2, None)]
+    assert [row[0] for row in everything(settled, 1)] == [b"a1", max(AWKWARD)]
+    settled.replace_range(1, b"", None, [])
     assert everything(settled, 1) == []
     assert len(everything(settled, 2)) == len(AWKWARD)
 
@@ -234,7 +239,7 @@ def test_all_versions_as_of_the_first_step(settled: Settled) -> None:
     reading = settled.all_rows(1, b"00001", b"04999")
     found = next(reading)
     settled.settle(1, [(b"04998", 9, b"late"), (b"00002", 9, b"late")])
-    settled.forget_range(1, b"04000")
+    settled.replace_range(1, b"04000", None, [])
     for batch in reading:
         found += batch
     assert found == rows[2:-2]

@@ -179,8 +179,8 @@ class Pulls:
             copy.end = decode_checkpoint(page.state).end
         # Not the end as it is known here: what a split took away since may have been copied already.
         end = page.resume or copy.end
-        settled.forget_range(SPACE, page.start, end or None)
-        settled.settle(SPACE, page.rows)
+        # In one step: what is served until the copy is whole must not lose rows to a crash in between.
+        settled.replace_range(SPACE, page.start, end or None, page.rows)
         self.rows += len(page.rows)
         copy.progress_ns = self._host.engine.now.lo_ns
         copy.start = page.resume

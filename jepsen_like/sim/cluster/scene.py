@@ -148,9 +148,25 @@ class ClusterScene(Stage):
         self.inside += differences(self.nodes, keeps_history=self.plan.keeps_history)
         self._read_everywhere()
 
+    def _safe(self) -> int:
+        return min(node.host.safe() for node in self.nodes)
+
+    def _horizon(self) -> int:
+        return max(
+            group.partition.state.horizon
+            for node in self.nodes
+            for group in node.host.groups.values()
+        )
+
     def _read_everywhere(self) -> None:
         """Every node shows the same rows at one stamp, out of its own copies."""
-        at = min(node.host.safe() for node in self.nodes)
+        until_ns = self.simulation.loop.now_ns + CONVERGE_LIMIT_NS
+        # Whoever comes late to rest may know time to be closed only up to what others have collected.
+        while (at := self._safe()) < self._horizon():
+            if self.simulation.loop.now_ns >= until_ns:
+                self.inside.append(f"time is closed up to {at}, below what is kept, for long")
+                return
+            self.simulation.run_for(SECOND_NS // 10)
         before = [node.host.forwarding.forwarded for node in self.nodes]
         shown: dict[str, set[tuple[bytes, int, bytes]]] = {}
         looking = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from k2store.errors import Corruption
 from k2store.storage import LATEST, OpenStore, Page, Row, Settled, StorageFailed
+from k2store.storage.memory import MemorySettled, MemoryTable
 from k2store.storage.row import SPACE_MAX, range_rows, row_key, space_prefix, split_row
 from tests.contract.storage_machines import KINDS, FileMachine, Machine, machine_of
 
@@ -204,6 +206,20 @@ def test_replacing_a_range(settled: Settled) -> None:
     settled.replace_range(1, b"", None, [])
     assert everything(settled, 1) == []
     assert len(everything(settled, 2)) == len(AWKWARD)
+
+
+def test_a_crash_leaves_the_old_rows_of_a_range_or_the_new_ones() -> None:
+    """Whatever part of what was written last survives, there is never a hole."""
+    old, new = [(b"k", 1, b"old"), (b"l", 1, b"old")], [(b"k", 2, b"new"), (b"l", 2, b"new")]
+    survived = []
+    for seed in range(20):
+        table = MemoryTable()
+        MemorySettled(table).settle(1, old)
+        MemorySettled(table).flush()
+        MemorySettled(table).replace_range(1, b"k", None, new)
+        table.kill(Random(seed))
+        survived.append(everything(MemorySettled(table), 1))
+    assert sorted(map(tuple, {tuple(rows) for rows in survived})) == [tuple(old), tuple(new)]
 
 
 def test_named_values(settled: Settled) -> None:

@@ -156,6 +156,28 @@ def test_a_watch_resumes_from_far_behind():
         assert len(told) == 20
 
 
+def test_a_scan_ends_where_it_ends_for_whoever_answers_it():
+    """A partition may still be whole for its replica when the route has two: its answer is then all there
+    is. The node once told such a scan to go on at the end of the replica's range, which was none."""
+    with Simulation(2) as simulation:
+        _, node = scene(simulation, NodeKnobs(split_keys=(b"m",)))
+
+        async def main(environment: Environment) -> list[bytes]:
+            async with connect(environment) as database:
+                for key in (b"a", b"z"):
+                    await database.put(key, b"")
+                assert node.engine is not None
+                left, right = node.engine.partitions
+                right.state.settle()  # where the replica of all of it would have the row
+                left.state.end = b""
+                return [row.key async for row in database.scan(k2store.EVERYTHING)]
+
+        client = simulation.process("client", main)
+        rows: Any
+        (rows,) = simulation.wait_for([client], 60 * SECOND_NS)
+        assert rows == [b"a", b"z"]
+
+
 def test_a_watch_is_told_what_lies_above_its_cursor():
     """The commit at the cursor is not told again by the node, though the client would pass it over."""
     with Simulation(2) as simulation:
